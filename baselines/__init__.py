@@ -1,0 +1,18 @@
+"""The methods, one file each; a line here registers a method."""
+
+from mmbench.registry import Registry
+
+METHODS: Registry = Registry(
+    "method",
+    "mmbench.methods",
+    {
+        "sum": "mmbench.baselines.sum:Sum",
+        "concat": "mmbench.baselines.concat:Concat",
+        "late_fusion": "mmbench.baselines.late_fusion:LateFusion",
+        "film": "mmbench.baselines.film:Film",
+        "bigated": "mmbench.baselines.bigated:BiGated",
+        "ogm_ge": "mmbench.baselines.ogm_ge:OgmGe",
+        "qmf": "mmbench.baselines.qmf:Qmf",
+        "mla": "mmbench.baselines.mla:Mla",
+    },
+)

@@ -1,0 +1,52 @@
+"""BiGated: one modality's hidden state gates those of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mmbench.data.base import DataSpec
+from mmbench.recipe import Recipe
+from mmbench.task import MultimodalTask
+
+
+class BiGated(MultimodalTask):
+    """Bilinear gated fusion (Kiela et al., AAAI 2018, arXiv 1802.02892).
+
+    As the MLA paper describes its baseline (arXiv 2311.10707, appendix) and OGM-GE's release has it
+    (https://github.com/GeWu-Lab/OGM-GE_CVPR2022, ``models/fusion_modules.py``), with gating modality c:
+
+        z = W (σ(U_c h_c + u_c) ⊙ (U_m h_m + u_m)) + b.
+
+    For M > 2, the same gate acts on each of the other modalities' hidden states, which are concatenated before W. All hidden
+    states are as wide as the gating modality's feature (512 for all of them in the release). An absent modality's feature is
+    zero and the layer runs forward.
+
+    Departures:
+        1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading that its authors give (issue 21).
+
+    Args:
+        conditioning: the modality that gates the others; the data set's own choice if None.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        encoders: Mapping[str, nn.Module],
+        recipe: Recipe | None = None,
+        *,
+        conditioning: str | None = None,
+    ) -> None:
+        super().__init__(spec, encoders, recipe)
+        self.conditioning, self.others = self.split_modalities(conditioning)
+        width = self.dims[self.conditioning]
+        self.hidden = nn.ModuleDict({m: nn.Linear(self.dims[m], width) for m in self.modalities})
+        self.head = nn.Linear(width * len(self.others), spec.num_classes)
+
+    def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Gate the other modalities' hidden states by the conditioning one's: (B, C)."""
+        features = self.zero_absent(features, present)
+        gate = self.hidden[self.conditioning](features[self.conditioning]).sigmoid()  # (B, H)
+        return self.head(torch.cat([gate * self.hidden[m](features[m]) for m in self.others], dim=1))

@@ -1,0 +1,55 @@
+"""FiLM: one modality scales and shifts the features of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mmbench.data.base import DataSpec
+from mmbench.recipe import Recipe
+from mmbench.task import MultimodalTask
+
+
+class Film(MultimodalTask):
+    """Feature-wise linear modulation (Perez et al., AAAI 2018, arXiv 1709.07871) as a fusion layer.
+
+    As the MLA paper describes its baseline (arXiv 2311.10707, appendix) and OGM-GE's release has it
+    (https://github.com/GeWu-Lab/OGM-GE_CVPR2022, ``models/fusion_modules.py``), with conditioning modality c:
+
+        [γ; β] = A h_c + a,   z = W (γ ⊙ h_m + β) + b.
+
+    For M > 2, each of the other modalities has its own A and is modulated by the same h_c; the modulated features are
+    concatenated before W. An absent modality's feature is zero and the layer runs forward.
+
+    Departures:
+        1. γ multiplies as it is, as in the release; Perez et al. use 1 + γ in practice.
+        2. Unimodal scores, undefined in the release, follow the "zero the other feature" reading that its authors give (issue 21).
+
+    Args:
+        conditioning: the modality that modulates the others; the data set's own choice if None.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        encoders: Mapping[str, nn.Module],
+        recipe: Recipe | None = None,
+        *,
+        conditioning: str | None = None,
+    ) -> None:
+        super().__init__(spec, encoders, recipe)
+        self.conditioning, self.others = self.split_modalities(conditioning)
+        width = self.dims[self.conditioning]
+        self.condition = nn.ModuleDict({m: nn.Linear(width, 2 * self.dims[m]) for m in self.others})
+        self.head = nn.Linear(sum(self.dims[m] for m in self.others), spec.num_classes)
+
+    def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Modulate the other modalities' features by the conditioning one's: (B, C)."""
+        features = self.zero_absent(features, present)
+        modulated = []
+        for m in self.others:
+            gamma, beta = self.condition[m](features[self.conditioning]).chunk(2, dim=1)  # (B, D_m) each
+            modulated.append(gamma * features[m] + beta)
+        return self.head(torch.cat(modulated, dim=1))

@@ -1,0 +1,124 @@
+"""MLA: one modality at a time, one head for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmbench.batch import Batch
+from mmbench.data.base import DataSpec
+from mmbench.errors import UsageError
+from mmbench.recipe import Recipe
+from mmbench.task import MultimodalTask
+
+
+class Mla(MultimodalTask):
+    """Multimodal learning with alternating unimodal adaptation (Zhang et al., CVPR 2024, arXiv 2311.10707).
+
+    Authors' code: https://github.com/Cecile-hi/Multimodal-Learning-with-Alternating-Unimodal-Adaptation. A batch is M optimiser
+    steps, one a modality in the data set's order, each on the samples that have the modality, all through one head g = (W, b):
+
+        eq. 1–2  step t descends the cross-entropy of g(h_m), m = t mod M: encoder m and the head move
+        eq. 3    the head's weight gradient becomes P_t ∇W from the second step of a run on
+        eq. 4–5  q_t = P_{t−1} h̄ / (α + h̄ᵀ P_{t−1} h̄),  P_t = P_{t−1} − q_t h̄ᵀ P_{t−1},  P_0 = I,  h̄ the batch mean of h_m
+        eq. 6–8  e_m = entropy of softmax(g(h_m)),  λ_m = exp(max_v e_v − e_m) / Σ_v exp(max_u e_u − e_v),  z = Σ_m λ_m g(h_m)
+
+    with λ per sample, over the modalities that are present.
+
+    Departures:
+        1. α: the paper gives no value; the release lets it fall from 0.1 to 0.01 within every epoch, 0.1^(1 + batch / batches), and
+           so does this.
+        2. h̄ is the mean of the step's own modality, and P is updated before it is applied, as eq. 4–5 and the release have it.
+        3. The released gradient modification never runs (it looks for a parameter by the wrong name), and what it would compute is not
+           eq. 4–5: it divides element by element and normalises P by its Frobenius norm. ``"literal"`` computes that; the default is
+           the equations.
+        4. The released fusion takes entropies over the batch axis, which gives one weight a batch; here, as in the paper, it is per
+           sample. Without dynamic fusion the logits are averaged (the release has fixed weights per data set).
+        5. A sample that lacks a modality is left out of that modality's step; the release feeds zeros.
+        6. Encoders do not move in other modalities' steps. In the release's PyTorch they still do, by momentum and weight decay.
+
+    Args:
+        head_gradient_modification: True for eq. 3–5, False for plain alternation, "literal" for what departure 3 describes.
+        dynamic_fusion: True for eq. 6–8, False for the average.
+
+    Raises:
+        UsageError: the encoders' widths differ, so that no head fits all of them.
+    """
+
+    projection: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        encoders: Mapping[str, nn.Module],
+        recipe: Recipe | None = None,
+        *,
+        head_gradient_modification: bool | Literal["literal"] = True,
+        dynamic_fusion: bool = True,
+    ) -> None:
+        super().__init__(spec, encoders, recipe)
+        self.automatic_optimization = False
+        self.head_gradient_modification = head_gradient_modification
+        self.dynamic_fusion = dynamic_fusion
+        widths = set(self.dims.values())
+        if len(widths) > 1:
+            raise UsageError(f"MLA shares one head, so all encoders need the same out_dim; got {self.dims}")
+        width = widths.pop()
+        self.head = nn.Linear(width, spec.num_classes)
+        self.register_buffer("projection", torch.eye(width))  # P, (D, D)
+
+    def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Average the present modalities' logits, by certainty or plainly: (B, C)."""
+        logits = torch.stack([self.head(features[m]) for m in self.modalities], dim=1)  # (B, M, C)
+        weights = torch.exp(-entropy(logits)) if self.dynamic_fusion else torch.ones_like(logits[..., 0])
+        weights = weights * present  # (B, M); eq. 7 with exp(max e) cancelled
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        return (logits * weights.unsqueeze(-1)).sum(dim=1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """M optimiser steps; returns the sum of their losses."""
+        optimizer = self.optimizers()
+        alpha = 0.1 ** (1 + batch_idx / self.trainer.num_training_batches)
+        features = self.encode(batch)
+        total = torch.zeros((), device=self.device)
+        for column, modality in enumerate(self.modalities):
+            rows = batch.present[:, column]
+            if not rows.any():
+                continue
+            feature = features[modality][rows]  # (B', D)
+            loss = F.cross_entropy(self.head(feature), batch.label[rows])
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            self.manual_backward(loss)
+            if self.head_gradient_modification and self.global_step > 0:
+                self.modify_head_gradient(self.mean_over_ranks(feature.detach().mean(dim=0)), alpha)
+            optimizer.step()  # type: ignore[union-attr]
+            total += loss.detach()
+        return total
+
+    def on_train_epoch_end(self) -> None:
+        """Decay the learning rate, which Lightning leaves to manual optimisation."""
+        super().on_train_epoch_end()
+        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+
+    def modify_head_gradient(self, mean: Tensor, alpha: float) -> None:
+        """Update P by the batch mean h̄ (D,) and project the gradient of the head's weight (C, D)."""
+        weight = self.head.weight
+        assert weight.grad is not None
+        p = self.projection
+        q = p @ mean  # P h̄
+        if self.head_gradient_modification == "literal":
+            p = p - torch.outer(q, q) / (alpha + torch.outer(q, mean))
+            self.projection = p / p.norm()
+        else:
+            self.projection = p - torch.outer(q, mean @ p) / (alpha + mean @ q)
+        weight.grad = weight.grad @ self.projection.T
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy (…) in nats of the distributions that logits (…, C) stand for."""
+    log_p = logits.log_softmax(dim=-1)
+    return -(log_p.exp() * log_p).sum(dim=-1)

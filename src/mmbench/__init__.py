@@ -1,0 +1,1 @@
+"""mmbench: a benchmark suite for multimodal fusion, with complete and with missing modalities."""

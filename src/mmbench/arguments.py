@@ -1,0 +1,54 @@
+"""Validate keyword arguments against a constructor's signature, which holds the only defaults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from mmbench.errors import did_you_mean
+
+
+def resolve_arguments(factory: Callable[..., Any], given: Mapping[str, Any], reserved: Collection[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Check arguments and fill in the defaults.
+
+    Args:
+        factory: a class; its constructor's annotations are what values are checked against.
+        given: the arguments by name.
+        reserved: parameters that are not the user's to give.
+
+    Returns:
+        Every argument with its value, and the mistakes, each as ``name: what is wrong``; empty if there are none.
+    """
+    hints = get_type_hints(factory.__init__)  # type: ignore[misc]
+    parameters = {
+        p.name: p for p in list(inspect.signature(factory.__init__).parameters.values())[1:] if p.name not in reserved  # type: ignore[misc]
+    }
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default) for name, p in parameters.items()
+    }
+    model = create_model(factory.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False), **fields)
+    try:
+        checked = model(**given)
+    except ValidationError as error:
+        return {}, describe(error, lambda _: parameters)
+    return {name: getattr(checked, name) for name in parameters}, []
+
+
+def describe(error: ValidationError, known: Callable[[tuple[Any, ...]], Collection[str]]) -> list[str]:
+    """The mistakes in a ValidationError, one line each; an unknown key with the nearest of the keys ``known`` at its place."""
+    lines: list[str] = []
+    for mistake in error.errors():
+        where = ".".join(str(part) for part in mistake["loc"])
+        if mistake["type"] == "extra_forbidden":
+            line = f"{where}: unknown key; {did_you_mean(mistake['loc'][-1], known(mistake['loc']))}"
+        elif mistake["type"] == "missing":
+            line = f"{where}: missing"
+        else:
+            message = mistake["msg"].removeprefix("Value error, ")
+            line = f"{where}: {message[0].lower()}{message[1:]}, got {mistake['input']!r}"
+        if line not in lines:
+            lines.append(line)
+    return lines

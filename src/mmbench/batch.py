@@ -1,0 +1,49 @@
+"""The unit that travels from a data module to a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Input: TypeAlias = Tensor | dict[str, Tensor]
+"""One modality of a batch: a tensor (B, …), or several by name (token ids and their words, say)."""
+
+
+@dataclass
+class Batch:
+    """A batch of B samples of M modalities.
+
+    Attributes:
+        inputs: modality name -> raw input, (B, …). Rows in which the modality is absent hold anything: no method reads them.
+        present: (B, M) bool, in the data module's order of modalities; True where the sample has the modality.
+        label: (B,) int64 class numbers.
+        index: (B,) int64, each sample's stable number within its split.
+    """
+
+    inputs: dict[str, Input]
+    present: Tensor
+    label: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device (Lightning calls this)."""
+        return replace(
+            self,
+            inputs={name: map_input(value, lambda t: t.to(device, non_blocking=non_blocking)) for name, value in self.inputs.items()},
+            present=self.present.to(device, non_blocking=non_blocking),
+            label=self.label.to(device, non_blocking=non_blocking),
+            index=self.index.to(device, non_blocking=non_blocking),
+        )
+
+
+def map_input(value: Input, function) -> Input:
+    """Apply ``function`` to the tensor, or to each of the named tensors, of one modality."""
+    if isinstance(value, Tensor):
+        return function(value)
+    return {name: function(tensor) for name, tensor in value.items()}

@@ -1,0 +1,353 @@
+"""The command line. Imports that take time stay inside the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmbench.errors import Interrupted, StoreError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from mmbench.experiment import Experiment
+    from mmbench.report.collect import Results
+    from mmbench.store import Record, Store
+    from mmbench.trial import Trial
+
+EXPERIMENTS = Path("experiments")
+REGRESSION = "regression"
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 something failed, 2 a mistake in the command, 128 + n ended by signal n."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except UsageError as error:
+        print(f"mmbench: {error}", file=sys.stderr)
+        return USAGE
+    except StoreError as error:
+        print(f"mmbench: {error}", file=sys.stderr)
+        return FAILED
+    except Interrupted as interrupt:
+        print(f"mmbench: ended by {interrupt}; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 128 + interrupt.signum
+    except BrokenPipeError:  # `mmbench list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="mmbench", description="A benchmark suite for multimodal fusion.")
+    top.add_argument("--results", type=Path, default=Path(os.environ.get("MMBENCH_RESULTS", "results")), metavar="DIR", help="where results are kept (default: results, or $MMBENCH_RESULTS)")  # fmt: skip
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(command=function)
+        return sub
+
+    def experiment(sub: argparse.ArgumentParser, **options: Any) -> None:
+        sub.add_argument("experiment", metavar="EXPERIMENT", help="a YAML file, or the name of one in experiments/", **options)
+        sub.add_argument("--set", dest="settings", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change a value of the file, e.g. datasets.openclipart.recipe.epochs=2")  # fmt: skip
+
+    def machine(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--jobs", type=positive, metavar="N", help="trials at a time (default: one a GPU, or one a CPU core)")
+        sub.add_argument("--threads", type=positive, metavar="N", help="CPU threads a trial (default: cores / jobs)")
+        sub.add_argument("--devices", default="auto", metavar="auto|cpu|0,1,…", help="where trials run (default: all GPUs, or the CPU)")
+
+    run = command("run", run_experiment, "run what is missing of an experiment, and report it")
+    experiment(run)
+    run.add_argument("--filter", dest="filters", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="run only trials with this dataset, protocol, method or seed")  # fmt: skip
+    run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
+    machine(run)
+    run.add_argument("--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)")
+
+    experiment(command("status", status, "tell what is done of an experiment, or of all in the store"), nargs="?")
+    experiment(command("report", report, "write an experiment's tables and figure from the store"))
+    check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
+    experiment(check, nargs="?", default=REGRESSION)
+    check.add_argument("--update", action="store_true", help="write the bands instead")
+    machine(check)
+
+    lists = command("list", list_names, "list what there is")
+    lists.add_argument("what", choices=["methods", "datasets", "encoders", "experiments"])
+    show = command("show", show_trial, "show one trial: its settings, its metrics, its log")
+    show.add_argument("key", metavar="KEY", help="a trial's key, or its beginning")
+    return top
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def experiment_path(name: str) -> Path:
+    """The file of an experiment given by its path or, if it is in ``experiments/``, its name."""
+    path = Path(name)
+    named = EXPERIMENTS / f"{name}.yaml"
+    if path.is_file() or path.suffix in (".yaml", ".yml") or path.parent != Path("."):
+        return path
+    if not named.is_file():
+        known = [p.stem for p in EXPERIMENTS.glob("*.yaml")]
+        raise UsageError(f"no experiment '{name}' in {EXPERIMENTS}/: {did_you_mean(name, known)}")
+    return named
+
+
+def load_experiment(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that the arguments name, with their settings."""
+    from mmbench.experiment import load
+
+    return load(experiment_path(arguments.experiment), arguments.settings)
+
+
+def open_store(arguments: argparse.Namespace) -> Store:
+    """The store of the results folder."""
+    from mmbench.store import Store
+
+    return Store(arguments.results / "runs")
+
+
+def split_done(trials: Sequence[Trial], store: Store) -> tuple[list[Trial], list[Trial]]:
+    """The trials that the store has, and those that are still to be run; damaged results are named and run again."""
+    from mmbench.store import CorruptRecord
+
+    done, todo = [], []
+    for trial in trials:
+        try:
+            (todo if store.done(trial.key) is None else done).append(trial)
+        except CorruptRecord as error:
+            print(f"damaged, will be run again: {error}", file=sys.stderr)
+            todo.append(trial)
+    return done, todo
+
+
+def run_experiment(arguments: argparse.Namespace) -> int:
+    """``mmbench run``."""
+    if not arguments.dry_run:
+        from mmbench.runner.local import start_server
+
+        start_server()  # it imports what trials need while this process reads the experiment
+    from mmbench.experiment import select
+
+    experiment, store = load_experiment(arguments), open_store(arguments)
+    chosen = select(experiment.trials, arguments.filters)
+    done, todo = split_done(chosen, store)
+    if arguments.dry_run:
+        finished = {trial.key for trial in done}
+        for trial in chosen:
+            print(f"{trial.key}  {'done' if trial.key in finished else 'to do'}  {trial.label}")
+        print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
+        return OK
+    print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
+    records = run_all(todo, store, arguments, experiment.name) if todo else []
+    print_report(write_report(experiment, store, arguments.results))
+    return exit_code(records)
+
+
+def run_all(trials: Sequence[Trial], store: Store, arguments: argparse.Namespace, group: str) -> list[Record]:
+    """Run trials as the arguments say, showing their progress."""
+    import mmbench.report.figure  # noqa: F401  imported now, while trials run, and not when they have ended
+    from mmbench.runner.local import plan_slots, run_trials
+    from mmbench.runner.view import GridView
+    from mmbench.tracking import WandbSettings, usable_mode
+
+    mode, message = usable_mode(getattr(arguments, "wandb", "off"))
+    if message:
+        print(message, file=sys.stderr)
+    folder = (arguments.results / "wandb").resolve()
+    wandb = WandbSettings(mode=mode, group=group, folder=str(folder))
+    slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
+    with GridView(len(trials)) as view:
+        records = run_trials(trials, store, slots, view, wandb, source_state())
+    if mode == "offline":
+        print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
+    return records
+
+
+def exit_code(records: Sequence[Record]) -> int:
+    """Name the trials that failed; 1 if there are any."""
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed:
+        reason = record.failure.message if record.failure else "unknown"
+        print(f"failed: {record.trial.label}: {reason} (`mmbench show {record.key}`)", file=sys.stderr)
+    return FAILED if failed else OK
+
+
+def source_state() -> dict[str, Any]:
+    """The commit of the code and whether it was changed since; the version alone where there is no repository."""
+    import subprocess
+    from importlib.metadata import version
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    state: dict[str, Any] = {"mmbench": version("mmbench")}
+    try:
+        code = [str(Path(git("rev-parse", "--show-toplevel")) / part) for part in ("src", "baselines")]
+        return {**state, "commit": git("rev-parse", "--short=10", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", *code))}
+    except (OSError, subprocess.CalledProcessError):
+        return state
+
+
+def write_report(experiment: Experiment, store: Store, results: Path) -> Results:
+    """Write the tables and the figure of an experiment; says where."""
+    import mmbench.report
+    from mmbench.report.collect import collect
+
+    collected = collect(experiment, store, reported_folder(results))
+    folder = results / experiment.name
+    mmbench.report.write(collected, folder)
+    print(f"report: {folder}/table.html, .md, .csv, .tex and figure.png, .svg", file=sys.stderr)
+    return collected
+
+
+def reported_folder(results: Path) -> Path | None:
+    """The papers' numbers, where the results folder has them."""
+    folder = results / "reported"
+    return folder if folder.is_dir() else None
+
+
+def print_report(results: Results) -> None:
+    """Print the tables."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmbench.report.collect import gaps
+    from mmbench.report.tables import header_notes, sections
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200  # a file has no width to fit in
+    for section in sections(results):
+        table = Table(title=section.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        for i, head in enumerate(section.header):
+            table.add_column(head, justify="right" if i else "left", no_wrap=True)
+        for row in section.body:
+            table.add_row(*(f"[{('bold', 'underline')[c.rank - 1]}]{c.text}[/]" if c.rank else c.text for c in row))
+        console.print(table)
+        for note in section.notes:
+            console.print(note, markup=False)
+        console.print()
+    for note in [*header_notes(results), *(f"not run: {gap}" for gap in gaps(results.rows))]:
+        console.print(note, markup=False)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """``mmbench report``."""
+    experiment = load_experiment(arguments)
+    print_report(write_report(experiment, open_store(arguments), arguments.results))
+    return OK
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """``mmbench status``."""
+    from mmbench.store import CorruptRecord
+
+    store = open_store(arguments)
+    planned = load_experiment(arguments).trials if arguments.experiment else None
+    counts: dict[str, int] = {}
+    for key in [trial.key for trial in planned] if planned is not None else store.keys():
+        try:
+            record = store.record(key)
+            state = "not run" if record is None else record.status
+            if state == "done":
+                store.done(key)
+        except CorruptRecord as error:
+            state, record = "damaged", None
+            print(f"damaged: {error}")
+        counts[state] = counts.get(state, 0) + 1
+        if record is not None and record.failure is not None:
+            print(f"failed: {record.trial.label} ({key}): {record.failure.message}")
+    total = sum(counts.values())
+    print(f"{total} trials" + "".join(f", {count} {state}" for state, count in sorted(counts.items())))
+    return OK
+
+
+def check_regression(arguments: argparse.Namespace) -> int:
+    """``mmbench check``."""
+    import tempfile
+
+    from mmbench import regression
+
+    if not arguments.update:
+        held = regression.read(arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv")
+    from mmbench.report.collect import collect
+    from mmbench.runner.local import start_server
+    from mmbench.store import Store
+
+    start_server()
+    experiment = load_experiment(arguments)
+    path = arguments.results / "regression" / f"{experiment.name}.csv"
+    with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:  # results of other code must not be re-used
+        store = Store(folder)
+        failed = exit_code(run_all(experiment.trials, store, arguments, experiment.name))
+        table = collect(experiment, store).table
+    if failed:
+        return FAILED
+    if arguments.update:
+        regression.write(path, regression.bands(table))
+        print(f"wrote {path}")
+        return OK
+    wrong = regression.violations(held, table)
+    for line in wrong:
+        print(line)
+    print(f"{path}: {len(held)} accuracy bands, {len(wrong)} violated")
+    return FAILED if wrong else OK
+
+
+def list_names(arguments: argparse.Namespace) -> int:
+    """``mmbench list``."""
+    if arguments.what == "experiments":
+        import yaml
+
+        for path in sorted(EXPERIMENTS.glob("*.yaml")):
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            print(f"{path.stem:16} {content.get('title', '') if isinstance(content, dict) else ''}")
+        return OK
+    from mmbench.data import DATASETS
+    from mmbench.encoders import ENCODERS
+    from mmbench.registry import methods
+
+    for name in {"methods": methods, "datasets": lambda: DATASETS, "encoders": lambda: ENCODERS}[arguments.what]():
+        print(name)
+    return OK
+
+
+def show_trial(arguments: argparse.Namespace) -> int:
+    """``mmbench show``."""
+    import yaml
+
+    from mmbench.store import CorruptRecord
+
+    store = open_store(arguments)
+    keys = store.find(arguments.key)
+    if len(keys) != 1:
+        found = "no trial" if not keys else f"{len(keys)} trials ({', '.join(keys[:5])} …)"
+        raise UsageError(f"{found} in {store.root} with a key that begins with '{arguments.key}'")
+    try:
+        record = store.record(keys[0])
+    except CorruptRecord as error:
+        raise UsageError(f"damaged: {error}") from error
+    assert record is not None
+    content = record.model_dump(mode="json", exclude={"metrics", "curves", "failure"}, exclude_none=True)
+    print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    for pattern, values in record.metrics.items():
+        print(f"{pattern:32}" + "".join(f"  {name} {value:6.2f}" for name, value in values.items()))
+    if record.failure is not None:
+        print(f"{record.failure.kind}: {record.failure.message}")
+    log = store.log(record.key)
+    print(f"\n{log}:")
+    print(log.read_text(errors="replace") if log.exists() else "(no log)")
+    return OK

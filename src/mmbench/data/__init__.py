@@ -1,0 +1,11 @@
+"""Data modules, one a data set."""
+
+from mmbench.registry import Registry
+
+DATASETS: Registry = Registry(
+    "data set",
+    "mmbench.datasets",
+    {
+        "openclipart": "mmbench.data.openclipart:OpenClipart",
+    },
+)

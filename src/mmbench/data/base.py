@@ -1,0 +1,202 @@
+"""What every data set shares: splits held as tensors, batches cut from them, augmentation of whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mmbench.batch import Batch, Input, map_input
+from mmbench.errors import UsageError, did_you_mean
+from mmbench.protocol import PROTOCOLS
+
+Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
+Augmentation = Callable[[Input], Input]
+
+EVALUATION_BATCH = 256  # rows a step where nothing is kept for a backward pass
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a method has to know of a data set.
+
+    Attributes:
+        modalities: names, in the order of ``Batch.present``'s columns.
+        class_counts: training samples of each class; its length is the number of classes C.
+        conditioning: the modality that conditions the others where a method is asymmetric (FiLM, BiGated).
+    """
+
+    modalities: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    conditioning: str
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_counts)
+
+    @property
+    def num_train(self) -> int:
+        return sum(self.class_counts)
+
+
+@dataclass
+class Split(Dataset):
+    """N samples in memory, of which any set of rows is one indexing operation.
+
+    Attributes:
+        inputs: modality -> (N, …), as in ``Batch.inputs``.
+        present: (N, M) bool.
+        label: (N,) int64.
+        group: (N,) int64; samples of one group (artist, actor, session) are not independent.
+    """
+
+    inputs: dict[str, Input]
+    present: Tensor
+    label: Tensor
+    group: Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, row: int) -> Batch:
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """The batch of these rows (a DataLoader asks for whole batches through this method)."""
+        index = torch.as_tensor(rows)
+        return Batch(
+            inputs={name: map_input(value, lambda t: t[index]) for name, value in self.inputs.items()},
+            present=self.present[index],
+            label=self.label[index],
+            index=index,
+        )
+
+    def rows(self, index: np.ndarray) -> Split:
+        """The part of the samples with these numbers."""
+        batch = self.__getitems__(index)
+        return Split(batch.inputs, batch.present, batch.label, self.group[batch.index])
+
+
+def as_is(batch: Batch) -> Batch:
+    """A DataLoader's collate function where the data set already returns batches."""
+    return batch
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What ``MultimodalDataModule.load`` returns: the splits that the protocol names."""
+
+    train: Split
+    validation: Split | None
+    test: Split
+
+
+class MultimodalDataModule(pl.LightningDataModule):
+    """A data set under one protocol. A data set's own class declares the attributes below and ``load``.
+
+    Args:
+        protocol: a key of ``PROTOCOLS``; it decides the splits and on which of them the best epoch is chosen.
+        batch_size: training samples a step.
+        seed: of the order of the training samples; the splits do not depend on it.
+        tokenizers: text modality -> the tokenizer of the encoder that will read it.
+
+    Raises:
+        UsageError: the protocol is unknown, or a text modality has no tokenizer.
+    """
+
+    name: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]]
+    text_modalities: ClassVar[tuple[str, ...]] = ()
+    classes: ClassVar[tuple[str, ...]]
+    conditioning: ClassVar[str]
+    encoders: ClassVar[Mapping[str, str]]  # modality -> the encoder that is used if an experiment names none
+    augmentations: ClassVar[Mapping[str, Augmentation]] = {}
+
+    def __init__(
+        self,
+        protocol: str = "clean",
+        batch_size: int = 64,
+        seed: int = 0,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ) -> None:
+        super().__init__()
+        if protocol not in PROTOCOLS:
+            raise UsageError(f"unknown protocol '{protocol}': {did_you_mean(protocol, PROTOCOLS)}")
+        self.protocol = PROTOCOLS[protocol]
+        self.batch_size = batch_size
+        self.seed = seed
+        self.tokenizers = dict(tokenizers or {})
+        if missing := set(self.text_modalities) - set(self.tokenizers):
+            raise UsageError(
+                f"{self.name}: no tokenizer for {', '.join(sorted(missing))}; pass tokenizers={{modality: encoder.tokenize}}"
+            )
+        self._loaded: Loaded | None = None
+
+    @classmethod
+    def manifest(cls) -> str:
+        """The hash of the data; a trial's key holds it, so that changed data never meets old results."""
+        raise NotImplementedError
+
+    def load(self) -> Loaded:
+        """Read the splits of ``self.protocol``."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the data once, whatever the stage."""
+        if self._loaded is None:
+            self._loaded = self.load()
+
+    @property
+    def splits(self) -> Loaded:
+        """The splits; loads them where that has not happened yet."""
+        self.setup()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
+    def spec(self) -> DataSpec:
+        """The description that methods are built from."""
+        counts = torch.bincount(self.splits.train.label, minlength=len(self.classes))
+        return DataSpec(self.modalities, tuple(counts.tolist()), self.conditioning)
+
+    @property
+    def selection_split(self) -> Split:
+        """The split on which the best epoch is chosen: by the protocol, the validation or the test split."""
+        split = getattr(self.splits, self.protocol.selection)
+        if split is None:
+            raise UsageError(f"{self.name}: protocol '{self.protocol.name}' selects on a {self.protocol.selection} split, and there is none")
+        return split
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training batches; the order is a function of the seed and the epoch alone."""
+        return DataLoader(
+            self.splits.train,
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(self.seed),
+            collate_fn=as_is,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """The split on which the epoch is chosen."""
+        return DataLoader(self.selection_split, batch_size=EVALUATION_BATCH, collate_fn=as_is)
+
+    def test_dataloader(self) -> DataLoader:
+        """The test split, in order."""
+        return DataLoader(self.splits.test, batch_size=EVALUATION_BATCH, collate_fn=as_is)
+
+    predict_dataloader = test_dataloader
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training batches, on the device they are on."""
+        if self.trainer is not None and self.trainer.training:
+            batch.inputs = {
+                name: self.augmentations[name](value) if name in self.augmentations else value for name, value in batch.inputs.items()
+            }
+        return batch

@@ -1,0 +1,71 @@
+"""Open Clip Art: pictures with titles and keywords, shipped with the package."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mmbench.data.augment import RandomCropFlip, WordDropout
+from mmbench.data.base import Loaded, MultimodalDataModule, Split
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+TRAIN, VALIDATION, TEST = 0, 1, 2  # the codes of the split arrays; -1: not used by the protocol
+
+
+class OpenClipart(MultimodalDataModule):
+    """Ten classes of clip art with the title and the keywords that its artists gave it; a third of the pictures have none.
+
+    ``clean`` keeps every artist within one split. ``legacy`` splits at random, with as many training and test samples, and
+    chooses the epoch on the test split. ``build_openclipart`` makes the file from two Debian packages.
+
+    Inputs: ``image`` (B, 3, 32, 32) uint8; ``title`` and ``tags`` as the encoders' tokenizers give them. Groups are artists.
+    """
+
+    name = "openclipart"
+    modalities = ("image", "title", "tags")
+    text_modalities = ("title", "tags")
+    classes = (
+        "animals", "computer", "food", "office", "people",
+        "recreation", "shapes", "signs_and_symbols", "tools", "transportation",
+    )  # fmt: skip
+    conditioning = "title"
+    encoders = {"image": "small_cnn", "title": "hashed_text", "tags": "hashed_text"}
+    augmentations = {"image": RandomCropFlip(padding=3), "title": WordDropout(0.2), "tags": WordDropout(0.2)}
+
+    @staticmethod
+    def file() -> Traversable:
+        """The shipped arrays."""
+        return files("mmbench.data") / "openclipart.npz"
+
+    @classmethod
+    def manifest(cls) -> str:
+        """SHA-256 of the shipped file."""
+        return sha256(cls.file().read_bytes()).hexdigest()
+
+    def load(self) -> Loaded:
+        """Read the arrays and cut them into the protocol's splits."""
+        with self.file().open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            data = {name: arrays[name] for name in arrays.files}
+        if tuple(data["classes"]) != self.classes:
+            raise ValueError(f"{self.file()}: expected the classes {self.classes}, got {tuple(data['classes'])}")
+        tags = data["tags"]
+        present = np.stack([np.ones(len(tags), bool), np.ones(len(tags), bool), tags != ""], axis=1)
+        whole = Split(
+            inputs={
+                "image": torch.from_numpy(data["image"]).permute(0, 3, 1, 2).contiguous(),
+                "title": self.tokenizers["title"](data["title"].tolist()),
+                "tags": self.tokenizers["tags"](tags.tolist()),
+            },
+            present=torch.from_numpy(present),
+            label=torch.from_numpy(data["label"]),
+            group=torch.from_numpy(np.unique(data["artist"], return_inverse=True)[1]),
+        )
+        code = data[f"split_{self.protocol.name}"]
+        train, validation, test = (whole.rows(np.flatnonzero(code == c)) for c in (TRAIN, VALIDATION, TEST))
+        return Loaded(train, validation if len(validation) else None, test)

@@ -1,0 +1,278 @@
+"""Experiments: a YAML file that names a grid, and the trials that it stands for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mmbench.arguments import describe, resolve_arguments
+from mmbench.errors import UsageError, did_you_mean
+from mmbench.protocol import PROTOCOLS
+from mmbench.recipe import Recipe
+from mmbench.trial import Trial
+
+METHOD_RESERVED = ("spec", "encoders", "recipe")  # constructor arguments that a trial supplies
+
+
+class DatasetGrid(BaseModel):
+    """What an experiment does with one data set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    protocols: list[str] = Field(["clean"], min_length=1)
+    encoders: dict[str, str | dict[str, Any]] = {}
+    recipe: Recipe = Recipe()
+
+
+class Grid(BaseModel):
+    """An experiment's file: data sets × their protocols × methods × seeds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    datasets: dict[str, DatasetGrid] = Field(min_length=1)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+
+    @field_validator("datasets", "methods", mode="before")
+    @classmethod
+    def _nothing_to_set(cls, value: Any) -> Any:
+        """``mla:`` with nothing behind it means all defaults."""
+        return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: list[int]) -> list[int]:
+        if any(seed < 0 for seed in value):
+            raise ValueError("seeds must not be negative")
+        if len(set(value)) < len(value):
+            raise ValueError("seeds must differ")
+        return value
+
+
+@dataclass
+class Experiment:
+    """A named grid and its trials, in the order in which they run.
+
+    Attributes:
+        name: the folder of its reports: the file's name, and a hash of the settings where they were changed.
+        grid: the validated file.
+        trials: one a data set, protocol, seed and method.
+    """
+
+    name: str
+    grid: Grid
+    trials: list[Trial]
+
+
+def load(path: Path | str, settings: Sequence[str] = ()) -> Experiment:
+    """Read an experiment.
+
+    Args:
+        path: a YAML file.
+        settings: changes, each ``dotted.key=value`` with a YAML value: ``datasets.openclipart.recipe.epochs=2``.
+
+    Raises:
+        UsageError: one message with all mistakes.
+    """
+    path = Path(path)
+    raw = read_yaml(path)
+    changed = copy.deepcopy(raw)
+    for setting in settings:
+        apply_setting(changed, setting)
+    grid, trials = expand(changed, where=str(path))
+    name = path.stem
+    if changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
+        name += "-" + sha256(grid.model_dump_json().encode()).hexdigest()[:8]
+    return Experiment(name, grid, trials)
+
+
+def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
+    """Validate a grid and write out its trials.
+
+    Raises:
+        UsageError: one message with all mistakes, each with its key and the nearest valid name.
+    """
+    mistakes: list[str] = []
+    grid: Grid | None = None
+    try:
+        grid = Grid.model_validate(raw)
+    except ValidationError as error:
+        mistakes += describe(error, _known_keys)
+    methods = _resolve_methods(_mapping(raw, "methods"), mistakes)
+    manifests, encoders = _resolve_datasets(_mapping(raw, "datasets"), mistakes)
+    if mistakes or grid is None:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes))
+    trials = [
+        Trial(
+            dataset=dataset,
+            data=manifests[dataset],
+            protocol=protocol,
+            method=method,
+            seed=seed,
+            encoders=encoders[dataset],
+            params=params,
+            recipe=settings.recipe,
+        )
+        for dataset, settings in grid.datasets.items()
+        for protocol in settings.protocols
+        for seed in grid.seeds
+        for method, params in methods.items()
+    ]
+    return grid, trials
+
+
+def _resolve_methods(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str, dict[str, Any]]:
+    from mmbench.registry import methods
+
+    table, resolved = methods(), {}
+    for name, params in given.items():
+        if name not in table:
+            mistakes.append(f"methods.{name}: unknown method; {did_you_mean(name, table)}")
+        elif isinstance(params, dict | None):
+            resolved[name], wrong = resolve_arguments(table[name], params or {}, METHOD_RESERVED)
+            mistakes += [f"methods.{name}.{w}" for w in wrong]
+    return resolved
+
+
+def _resolve_datasets(
+    given: Mapping[Any, Any], mistakes: list[str]
+) -> tuple[dict[str, str], dict[str, dict[str, dict[str, Any]]]]:
+    from mmbench.data import DATASETS
+
+    manifests, encoders = {}, {}
+    for name, settings in given.items():
+        if name not in DATASETS:
+            mistakes.append(f"datasets.{name}: unknown data set; {did_you_mean(name, DATASETS)}")
+            continue
+        data, settings = DATASETS[name], settings if isinstance(settings, dict) else {}
+        protocols = settings.get("protocols")
+        for protocol in protocols if isinstance(protocols, list) else []:
+            if protocol not in PROTOCOLS:
+                mistakes.append(f"datasets.{name}.protocols: unknown protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
+        chosen = settings.get("encoders")
+        encoders[name] = _resolve_encoders(name, data.encoders, chosen if isinstance(chosen, dict) else {}, mistakes)
+        manifests[name] = data.manifest()
+    return manifests, encoders
+
+
+def _resolve_encoders(
+    dataset: str, default: Mapping[str, str], chosen: Mapping[str, Any], mistakes: list[str]
+) -> dict[str, dict[str, Any]]:
+    from mmbench.encoders import ENCODERS
+
+    where = f"datasets.{dataset}.encoders"
+    for modality in chosen:
+        if modality not in default:
+            mistakes.append(f"{where}.{modality}: unknown modality; {did_you_mean(modality, default)}")
+    resolved = {}
+    for modality in default:
+        choice = chosen.get(modality, default[modality])
+        options = dict(choice) if isinstance(choice, dict) else {"name": choice}
+        name = options.pop("name", default[modality])
+        if name not in ENCODERS:
+            mistakes.append(f"{where}.{modality}: unknown encoder '{name}'; {did_you_mean(name, ENCODERS)}")
+            continue
+        arguments, wrong = resolve_arguments(ENCODERS[name], options)
+        mistakes += [f"{where}.{modality}.{w}" for w in wrong]
+        resolved[modality] = {"name": name, **arguments}
+    return resolved
+
+
+def _mapping(raw: Any, key: str) -> Mapping[Any, Any]:
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _known_keys(place: tuple[Any, ...]) -> Collection[str]:
+    """The keys that the file may have where an unknown one was found."""
+    model: type[BaseModel] = Grid
+    if place[0] == "datasets" and len(place) > 2:
+        model = Recipe if place[2] == "recipe" and len(place) > 3 else DatasetGrid
+    return model.model_fields
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; a key given twice is an error, not the last one's victory.
+
+    Raises:
+        UsageError: the file is missing, or not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError as error:
+        raise UsageError(f"no such experiment file: {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from error
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key if isinstance(key, str) else None)
+        return cast("dict[Any, Any]", super().construct_mapping(node, deep))
+
+
+def apply_setting(raw: Any, setting: str) -> None:
+    """Change a value in a parsed file, in place.
+
+    Raises:
+        UsageError: the setting is not ``dotted.key=value``, or the key leads through something that is not a mapping.
+    """
+    key, equals, text = setting.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UsageError(f"--set {setting}: expected key=value, such as datasets.openclipart.recipe.epochs=2")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {setting}: the value is not valid YAML") from error
+    *parents, last = key.split(".")
+    at = raw
+    for part in parents:
+        if isinstance(at, dict) and at.get(part) is None:
+            at[part] = {}  # a name with nothing behind it; a name that does not exist is found by the validation
+        at = at.get(part) if isinstance(at, dict) else None
+    if not isinstance(at, dict):
+        raise UsageError(f"--set {setting}: '{'.'.join(parents)}' is not a mapping")
+    at[last] = value
+
+
+FILTER_KEYS = ("dataset", "protocol", "method", "seed")
+
+
+def select(trials: Sequence[Trial], filters: Sequence[str]) -> list[Trial]:
+    """The trials that match ``key=value`` filters: any of the values of one key, and all of the keys.
+
+    Raises:
+        UsageError: a key that trials do not have, or a value that no trial has.
+    """
+    wanted: dict[str, set[str]] = {}
+    mistakes = []
+    for text in filters:
+        key, _, value = text.partition("=")
+        if key not in FILTER_KEYS:
+            mistakes.append(f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}")
+            continue
+        values = {str(getattr(trial, key)) for trial in trials}
+        if value not in values:
+            mistakes.append(f"--filter {text}: no trial has this {key}; {did_you_mean(value, values)}")
+        wanted.setdefault(key, set()).add(value)
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    return [t for t in trials if all(str(getattr(t, key)) in values for key, values in wanted.items())]

@@ -1,0 +1,81 @@
+"""Accuracy, macro F1 and calibration error, from stored predictions.
+
+Each metric is a function of sums over samples, so that a bootstrap over groups of samples is a matrix product: ``statistics``
+gives the sums of each group, and any weighting of the groups gives the metric of that resample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 15
+METRICS = ("accuracy", "macro_f1", "ece")
+"""In percent: accuracy; unweighted mean of the classes' F1; expected calibration error over 15 equal bins of confidence."""
+
+
+@dataclass
+class Statistics:
+    """Sums over the samples of each of G groups.
+
+    Attributes:
+        confusion: (G, C, C) counts; rows are true classes, columns predicted ones.
+        bins: (G, 15, 3): samples, hits and summed confidence by bin of confidence.
+    """
+
+    confusion: np.ndarray
+    bins: np.ndarray
+
+
+def statistics(label: np.ndarray, predicted: np.ndarray, log_probs: np.ndarray, group: np.ndarray) -> Statistics:
+    """Add up what the metrics need, by group.
+
+    Args:
+        label: (N,) true classes.
+        predicted: (N,) predicted classes.
+        log_probs: (N, C) log-probabilities.
+        group: (N,) group numbers, any integers.
+    """
+    groups, member = np.unique(group, return_inverse=True)
+    classes = log_probs.shape[1]
+    confusion = np.zeros((len(groups), classes, classes))
+    np.add.at(confusion, (member, label, predicted), 1)
+    confidence = np.exp(log_probs.max(axis=1).astype(np.float64))
+    # Bins are open on the left, (k/15, (k+1)/15], as in Guo et al. 2017.
+    which = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = np.zeros((len(groups), BINS, 3))
+    np.add.at(bins, (member, which), np.stack([np.ones_like(confidence), label == predicted, confidence], axis=1))
+    return Statistics(confusion, bins)
+
+
+def evaluate(sums: Statistics, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the metrics, in percent, of W weightings of the groups.
+
+    Args:
+        sums: of G groups.
+        weights: (W, G), how often each group counts.
+
+    Returns:
+        metric -> (W,).
+    """
+    count, classes, _ = sums.confusion.shape
+    confusion = (weights @ sums.confusion.reshape(count, -1)).reshape(-1, classes, classes)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)  # (W, C)
+    total = confusion.sum(axis=(1, 2))
+    true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
+    # A class that neither occurs nor is predicted has no F1 and is left out of the mean.
+    occurs = (true + predicted) > 0
+    f1 = np.divide(2 * hits, true + predicted, out=np.zeros_like(hits), where=occurs)
+    bins = (weights @ sums.bins.reshape(count, -1)).reshape(-1, BINS, 3)
+    return {
+        "accuracy": 100 * hits.sum(axis=1) / total,
+        "macro_f1": 100 * f1.sum(axis=1) / occurs.sum(axis=1),
+        "ece": 100 * np.abs(bins[:, :, 1] - bins[:, :, 2]).sum(axis=1) / total,
+    }
+
+
+def summary(label: np.ndarray, predicted: np.ndarray, log_probs: np.ndarray) -> dict[str, float]:
+    """The metrics, in percent, of N predictions: labels (N,), classes (N,), log-probabilities (N, C)."""
+    sums = statistics(label, predicted, log_probs, np.zeros_like(label))
+    return {name: float(value[0]) for name, value in evaluate(sums, np.ones((1, 1))).items()}

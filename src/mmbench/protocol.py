@@ -1,0 +1,38 @@
+"""Protocols: which splits are used, and on which of them the best epoch is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named way of evaluating, printed with every result.
+
+    Attributes:
+        name: the key in experiments and tables.
+        selection: the split on which the best epoch is chosen.
+        description: one sentence for the reader of a table.
+    """
+
+    name: str
+    selection: Literal["validation", "test"]
+    description: str
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "clean",
+            "validation",
+            "splits disjoint by group, the epoch chosen on a validation split, the test split read once",
+        ),
+        Protocol(
+            "legacy",
+            "test",
+            "the field's habit: a split that ignores groups, the best epoch chosen on the test split itself",
+        ),
+    )
+}

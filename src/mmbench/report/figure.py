@@ -1,0 +1,77 @@
+"""The figure of a table: every modality alone and all together, method by method."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmbench.report.collect import Results
+from mmbench.report.tables import columns
+
+COLOURS = {"clean": "#0072B2", "legacy": "#D55E00"}  # Okabe and Ito's, told apart by colour-blind readers
+MARKERS = {"clean": "o", "legacy": "D"}
+
+
+def draw(results: Results) -> Figure:
+    """Draw accuracies with their 95 % intervals: a row of panels a data set, a panel a column of its table."""
+    accuracy = results.table[results.table.metric == "accuracy"]
+    methods = list(dict.fromkeys(row.method for row in results.rows))
+    widest = max(len(m) for m in results.modalities.values()) + 1
+    figure = Figure(figsize=(2.3 * widest + 1.2, (0.32 * len(methods) + 1.3) * len(results.modalities) + 0.4), layout="constrained")
+    panels = figure.subplots(len(results.modalities), widest, squeeze=False, sharey=True, sharex="row")
+    for axes, (dataset, modalities) in zip(panels, results.modalities.items(), strict=True):
+        here = accuracy[accuracy.dataset == dataset]
+        for i, panel in enumerate(axes):
+            named = list(columns(modalities).items())
+            if i >= len(named):
+                panel.set_visible(False)
+                continue
+            pattern, title = named[i]
+            _panel(panel, here[here.pattern == pattern], methods)
+            panel.set_title(title if len(results.modalities) == 1 else f"{dataset}: {title}", fontsize=10)
+        _majority(axes[: len(columns(modalities))], results, dataset)
+        axes[0].set_yticks(range(len(methods)), methods)
+        axes[0].invert_yaxis() if not axes[0].yaxis_inverted() else None
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
+    figure.supxlabel("accuracy, % (mean over seeds, 95 % interval)", fontsize=9)
+    return figure
+
+
+def _panel(panel: Axes, values, methods: list[str]) -> None:
+    protocols = list(dict.fromkeys(values.protocol))
+    for j, protocol in enumerate(protocols):
+        rows = values[(values.protocol == protocol) & values["mean"].notna()]
+        if rows.empty:
+            continue
+        y = np.array([methods.index(m) for m in rows.method]) + 0.24 * (j - (len(protocols) - 1) / 2)
+        spread = np.abs(np.stack([rows["mean"] - rows.ci_low, rows.ci_high - rows["mean"]]))
+        panel.errorbar(
+            rows["mean"], y, xerr=spread, fmt=MARKERS[protocol], color=COLOURS[protocol], ms=4.5, lw=1.2, label=protocol
+        )
+    panel.grid(axis="x", color="0.9", lw=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.tick_params(axis="y", length=0)
+    panel.tick_params(labelsize=9)
+
+
+def _majority(axes, results: Results, dataset: str) -> None:
+    """A line where always answering with the most frequent class would be."""
+    shares = [t.majority for (name, _), t in results.tests.items() if name == dataset]
+    if shares:
+        for i, panel in enumerate(axes):
+            panel.axvline(float(np.mean(shares)), color="0.6", lw=1, ls=":", label="most frequent class" if i == 0 else None)
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as ``svg`` or ``png`` bytes; the same numbers give the same bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "mmbench", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
+        figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()

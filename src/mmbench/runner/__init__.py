@@ -1,0 +1,1 @@
+"""Running trials: each in a process of its own."""

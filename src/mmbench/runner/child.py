@@ -1,0 +1,154 @@
+"""The life of one trial's process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing import connection, parent_process
+from typing import Any, Literal
+
+from mmbench.store import Failure, Record, Store
+from mmbench.tracking import WandbLogger, WandbSettings
+from mmbench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial and where it runs.
+
+    Attributes:
+        trial: what to run.
+        root: the store's folder.
+        threads: CPU threads that the process may use.
+        device: "cpu", or the number of a GPU.
+        source: the commit of the code, for the record.
+        wandb: where to track it.
+    """
+
+    trial: Trial
+    root: str
+    threads: int
+    device: str
+    source: dict[str, Any] = field(default_factory=dict)
+    wandb: WandbSettings = WandbSettings()
+
+
+def now() -> str:
+    """The time, in UTC, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def main(job: Job) -> None:
+    """Run a trial and write its record. The record is the outcome; the exit code says nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the runner decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if job.device != "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = job.device
+    import torch
+
+    torch.set_num_threads(job.threads)
+    store = Store(job.root)
+    with store.lock(job.trial.key):
+        if store.done(job.trial.key) is not None:
+            return  # another process ran it while this one waited for the lock
+        _redirect_output(store, job.trial)
+        store.write(*_outcome(job))
+
+
+def _outcome(job: Job) -> tuple[Record, Any]:
+    """Run the trial; whatever happens becomes a record."""
+    from mmbench.metrics import summary
+    from mmbench.trial import run
+
+    trial, started = job.trial, now()
+    environment = describe_environment(job)
+    print(f"{started} {trial.label} ({trial.key}), {job.threads} threads on {job.device}", flush=True)
+    wandb = WandbLogger(trial, job.wandb, environment) if job.wandb.mode != "off" else None
+    common: dict[str, Any] = {"key": trial.key, "trial": trial, "started": started, "environment": environment}
+    try:
+        with tempfile.TemporaryDirectory(prefix="mmbench-") as scratch:
+            outcome = run(trial, scratch, [wandb] if wandb else [], "cpu" if job.device == "cpu" else "gpu")
+    except Exception as error:
+        traceback.print_exc()
+        failure = Failure(kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        record, predictions = Record(**common, status="failed", finished=now(), failure=failure), None
+    else:
+        predictions = outcome.predictions
+        record = Record(
+            **common,
+            status="done",
+            finished=now(),
+            seconds=outcome.seconds,
+            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            parameters=outcome.parameters,
+            best_epoch=outcome.best_epoch,
+            curves=outcome.curves,
+            metrics={
+                name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i])
+                for i, name in enumerate(predictions.pattern_names)
+            },
+        )
+    print(f"{record.finished} {record.status}", flush=True)
+    if wandb is not None:
+        wandb.finish(record)
+    return record, predictions
+
+
+def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory"]:
+    import torch
+
+    from mmbench.task import DivergedError
+
+    if isinstance(error, DivergedError):
+        return "diverged"
+    cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return "out_of_memory" if cpu or isinstance(error, MemoryError | torch.OutOfMemoryError) else "exception"
+
+
+def describe_environment(job: Job) -> dict[str, Any]:
+    """Versions, machine and commit, for the record."""
+    packages = ("torch", "pytorch-lightning", "torchmetrics", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "device": job.device,
+        "threads": job.threads,
+        **job.source,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _redirect_output(store: Store, trial: Trial) -> None:
+    """Send all that the process prints, Python's and libraries', to the trial's log."""
+    log = os.open(store.log(trial.key), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _die_with_parent() -> None:
+    """End at once when the runner is gone, however it went."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,199 @@
+"""The local runner: a pool of slots, one process a trial, forked from a server that has the imports done."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.context import ForkServerProcess
+from types import FrameType
+from typing import Any, Protocol
+
+from mmbench.errors import Interrupted
+from mmbench.runner.child import Job, main, now
+from mmbench.store import CorruptRecord, Failure, Record, Store
+from mmbench.tracking import WandbSettings
+from mmbench.trial import Trial
+
+RETRIES = 2
+"""How often a trial is started again after its process was killed. One that fails by itself is not: it would fail again."""
+
+GRACE_SECONDS = 3.0
+
+
+class View(Protocol):
+    """What a runner tells about its progress."""
+
+    def started(self, trial: Trial) -> None:
+        """A process has begun on the trial."""
+
+    def retried(self, trial: Trial, reason: str) -> None:
+        """Its process was killed, and it will be started again."""
+
+    def finished(self, trial: Trial, record: Record) -> None:
+        """The trial is done or has failed."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of the machine: "cpu" or a GPU's number, and CPU threads."""
+
+    device: str
+    threads: int
+
+
+@dataclass
+class _Running:
+    process: ForkServerProcess
+    trial: Trial
+    slot: Slot
+    attempt: int
+
+
+def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot]:
+    """Share out the machine.
+
+    Args:
+        devices: "auto", "cpu", or GPU numbers such as "0,1".
+        jobs: trials at a time; by default one a GPU, or one a CPU core.
+        threads: CPU threads a trial; by default the cores divided by the trials at a time.
+    """
+    names = [name.strip() for name in devices.split(",")]
+    if devices == "auto":
+        import torch
+
+        names = [str(i) for i in range(torch.cuda.device_count())] or ["cpu"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = jobs or (cores if names == ["cpu"] else len(names))
+    threads = threads or max(1, cores // jobs)
+    return [Slot(names[i % len(names)], threads) for i in range(jobs)]
+
+
+def start_server() -> Any:
+    """Start the fork server, which imports what trials need while the caller goes on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mmbench.runner.preload"])
+    from multiprocessing import forkserver
+
+    forkserver.ensure_running()
+    return context
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    store: Store,
+    slots: Sequence[Slot],
+    view: View,
+    wandb: WandbSettings | None = None,
+    source: dict[str, Any] | None = None,
+) -> list[Record]:
+    """Run trials, each in a process of its own, and return their records in the order in which they ended.
+
+    A trial whose process is killed is started again, at most twice; one that raises is recorded as failed. Neither stops the others.
+
+    Args:
+        trials: what to run; each is run, whatever the store holds.
+        store: where records go.
+        slots: one trial runs in each at a time.
+        view: is told of every event.
+        wandb: tracking.
+        source: commit of the code, for the records.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
+    """
+    context = start_server()
+    waiting = deque((trial, 1) for trial in trials)
+    free, running, records = deque(slots), {}, []  # running: sentinel -> _Running
+    with _raise_on_signals():
+        try:
+            while waiting or running:
+                while waiting and free:
+                    trial, attempt = waiting.popleft()
+                    slot = free.popleft()
+                    store.discard(trial.key)
+                    job = Job(trial, str(store.root), slot.threads, slot.device, source or {}, wandb or WandbSettings())
+                    process = context.Process(target=main, args=(job,))
+                    process.start()
+                    running[process.sentinel] = _Running(process, trial, slot, attempt)
+                    view.started(trial)
+                for sentinel in connection.wait(list(running), timeout=0.5):
+                    ended = running.pop(sentinel)
+                    ended.process.join()
+                    free.append(ended.slot)
+                    record = _record_of(store, ended)
+                    if record is None and ended.attempt <= RETRIES:
+                        view.retried(ended.trial, _cause(ended.process))
+                        waiting.append((ended.trial, ended.attempt + 1))
+                        continue
+                    record = record or _record_killed(store, ended, source or {})
+                    records.append(record)
+                    view.finished(ended.trial, record)
+        finally:
+            _end([r.process for r in running.values()])
+    return records
+
+
+def _record_of(store: Store, ended: _Running) -> Record | None:
+    try:
+        return store.record(ended.trial.key)
+    except CorruptRecord:
+        return None
+
+
+def _cause(process: ForkServerProcess) -> str:
+    code = process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (the system does this when memory runs out)" if name == "SIGKILL" else "")
+    return f"ended with exit code {code} and left no record"
+
+
+def _record_killed(store: Store, ended: _Running, source: dict[str, Any]) -> Record:
+    log = store.log(ended.trial.key)
+    tail = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+    record = Record(
+        key=ended.trial.key,
+        trial=ended.trial,
+        status="failed",
+        started=now(),
+        finished=now(),
+        environment={**source, "device": ended.slot.device, "threads": ended.slot.threads},
+        failure=Failure(kind="killed", message=f"{_cause(ended.process)}, {ended.attempt} times", traceback=tail),
+    )
+    store.write(record)
+    return record
+
+
+def _end(processes: Sequence[ForkServerProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _raise_on_signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted; a second one while trials are being ended is ignored."""
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, old in before.items():
+            signal.signal(s, old)

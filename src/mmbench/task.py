@@ -1,0 +1,238 @@
+"""The base of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from mmbench.batch import Batch, Input, map_input
+from mmbench.data.base import DataSpec
+from mmbench.errors import UsageError
+from mmbench.missing import pattern_matrix, pattern_name, patterns
+from mmbench.recipe import Recipe
+
+SELECTION_METRIC = "validation/accuracy"  # what the best epoch is chosen by: accuracy with every modality
+
+
+class DivergedError(RuntimeError):
+    """The training loss is not a finite number."""
+
+
+class MultimodalTask(pl.LightningModule):
+    """A method: a function of features and of which modalities are present.
+
+    A method overrides ``fuse``, and ``training_step`` (or an optimisation hook) where its paper trains by something other than
+    the cross-entropy of the fused prediction.
+
+    Args:
+        spec: the data set's modalities and classes.
+        encoders: modality -> module that maps its raw input (B, …) to (B, out_dim) and has an ``out_dim``.
+        recipe: optimiser and schedule.
+
+    Raises:
+        UsageError: fewer than two modalities, or encoders that do not match them.
+    """
+
+    #: Prefixes of the parameters that a training step may leave without gradient (none, for most methods).
+    gradient_exempt: tuple[str, ...] = ()
+
+    log_prior: Tensor
+    pattern_masks: Tensor
+
+    def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
+        super().__init__()
+        if len(spec.modalities) < 2:
+            raise UsageError(f"fusion needs at least two modalities, got {list(spec.modalities)}")
+        if set(encoders) != set(spec.modalities):
+            raise UsageError(f"encoders must be given for {list(spec.modalities)}, got {list(encoders)}")
+        self.spec = spec
+        self.recipe = recipe or Recipe()
+        self.modalities = spec.modalities
+        self.encoders = nn.ModuleDict({m: encoders[m] for m in spec.modalities})
+        self.dims: dict[str, int] = {m: int(encoders[m].out_dim) for m in spec.modalities}  # type: ignore[arg-type]
+
+        counts = torch.tensor(spec.class_counts, dtype=torch.float)
+        self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
+        self.register_buffer("pattern_masks", torch.tensor(pattern_matrix(spec.modalities)), persistent=False)  # (P, M)
+        accuracy = MulticlassAccuracy(spec.num_classes, average="micro", validate_args=False)
+        names = [pattern_name(p) for p in patterns(spec.modalities)[:-1]]
+        metrics = MetricCollection(
+            {"accuracy": accuracy, **{f"accuracy/{name}": accuracy.clone() for name in names}}, compute_groups=False
+        )
+        self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("validation", "test")})
+        self._loss_sum: Tensor | float = 0.0
+        self._loss_count = 0
+
+    # What a method is made of
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Encode the present samples of each modality.
+
+        Returns:
+            modality -> (B, out_dim). Rows of samples without the modality are zero: they were not encoded, so they cost
+            nothing, do not enter batch statistics, and what stands in the input there has no effect.
+        """
+        features = {}
+        for column, (modality, encoder) in enumerate(self.encoders.items()):
+            here, value = batch.present[:, column], batch.inputs[modality]
+            if here.all():
+                features[modality] = encoder(value)
+                continue
+            rows = here.nonzero().squeeze(1)
+            out = torch.zeros(len(batch), self.dims[modality], device=here.device)
+            if len(rows):
+                encoded = encoder(select_rows(value, rows))  # (B', D)
+                out = out.to(encoded.dtype).index_copy(0, rows, encoded)
+            features[modality] = out
+        return features
+
+    def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Predict from the present modalities.
+
+        Args:
+            features: as ``encode`` returns them.
+            present: (B, M) bool; features of modalities that are absent by it must have no effect.
+
+        Returns:
+            Logits (B, C).
+        """
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy of the fused prediction."""
+        return F.cross_entropy(self.fuse(self.encode(batch), batch.present), batch.label)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C) from all that is present in the batch."""
+        return self.fuse(self.encode(batch), batch.present)
+
+    def zero_absent(self, features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+        """The features with the rows of absent modalities set to zero."""
+        return {m: features[m].masked_fill(~present[:, [column]], 0.0) for column, m in enumerate(self.modalities)}
+
+    def split_modalities(self, conditioning: str | None) -> tuple[str, tuple[str, ...]]:
+        """The conditioning modality of an asymmetric method (the data set's own if None), and the others."""
+        chosen = conditioning or self.spec.conditioning
+        if chosen not in self.modalities:
+            raise UsageError(f"conditioning modality '{chosen}' is not one of {list(self.modalities)}")
+        return chosen, tuple(m for m in self.modalities if m != chosen)
+
+    # Evaluation: one encoding, every pattern
+
+    def fuse_patterns(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
+        """Predict under each of the P = 2^M − 1 presence patterns.
+
+        A sample that has none of a pattern's modalities is answered by the class frequencies of the training split.
+
+        Returns:
+            Logits (P, B, C), in the order of ``missing.patterns``.
+        """
+        logits = []
+        for mask in self.pattern_masks:
+            visible = present & mask  # (B, M)
+            fused = self.fuse(features, visible)
+            logits.append(torch.where(visible.any(dim=1, keepdim=True), fused, self.log_prior.to(fused.dtype)))
+        return torch.stack(logits)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
+        """Log-probabilities (P, B, C) under every pattern."""
+        return self.fuse_patterns(self.encode(batch), batch.present).log_softmax(dim=-1)
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        predicted = self.fuse_patterns(self.encode(batch), batch.present).argmax(dim=-1)  # (P, B)
+        named = {pattern_name(p): predicted[i] for i, p in enumerate(patterns(self.modalities))}
+        complete = pattern_name(self.modalities)
+        for name, metric in self.metrics[stage].items(keep_base=True):  # type: ignore[operator]
+            metric.update(named[name.removeprefix("accuracy").removeprefix("/") or complete], batch.label)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count hits under every pattern."""
+        self._evaluate(batch, "validation")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count hits under every pattern."""
+        self._evaluate(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracy of every pattern."""
+        self._log_metrics("validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the accuracy of every pattern."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, stage: str) -> None:
+        self.log_dict(self.metrics[stage].compute())  # type: ignore[operator]
+        self.metrics[stage].reset()  # type: ignore[operator]
+
+    # Training
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Add up the loss (``self.log`` in every step would cost more than the rest of Lightning)."""
+        self._loss_sum = self._loss_sum + outputs["loss"].detach()
+        self._loss_count += 1
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        loss = float(self._loss_sum) / max(1, self._loss_count)
+        self._loss_sum, self._loss_count = 0.0, 0
+        self.log("train/loss", loss)
+        if loss != loss or loss in (float("inf"), float("-inf")):
+            raise DivergedError(
+                f"the training loss is {loss} in epoch {self.current_epoch} (lr {self.recipe.lr:g}); "
+                "a lower recipe.lr is the usual remedy"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """SGD with momentum and step decay, as the recipe says."""
+        recipe = self.recipe
+        optimizer = torch.optim.SGD(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)]
+
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """The mean of a batch statistic over data-parallel ranks; gradient modulation must be the same on all of them."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.reduce(value, reduce_op="mean")  # type: ignore[return-value]
+
+
+def select_rows(value: Input, rows: Tensor) -> Input:
+    """The given rows of one modality's raw input."""
+    return map_input(value, lambda t: t[rows])
+
+
+def modality_cross_entropy(logits: Tensor, present: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy of each modality's own prediction.
+
+    Args:
+        logits: (B, M, C).
+        present: (B, M) bool.
+        label: (B,).
+
+    Returns:
+        (B, M); zero where the modality is absent.
+    """
+    size, modalities, classes = logits.shape
+    loss = F.cross_entropy(logits.reshape(-1, classes), label.repeat_interleave(modalities), reduction="none")
+    return loss.view(size, modalities).masked_fill(~present, 0.0)
+
+
+def mean_over_present(values: Tensor, present: Tensor) -> Tensor:
+    """The mean of (B, M) values over the samples in which each modality is present: (M,); zero where there are none."""
+    return (values * present).sum(dim=0) / present.sum(dim=0).clamp(min=1)

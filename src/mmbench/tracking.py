@@ -1,0 +1,151 @@
+"""Where the metrics of an epoch go: the trial's record, and Weights & Biases if asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from pytorch_lightning.loggers import Logger
+
+if TYPE_CHECKING:
+    from mmbench.store import Record
+    from mmbench.trial import Trial
+
+WandbMode = Literal["off", "offline", "online"]
+
+
+class CurveLogger(Logger):
+    """Keeps one row of metrics an epoch, for the record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for one."""
+        return "curves"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for one."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the record holds the trial."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add metrics to the row of their epoch."""
+        values = dict(metrics)
+        epoch = int(values.pop("epoch"))
+        while len(self.rows) <= epoch:
+            self.rows.append({})
+        self.rows[epoch].update(values)
+
+
+class WandbSettings(BaseModel):
+    """Where runs go in Weights & Biases."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: WandbMode = "off"
+    project: str = "mmbench"
+    group: str = ""
+    folder: str = "."
+
+
+class WandbLogger(Logger):
+    """A run of Weights & Biases: curves while the trial runs, the table at its end.
+
+    Whatever goes wrong here is printed to the trial's log and ends the tracking, never the trial. The run's id is the trial's key,
+    so that a trial that is run again continues the same run.
+    """
+
+    def __init__(self, trial: Trial, settings: WandbSettings, environment: dict[str, Any]) -> None:
+        super().__init__()
+        self._run: Any = None
+        self._guard(lambda: self._start(trial, settings, environment))
+        if self._run is None and settings.mode == "online":
+            offline = settings.model_copy(update={"mode": "offline"})
+            self._guard(lambda: self._start(trial, offline, environment))
+
+    def _start(self, trial: Trial, settings: WandbSettings, environment: dict[str, Any]) -> None:
+        os.makedirs(settings.folder, exist_ok=True)
+        import wandb
+
+        self._run = wandb.init(
+            project=settings.project,
+            group=settings.group,
+            job_type=trial.dataset,
+            name=f"{trial.method}/{trial.seed}",
+            id=trial.key,
+            resume="allow",
+            mode=settings.mode,
+            dir=settings.folder,
+            tags=[trial.protocol],
+            config={**trial.model_dump(mode="json"), "key": trial.key, **environment},
+            settings=wandb.Settings(silent=True, console="off", init_timeout=30, x_disable_stats=True),
+        )
+        self._run.define_metric("epoch")
+        self._run.define_metric("*", step_metric="epoch")  # a run that starts anew must not be refused for going back
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # a tracker's failure of any kind is not the trial's
+            print(f"W&B: {type(error).__name__}: {error}; the trial goes on", flush=True)
+            self._run = None
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for one."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for one."""
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run's config holds the trial."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log an epoch's metrics."""
+        if self._run is not None:
+            self._guard(lambda: self._run.log(dict(metrics)))
+
+    def finish(self, record: Record | None) -> None:
+        """Log the table of patterns × metrics and end the run; without a record, end it as failed."""
+        if self._run is not None:
+            self._guard(lambda: self._finish(record))
+
+    def _finish(self, record: Record | None) -> None:
+        import wandb
+
+        if record is not None and record.metrics:
+            names = list(next(iter(record.metrics.values())))
+            rows = [[pattern, *(values[n] for n in names)] for pattern, values in record.metrics.items()]
+            self._run.log({"test": wandb.Table(columns=["pattern", *names], data=rows)})
+            for pattern, values in record.metrics.items():
+                for name, value in values.items():
+                    self._run.summary[f"test/{name}/{pattern}"] = value
+            self._run.summary["best_epoch"] = record.best_epoch
+        self._run.finish(exit_code=0 if record is not None and record.status == "done" else 1)
+        self._run = None
+
+
+def usable_mode(asked: WandbMode) -> tuple[WandbMode, str]:
+    """The mode that is possible here, and what to tell the user if it is not the one asked for."""
+    if asked != "online":
+        return asked, ""
+    import wandb
+
+    try:
+        if wandb.login(prompt=False, verify=False):
+            return "online", ""
+        reason = "no login found"
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    return "offline", f"W&B: {reason}; runs are kept offline. To upload them: `wandb login`, then `wandb sync`"

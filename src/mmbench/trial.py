@@ -1,0 +1,167 @@
+"""A trial: one method, on one data set, with one seed; as a description, and run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mmbench.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytorch_lightning.loggers import Logger
+
+    from mmbench.data.base import MultimodalDataModule
+    from mmbench.store import Predictions
+    from mmbench.task import MultimodalTask
+
+SCHEMA = 1
+"""Raised when the meaning of a trial changes without its description changing: older results are then not re-used."""
+
+
+class Trial(BaseModel):
+    """Everything that a result depends on, and nothing else: no paths, devices or worker counts.
+
+    Defaults are resolved: ``params`` and ``encoders`` hold every argument, so that changing a default in the code is a new trial.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    data: str = Field(description="hash of the data set's manifest")
+    protocol: str
+    method: str
+    seed: int = Field(ge=0)
+    encoders: dict[str, dict[str, Any]] = Field(description="modality -> {name: encoder, and its arguments}")
+    params: dict[str, Any] = Field(description="the method's own arguments")
+    recipe: Recipe
+
+    @property
+    def key(self) -> str:
+        """The trial's name in the store: a hash of its canonical JSON and the schema version."""
+        canonical = json.dumps({"schema": SCHEMA, **self.model_dump(mode="json")}, sort_keys=True, separators=(",", ":"))
+        return sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """The trial in a line of a log."""
+        return f"{self.dataset} {self.protocol} {self.method} seed {self.seed}"
+
+
+@dataclass
+class Outcome:
+    """What running a trial yields.
+
+    Attributes:
+        predictions: on the test split, under every presence pattern.
+        curves: one dictionary an epoch: training loss, accuracies on the selection split.
+        best_epoch: the epoch that the predictions come from, counted from 0.
+        parameters: trainable parameters.
+        seconds: wall time of building, fitting and testing.
+    """
+
+    predictions: Predictions
+    curves: list[dict[str, float]]
+    best_epoch: int
+    parameters: int
+    seconds: dict[str, float]
+
+
+def build(trial: Trial) -> tuple[MultimodalTask, MultimodalDataModule]:
+    """Build the method and the data module of a trial; the same seed gives the same initial encoders for every method."""
+    import pytorch_lightning as pl
+
+    from mmbench.data import DATASETS
+    from mmbench.encoders import ENCODERS
+    from mmbench.registry import methods
+
+    pl.seed_everything(trial.seed, workers=True, verbose=False)
+    encoders = {
+        modality: ENCODERS[choice["name"]](**{k: v for k, v in choice.items() if k != "name"})
+        for modality, choice in trial.encoders.items()
+    }
+    data_class = DATASETS[trial.dataset]
+    data = data_class(
+        protocol=trial.protocol,
+        batch_size=trial.recipe.batch_size,
+        seed=trial.seed,
+        tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities},
+    )
+    if data.manifest() != trial.data:
+        raise RuntimeError(f"data set '{trial.dataset}' changed since the trial was planned: {data.manifest()}, planned with {trial.data}")
+    task = methods()[trial.method](data.spec, encoders, trial.recipe, **trial.params)
+    return task, data
+
+
+def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str = "auto") -> Outcome:
+    """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern.
+
+    Args:
+        trial: what to run.
+        scratch: a folder for checkpoints that the caller removes.
+        loggers: of metrics per epoch, beside the trial's own record.
+        device: "cpu", "gpu" or "auto", Lightning's accelerator.
+    """
+    import logging
+    import time
+    import warnings
+
+    import numpy as np
+    import pytorch_lightning as pl
+    import torch
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from mmbench.store import Predictions
+    from mmbench.task import SELECTION_METRIC
+    from mmbench.tracking import CurveLogger
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data are tensors in memory
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.14
+    started = time.perf_counter()
+    task, data = build(trial)
+    data.setup()
+    pl.seed_everything(trial.seed, workers=True, verbose=False)  # what a head drew to initialise must not shift what follows
+    curves = CurveLogger()
+    best = ModelCheckpoint(
+        scratch, monitor=SELECTION_METRIC, mode="max", save_weights_only=True, save_on_train_epoch_end=False
+    )
+    trainer = pl.Trainer(
+        accelerator=device,
+        devices=1,
+        max_epochs=trial.recipe.epochs,
+        deterministic=True,
+        logger=[curves, *loggers],
+        callbacks=[best],
+        num_sanity_val_steps=0,
+        log_every_n_steps=0,  # by epoch only
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    built = time.perf_counter()
+    trainer.fit(task, datamodule=data)
+    fitted = time.perf_counter()
+    outputs = trainer.predict(task, datamodule=data, ckpt_path="best")
+    log_probs = torch.cat(outputs, dim=1).cpu().numpy()  # type: ignore[arg-type]  # (P, N, C)
+    tested = time.perf_counter()
+    test = data.splits.test
+    rows = curves.rows
+    return Outcome(
+        predictions=Predictions(
+            modalities=np.array(data.modalities),
+            label=test.label.numpy(),
+            group=test.group.numpy(),
+            present=test.present.numpy(),
+            predicted=log_probs.argmax(axis=-1).astype(np.int16),
+            log_probs=log_probs.astype(np.float16),
+        ),
+        curves=rows,
+        best_epoch=max(range(len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC]),
+        parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
+        seconds={"build": built - started, "fit": fitted - built, "test": tested - fitted},
+    )
