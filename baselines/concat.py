@@ -33,7 +33,9 @@ class Concat(MultimodalTask):
         """Each modality's part of the prediction, W_m h_m + b / M: (B, M, C)."""
         weights = self.head.weight.split(list(self.dims.values()), dim=1)
         share = self.head.bias / len(self.modalities)
-        return torch.stack([F.linear(features[m], w, share) for m, w in zip(self.modalities, weights, strict=True)], dim=1)
+        return torch.stack(
+            [F.linear(features[m], w, share) for m, w in zip(self.modalities, weights, strict=True)], dim=1
+        )
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Add the parts of the present modalities: (B, C)."""

@@ -56,7 +56,9 @@ class Qmf(Sum):
         super().__init__(spec, encoders, recipe)
         self.rank_weight = rank_weight
         self.temperature = temperature
-        self.register_buffer("history", torch.zeros(spec.num_train, len(self.modalities)))  # κ before normalising, (N, M)
+        self.register_buffer(
+            "history", torch.zeros(spec.num_train, len(self.modalities))
+        )  # κ before normalising, (N, M)
 
     def confidence(self, logits: Tensor) -> Tensor:
         """Energy confidence (B, M) of each modality's logits (B, M, C)."""

@@ -11,7 +11,9 @@ from pydantic import ConfigDict, ValidationError, create_model
 from mmbench.errors import did_you_mean
 
 
-def resolve_arguments(factory: Callable[..., Any], given: Mapping[str, Any], reserved: Collection[str] = ()) -> tuple[dict[str, Any], list[str]]:
+def resolve_arguments(
+    factory: Callable[..., Any], given: Mapping[str, Any], reserved: Collection[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """Check arguments and fill in the defaults.
 
     Args:
@@ -24,12 +26,17 @@ def resolve_arguments(factory: Callable[..., Any], given: Mapping[str, Any], res
     """
     hints = get_type_hints(factory.__init__)  # type: ignore[misc]
     parameters = {
-        p.name: p for p in list(inspect.signature(factory.__init__).parameters.values())[1:] if p.name not in reserved  # type: ignore[misc]
+        p.name: p
+        for p in list(inspect.signature(factory.__init__).parameters.values())[1:]
+        if p.name not in reserved  # type: ignore[misc]
     }
     fields: dict[str, Any] = {
-        name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default) for name, p in parameters.items()
+        name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default)
+        for name, p in parameters.items()
     }
-    model = create_model(factory.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False), **fields)
+    model = create_model(
+        factory.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False), **fields
+    )
     try:
         checked = model(**given)
     except ValidationError as error:

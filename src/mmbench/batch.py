@@ -35,7 +35,10 @@ class Batch:
         """The same batch on another device (Lightning calls this)."""
         return replace(
             self,
-            inputs={name: map_input(value, lambda t: t.to(device, non_blocking=non_blocking)) for name, value in self.inputs.items()},
+            inputs={
+                name: map_input(value, lambda t: t.to(device, non_blocking=non_blocking))
+                for name, value in self.inputs.items()
+            },
             present=self.present.to(device, non_blocking=non_blocking),
             label=self.label.to(device, non_blocking=non_blocking),
             index=self.index.to(device, non_blocking=non_blocking),

@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mmbench: {error}", file=sys.stderr)
         return FAILED
     except Interrupted as interrupt:
-        print(f"mmbench: ended by {interrupt}; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            f"mmbench: ended by {interrupt}; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 128 + interrupt.signum
     except BrokenPipeError:  # `mmbench list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,20 +57,31 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     def experiment(sub: argparse.ArgumentParser, **options: Any) -> None:
-        sub.add_argument("experiment", metavar="EXPERIMENT", help="a YAML file, or the name of one in experiments/", **options)
+        sub.add_argument(
+            "experiment", metavar="EXPERIMENT", help="a YAML file, or the name of one in experiments/", **options
+        )
         sub.add_argument("--set", dest="settings", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change a value of the file, e.g. datasets.openclipart.recipe.epochs=2")  # fmt: skip
 
     def machine(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--jobs", type=positive, metavar="N", help="trials at a time (default: one a GPU, or one a CPU core)")
+        sub.add_argument(
+            "--jobs", type=positive, metavar="N", help="trials at a time (default: one a GPU, or one a CPU core)"
+        )
         sub.add_argument("--threads", type=positive, metavar="N", help="CPU threads a trial (default: cores / jobs)")
-        sub.add_argument("--devices", default="auto", metavar="auto|cpu|0,1,…", help="where trials run (default: all GPUs, or the CPU)")
+        sub.add_argument(
+            "--devices",
+            default="auto",
+            metavar="auto|cpu|0,1,…",
+            help="where trials run (default: all GPUs, or the CPU)",
+        )
 
     run = command("run", run_experiment, "run what is missing of an experiment, and report it")
     experiment(run)
     run.add_argument("--filter", dest="filters", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="run only trials with this dataset, protocol, method or seed")  # fmt: skip
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     machine(run)
-    run.add_argument("--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)")
+    run.add_argument(
+        "--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)"
+    )
 
     experiment(command("status", status, "tell what is done of an experiment, or of all in the store"), nargs="?")
     experiment(command("report", report, "write an experiment's tables and figure from the store"))
@@ -190,12 +204,18 @@ def source_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str:
         here = Path(__file__).parent
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     state: dict[str, Any] = {"mmbench": version("mmbench")}
     try:
         code = [str(Path(git("rev-parse", "--show-toplevel")) / part) for part in ("src", "baselines")]
-        return {**state, "commit": git("rev-parse", "--short=10", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", *code))}
+        return {
+            **state,
+            "commit": git("rev-parse", "--short=10", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--", *code)),
+        }
     except (OSError, subprocess.CalledProcessError):
         return state
 

@@ -157,7 +157,9 @@ def _resolve_datasets(
         protocols = settings.get("protocols")
         for protocol in protocols if isinstance(protocols, list) else []:
             if protocol not in PROTOCOLS:
-                mistakes.append(f"datasets.{name}.protocols: unknown protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}")
+                mistakes.append(
+                    f"datasets.{name}.protocols: unknown protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}"
+                )
         chosen = settings.get("encoders")
         encoders[name] = _resolve_encoders(name, data.encoders, chosen if isinstance(chosen, dict) else {}, mistakes)
         manifests[name] = data.manifest()

@@ -37,7 +37,9 @@ def bands(table: pd.DataFrame) -> pd.DataFrame:
 
     cells = table[table.metric == "accuracy"][[*CELL, "n", "mean", "std"]].reset_index(drop=True)
     if cells.n.min() < LEAST_SEEDS:
-        raise UsageError(f"accuracy bands need at least {LEAST_SEEDS} finished seeds in every cell, got {cells.n.min()}")
+        raise UsageError(
+            f"accuracy bands need at least {LEAST_SEEDS} finished seeds in every cell, got {cells.n.min()}"
+        )
     pool = cells.groupby(["dataset", "protocol", "pattern"])
     pooled = pool["std"].transform(lambda s: np.sqrt((s**2).mean()))
     freedom = pool["n"].transform(lambda n: (n - 1).sum())
@@ -64,7 +66,9 @@ def violations(held: pd.DataFrame, table: pd.DataFrame) -> list[str]:
             lines.append(f"{name}: was not measured (its trials failed, or the experiment no longer has them)")
         elif not expected.low[cell] <= value <= expected.high[cell]:
             side = "below" if value < expected.low[cell] else "above"
-            lines.append(f"{name}: {value:.2f} is {side} its band [{expected.low[cell]:.2f}, {expected.high[cell]:.2f}]")
+            lines.append(
+                f"{name}: {value:.2f} is {side} its band [{expected.low[cell]:.2f}, {expected.high[cell]:.2f}]"
+            )
     return lines
 
 

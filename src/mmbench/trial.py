@@ -44,7 +44,9 @@ class Trial(BaseModel):
     @property
     def key(self) -> str:
         """The trial's name in the store: a hash of its canonical JSON and the schema version."""
-        canonical = json.dumps({"schema": SCHEMA, **self.model_dump(mode="json")}, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(
+            {"schema": SCHEMA, **self.model_dump(mode="json")}, sort_keys=True, separators=(",", ":")
+        )
         return sha256(canonical.encode()).hexdigest()[:16]
 
     @property
@@ -93,7 +95,9 @@ def build(trial: Trial) -> tuple[MultimodalTask, MultimodalDataModule]:
         tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities},
     )
     if data.manifest() != trial.data:
-        raise RuntimeError(f"data set '{trial.dataset}' changed since the trial was planned: {data.manifest()}, planned with {trial.data}")
+        raise RuntimeError(
+            f"data set '{trial.dataset}' changed since the trial was planned: {data.manifest()}, planned with {trial.data}"
+        )
     task = methods()[trial.method](data.spec, encoders, trial.recipe, **trial.params)
     return task, data
 
@@ -126,7 +130,9 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
     started = time.perf_counter()
     task, data = build(trial)
     data.setup()
-    pl.seed_everything(trial.seed, workers=True, verbose=False)  # what a head drew to initialise must not shift what follows
+    pl.seed_everything(
+        trial.seed, workers=True, verbose=False
+    )  # what a head drew to initialise must not shift what follows
     curves = CurveLogger()
     best = ModelCheckpoint(
         scratch, monitor=SELECTION_METRIC, mode="max", save_weights_only=True, save_on_train_epoch_end=False

@@ -170,7 +170,9 @@ class MultimodalDataModule(pl.LightningDataModule):
         """The split on which the best epoch is chosen: by the protocol, the validation or the test split."""
         split = getattr(self.splits, self.protocol.selection)
         if split is None:
-            raise UsageError(f"{self.name}: protocol '{self.protocol.name}' selects on a {self.protocol.selection} split, and there is none")
+            raise UsageError(
+                f"{self.name}: protocol '{self.protocol.name}' selects on a {self.protocol.selection} split, and there is none"
+            )
         return split
 
     def train_dataloader(self) -> DataLoader:
@@ -197,6 +199,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         """Augment training batches, on the device they are on."""
         if self.trainer is not None and self.trainer.training:
             batch.inputs = {
-                name: self.augmentations[name](value) if name in self.augmentations else value for name, value in batch.inputs.items()
+                name: self.augmentations[name](value) if name in self.augmentations else value
+                for name, value in batch.inputs.items()
             }
         return batch

@@ -21,7 +21,9 @@ def draw(results: Results) -> Figure:
     accuracy = results.table[results.table.metric == "accuracy"]
     methods = list(dict.fromkeys(row.method for row in results.rows))
     widest = max(len(m) for m in results.modalities.values()) + 1
-    figure = Figure(figsize=(2.3 * widest + 1.2, (0.32 * len(methods) + 1.3) * len(results.modalities) + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(2.3 * widest + 1.2, (0.32 * len(methods) + 1.3) * len(results.modalities) + 0.4), layout="constrained"
+    )
     panels = figure.subplots(len(results.modalities), widest, squeeze=False, sharey=True, sharex="row")
     for axes, (dataset, modalities) in zip(panels, results.modalities.items(), strict=True):
         here = accuracy[accuracy.dataset == dataset]
@@ -66,7 +68,9 @@ def _majority(axes, results: Results, dataset: str) -> None:
     shares = [t.majority for (name, _), t in results.tests.items() if name == dataset]
     if shares:
         for i, panel in enumerate(axes):
-            panel.axvline(float(np.mean(shares)), color="0.6", lw=1, ls=":", label="most frequent class" if i == 0 else None)
+            panel.axvline(
+                float(np.mean(shares)), color="0.6", lw=1, ls=":", label="most frequent class" if i == 0 else None
+            )
 
 
 def render(figure: Figure, kind: str) -> bytes:

@@ -68,7 +68,10 @@ def _accuracies(results: Results, accuracy: pd.DataFrame, rows: list[Row], modal
     if test := results.tests.get((dataset, protocol)):
         notes.append(
             f"{test.size} test samples in {test.groups} groups; the most frequent class is {test.majority:.1f} % of them."
-            + "".join(f" {100 * share:.0f} % have no {m}: alone, it answers with the class frequencies there." for m, share in test.absent.items())
+            + "".join(
+                f" {100 * share:.0f} % have no {m}: alone, it answers with the class frequencies there."
+                for m, share in test.absent.items()
+            )
         )
     if accuracy.loc[(dataset, protocol)].reported.notna().any():
         notes.append("In brackets: the paper's number.")

@@ -39,7 +39,7 @@ class Job:
     threads: int
     device: str
     source: dict[str, Any] = field(default_factory=dict)
-    wandb: WandbSettings = WandbSettings()
+    wandb: WandbSettings = field(default_factory=WandbSettings)
 
 
 def now() -> str:
@@ -79,7 +79,9 @@ def _outcome(job: Job) -> tuple[Record, Any]:
             outcome = run(trial, scratch, [wandb] if wandb else [], "cpu" if job.device == "cpu" else "gpu")
     except Exception as error:
         traceback.print_exc()
-        failure = Failure(kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        failure = Failure(
+            kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
+        )
         record, predictions = Record(**common, status="failed", finished=now(), failure=failure), None
     else:
         predictions = outcome.predictions
