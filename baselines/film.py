@@ -24,7 +24,7 @@ class Film(MultimodalTask):
     concatenated before W. An absent modality's feature is zero and the layer runs forward.
 
     Departures:
-        1. γ multiplies as it is, as in the release; Perez et al. use 1 + γ in practice.
+        1. γ multiplies as it is, as in the release, not 1 + γ.
         2. Unimodal scores, undefined in the release, follow the "zero the other feature" reading that its authors give (issue 21).
 
     Args:

@@ -102,7 +102,7 @@ class Mla(MultimodalTask):
     def on_train_epoch_end(self) -> None:
         """Decay the learning rate, which Lightning leaves to manual optimisation."""
         super().on_train_epoch_end()
-        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+        self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def modify_head_gradient(self, mean: Tensor, alpha: float) -> None:
         """Update P by the batch mean h̄ (D,) and project the gradient of the head's weight (C, D)."""

@@ -20,10 +20,10 @@ class OgmGe(Concat):
 
     Authors' code: https://github.com/GeWu-Lab/OGM-GE_CVPR2022. In every step, with z_m the modality's part of Concat's logits:
 
-        s_m = mean_i softmax(z_m,i)[y_i]          the modality's score (the papers' eq. 8; the mean over samples that have it)
-        ρ_m = s_m / mean of the others' scores    the discrepancy ratio (eq. 8)
-        k_m = 1 − tanh(α ρ_m) if ρ_m > 1 else 1   the coefficient (eq. 10)
-        g ← k_m g + ε,  ε ~ N(0, std(g) + 1e-8)   for the weights of encoder m (eq. 11 and 13), std(g) of the unscaled gradient
+        s_m = mean_i softmax(z_m,i)[y_i]          the modality's score, the mean over samples that have it
+        ρ_m = s_m / mean of the others' scores    the discrepancy ratio
+        k_m = 1 − tanh(α ρ_m) if ρ_m > 1 else 1   the coefficient
+        g ← k_m g + ε,  ε ~ N(0, std(g) + 1e-8)   for the weights of encoder m, std(g) of the unscaled gradient
 
     while the epoch lies between ``start_epoch`` and ``end_epoch``, both included. Noise is added for every modality, also where
     k_m = 1, as in the release.
@@ -32,7 +32,7 @@ class OgmGe(Concat):
         1. M > 2: a score is compared with the mean of the others' (the paper has two modalities).
         2. "The weights of an encoder" are its convolutions' (4-D), as in the release. An encoder without any, undefined there, has
            its weight matrices modulated (two or more dimensions, embeddings included).
-        3. At exactly ρ = 1 nothing is modulated, as the paper has it; the release then slows the audio.
+        3. At exactly ρ = 1 nothing is modulated; the release then slows the audio.
         4. Scores are means, not sums, so that a modality is not ahead merely because fewer samples lack it.
 
     Args:

@@ -24,11 +24,12 @@ def resolve_arguments(
     Returns:
         Every argument with its value, and the mistakes, each as ``name: what is wrong``; empty if there are none.
     """
-    hints = get_type_hints(factory.__init__)  # type: ignore[misc]
+    hints = get_type_hints(factory.__init__)
+    starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = {
         p.name: p
         for p in list(inspect.signature(factory.__init__).parameters.values())[1:]
-        if p.name not in reserved  # type: ignore[misc]
+        if p.name not in reserved and p.kind not in starred
     }
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if p.default is inspect.Parameter.empty else p.default)

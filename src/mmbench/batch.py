@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -45,7 +46,7 @@ class Batch:
         )
 
 
-def map_input(value: Input, function) -> Input:
+def map_input(value: Input, function: Callable[[Tensor], Tensor]) -> Input:
     """Apply ``function`` to the tensor, or to each of the named tensors, of one modality."""
     if isinstance(value, Tensor):
         return function(value)

@@ -48,7 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="mmbench", description="A benchmark suite for multimodal fusion.")
-    top.add_argument("--results", type=Path, default=Path(os.environ.get("MMBENCH_RESULTS", "results")), metavar="DIR", help="where results are kept (default: results, or $MMBENCH_RESULTS)")  # fmt: skip
+    top.add_argument(
+        "--results",
+        type=Path,
+        default=Path(os.environ.get("MMBENCH_RESULTS", "results")),
+        metavar="DIR",
+        help="where results are kept (default: results, or $MMBENCH_RESULTS)",
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
@@ -56,11 +62,14 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
+    def pairs(sub: argparse.ArgumentParser, flag: str, name: str, text: str) -> None:
+        sub.add_argument(flag, dest=name, metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=text)
+
     def experiment(sub: argparse.ArgumentParser, **options: Any) -> None:
         sub.add_argument(
             "experiment", metavar="EXPERIMENT", help="a YAML file, or the name of one in experiments/", **options
         )
-        sub.add_argument("--set", dest="settings", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change a value of the file, e.g. datasets.openclipart.recipe.epochs=2")  # fmt: skip
+        pairs(sub, "--set", "settings", "change a value of the file, e.g. datasets.openclipart.recipe.epochs=2")
 
     def machine(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -76,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = command("run", run_experiment, "run what is missing of an experiment, and report it")
     experiment(run)
-    run.add_argument("--filter", dest="filters", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="run only trials with this dataset, protocol, method or seed")  # fmt: skip
+    pairs(run, "--filter", "filters", "run only trials with this dataset, protocol, method or seed")
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     machine(run)
     run.add_argument(
@@ -135,7 +144,8 @@ def split_done(trials: Sequence[Trial], store: Store) -> tuple[list[Trial], list
     """The trials that the store has, and those that are still to be run; damaged results are named and run again."""
     from mmbench.store import CorruptRecord
 
-    done, todo = [], []
+    done: list[Trial] = []
+    todo: list[Trial] = []
     for trial in trials:
         try:
             (todo if store.done(trial.key) is None else done).append(trial)
@@ -281,7 +291,7 @@ def status(arguments: argparse.Namespace) -> int:
     for key in [trial.key for trial in planned] if planned is not None else store.keys():
         try:
             record = store.record(key)
-            state = "not run" if record is None else record.status
+            state: str = "not run" if record is None else record.status
             if state == "done":
                 store.done(key)
         except CorruptRecord as error:

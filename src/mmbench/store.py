@@ -178,7 +178,10 @@ class Store:
         atomic_write(self.folder(record.key) / "record.json", record.model_dump_json(indent=1).encode())
 
     def discard(self, key: str) -> None:
-        """Forget the record of a trial that is about to run again."""
+        """Forget the record of a trial that is about to run again; one that is done stays (another process may have finished it)."""
+        with suppress(CorruptRecord):
+            if self.done(key) is not None:
+                return
         (self.folder(key) / "record.json").unlink(missing_ok=True)
 
     @contextmanager

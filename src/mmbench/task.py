@@ -66,7 +66,8 @@ class MultimodalTask(pl.LightningModule):
         metrics = MetricCollection(
             {"accuracy": accuracy, **{f"accuracy/{name}": accuracy.clone() for name in names}}, compute_groups=False
         )
-        self.metrics = nn.ModuleDict({stage: metrics.clone(prefix=f"{stage}/") for stage in ("validation", "test")})
+        self.validation_metrics = metrics.clone(prefix="validation/")
+        self.test_metrics = metrics.clone(prefix="test/")
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
 
@@ -145,32 +146,32 @@ class MultimodalTask(pl.LightningModule):
         """Log-probabilities (P, B, C) under every pattern."""
         return self.fuse_patterns(self.encode(batch), batch.present).log_softmax(dim=-1)
 
-    def _evaluate(self, batch: Batch, stage: str) -> None:
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
         predicted = self.fuse_patterns(self.encode(batch), batch.present).argmax(dim=-1)  # (P, B)
         named = {pattern_name(p): predicted[i] for i, p in enumerate(patterns(self.modalities))}
         complete = pattern_name(self.modalities)
-        for name, metric in self.metrics[stage].items(keep_base=True):  # type: ignore[operator]
+        for name, metric in metrics.items(keep_base=True):
             metric.update(named[name.removeprefix("accuracy").removeprefix("/") or complete], batch.label)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count hits under every pattern."""
-        self._evaluate(batch, "validation")
+        self._evaluate(batch, self.validation_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count hits under every pattern."""
-        self._evaluate(batch, "test")
+        self._evaluate(batch, self.test_metrics)
 
     def on_validation_epoch_end(self) -> None:
         """Log the accuracy of every pattern."""
-        self._log_metrics("validation")
+        self._log(self.validation_metrics)
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracy of every pattern."""
-        self._log_metrics("test")
+        self._log(self.test_metrics)
 
-    def _log_metrics(self, stage: str) -> None:
-        self.log_dict(self.metrics[stage].compute())  # type: ignore[operator]
-        self.metrics[stage].reset()  # type: ignore[operator]
+    def _log(self, metrics: MetricCollection) -> None:
+        self.log_dict(metrics.compute())
+        metrics.reset()
 
     # Training
 
@@ -209,7 +210,7 @@ class MultimodalTask(pl.LightningModule):
         """The mean of a batch statistic over data-parallel ranks; gradient modulation must be the same on all of them."""
         if self._trainer is None or self.trainer.world_size == 1:
             return value
-        return self.trainer.strategy.reduce(value, reduce_op="mean")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(value, reduce_op="mean")
 
 
 def select_rows(value: Input, rows: Tensor) -> Input:

@@ -82,7 +82,7 @@ class WandbLogger(Logger):
             name=f"{trial.method}/{trial.seed}",
             id=trial.key,
             resume="allow",
-            mode=settings.mode,
+            mode="online" if settings.mode == "online" else "offline",
             dir=settings.folder,
             tags=[trial.protocol],
             config={**trial.model_dump(mode="json"), "key": trial.key, **environment},

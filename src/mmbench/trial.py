@@ -96,7 +96,7 @@ def build(trial: Trial) -> tuple[MultimodalTask, MultimodalDataModule]:
     )
     if data.manifest() != trial.data:
         raise RuntimeError(
-            f"data set '{trial.dataset}' changed since the trial was planned: {data.manifest()}, planned with {trial.data}"
+            f"data set '{trial.dataset}' has changed: the trial was planned with {trial.data}, it now is {data.manifest()}"
         )
     task = methods()[trial.method](data.spec, encoders, trial.recipe, **trial.params)
     return task, data
@@ -127,6 +127,8 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data are tensors in memory
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.14
+    # Deterministic mode fills new memory with NaN: that finds bugs, which is for tests, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     started = time.perf_counter()
     task, data = build(trial)
     data.setup()

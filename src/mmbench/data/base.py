@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -38,10 +38,12 @@ class DataSpec:
 
     @property
     def num_classes(self) -> int:
+        """C."""
         return len(self.class_counts)
 
     @property
     def num_train(self) -> int:
+        """Samples of the training split."""
         return sum(self.class_counts)
 
 
@@ -83,7 +85,7 @@ class Split(Dataset):
         return Split(batch.inputs, batch.present, batch.label, self.group[batch.index])
 
 
-def as_is(batch: Batch) -> Batch:
+def as_is(batch: Any) -> Any:
     """A DataLoader's collate function where the data set already returns batches."""
     return batch
 
@@ -110,7 +112,6 @@ class MultimodalDataModule(pl.LightningDataModule):
         UsageError: the protocol is unknown, or a text modality has no tokenizer.
     """
 
-    name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]]
     text_modalities: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[tuple[str, ...]]
@@ -170,9 +171,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         """The split on which the best epoch is chosen: by the protocol, the validation or the test split."""
         split = getattr(self.splits, self.protocol.selection)
         if split is None:
-            raise UsageError(
-                f"{self.name}: protocol '{self.protocol.name}' selects on a {self.protocol.selection} split, and there is none"
-            )
+            raise UsageError(f"{self.name}: protocol '{self.protocol.name}' needs a {self.protocol.selection} split")
         return split
 
     def train_dataloader(self) -> DataLoader:

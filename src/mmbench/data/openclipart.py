@@ -19,7 +19,9 @@ TRAIN, VALIDATION, TEST = 0, 1, 2  # the codes of the split arrays; -1: not used
 
 
 class OpenClipart(MultimodalDataModule):
-    """Ten classes of clip art with the title and the keywords that its artists gave it; a third of the pictures have none.
+    """Ten classes of clip art with the title and the keywords that its artists gave it.
+
+    38 % of the pictures have no tags: no keyword is left once words that name the class are taken out.
 
     ``clean`` keeps every artist within one split. ``legacy`` splits at random, with as many training and test samples, and
     chooses the epoch on the test split. ``build_openclipart`` makes the file from two Debian packages.

@@ -30,6 +30,6 @@ class SmallCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (B, C, H, W) uint8 pictures as (B, out_dim)."""
-        x = images.to(self.layers[0].weight.dtype) / 127.5 - 1  # (B, C, H, W) in [-1, 1]
+        x = images.to(next(self.parameters()).dtype) / 127.5 - 1  # (B, C, H, W) in [-1, 1]
         x = self.layers(x.contiguous(memory_format=torch.channels_last))  # (B, D, H / 8, W / 8)
         return x.mean(dim=(2, 3))

@@ -168,7 +168,7 @@ def describe_test(p: Predictions) -> TestSet:
 def read_reported(folder: Path) -> dict[tuple[str, str, str], float]:
     """The papers' accuracies with complete modalities: (data set, method, modality or "multi") -> percent."""
     frame = pd.read_csv(folder / "mla_table5.csv")
-    return {(r.dataset, r.method, r.modalities): float(r.accuracy) for r in frame.itertuples()}  # type: ignore[arg-type]
+    return {(r.dataset, r.method, r.modalities): float(r.accuracy) for r in frame.itertuples()}
 
 
 def _failure(record: Record) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -45,7 +47,7 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _panel(panel: Axes, values, methods: list[str]) -> None:
+def _panel(panel: Axes, values: pd.DataFrame, methods: list[str]) -> None:
     protocols = list(dict.fromkeys(values.protocol))
     for j, protocol in enumerate(protocols):
         rows = values[(values.protocol == protocol) & values["mean"].notna()]
@@ -63,7 +65,7 @@ def _panel(panel: Axes, values, methods: list[str]) -> None:
     panel.tick_params(labelsize=9)
 
 
-def _majority(axes, results: Results, dataset: str) -> None:
+def _majority(axes: Sequence[Axes], results: Results, dataset: str) -> None:
     """A line where always answering with the most frequent class would be."""
     shares = [t.majority for (name, _), t in results.tests.items() if name == dataset]
     if shares:

@@ -110,9 +110,10 @@ def header_notes(results: Results) -> list[str]:
     done = sum(len(row.records) for row in results.rows)
     seeds = results.experiment.grid.seeds
     counts = sorted({len(row.records) for row in results.rows})
+    runs = f"n = {', '.join(map(str, counts))}; seeds {', '.join(map(str, seeds))}"
     notes = [
-        f"Accuracy in percent, mean ± standard deviation over seeds (n = {', '.join(map(str, counts))}; seeds {', '.join(map(str, seeds))}). "
-        "Best bold, second underlined. Intervals, macro F1, calibration error and all patterns: table.csv.",
+        f"Accuracy in percent, mean ± standard deviation over seeds ({runs}). Best bold, second underlined. "
+        "Intervals, macro F1, calibration error and all patterns: table.csv.",
         f"{done} of {len(results.experiment.trials)} trials, commit {', '.join(results.commits) or DASH}.",
     ]
     if len(results.commits) > 1:

@@ -110,7 +110,8 @@ def run_trials(
     """
     context = start_server()
     waiting = deque((trial, 1) for trial in trials)
-    free, running, records = deque(slots), {}, []  # running: sentinel -> _Running
+    free, records = deque(slots), []
+    running: dict[Any, _Running] = {}  # by the process's sentinel
     with _raise_on_signals():
         try:
             while waiting or running:

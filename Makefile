@@ -1,0 +1,59 @@
+# On a fresh machine, `make table1` and `make test` do all the set-up themselves.
+
+PYTHON ?= python3
+WANDB ?= off
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
+CONSTRAINTS := constraints/py$(VERSION).txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup table1 status test test-slow lint type format regression benchmark clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv with the package and its pinned dependencies
+
+$(READY): setup.cfg pyproject.toml $(wildcard $(CONSTRAINTS))
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "mmbench needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; name another with PYTHON=…")'
+	@test -f $(CONSTRAINTS) || { echo "no $(CONSTRAINTS): these versions are pinned: $(wildcard constraints/*.txt); name a Python with PYTHON=…"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (minutes, the first time)"
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	@touch $@
+
+table1: $(READY) ## run Table 1 on the embedded data and print it (WANDB=online|offline, ARGS="--jobs 4")
+	$(BIN)/mmbench run experiments/table1.yaml --wandb $(WANDB) $(ARGS)
+
+status: $(READY) ## what is done of Table 1
+	$(BIN)/mmbench status experiments/table1.yaml
+
+test: $(READY) ## the tests, without the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(READY) ## the slow tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY) ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY) ## types
+	$(BIN)/mypy
+
+regression: $(READY) ## run the small grid anew and hold it to its accuracy bands
+	$(BIN)/mmbench check $(ARGS)
+
+benchmark: $(READY) ## overheads, as ratios
+	$(BIN)/python benchmarks/overhead.py
+
+clean: ## remove the environment and caches; results are kept
+	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
