@@ -34,8 +34,8 @@ class Mla(MultimodalTask):
            so does this.
         2. h̄ is the mean of the step's own modality, and P is updated before it is applied, as eq. 4–5 and the release have it.
         3. The released gradient modification never runs (it looks for a parameter by the wrong name), and what it would compute is not
-           eq. 4–5: it divides element by element and normalises P by its Frobenius norm. ``"literal"`` computes that; the default is
-           the equations.
+           eq. 4–5: it divides element by element and normalises P by its Frobenius norm. ``"literal"`` computes that, and
+           as its divisions come near 0 / 0, it does not reproduce across machines; the default is the equations.
         4. The released fusion takes entropies over the batch axis, which gives one weight a batch; here, as in the paper, it is per
            sample. Without dynamic fusion the logits are averaged (the release has fixed weights per data set).
         5. A sample that lacks a modality is left out of that modality's step; the release feeds zeros.

@@ -12,7 +12,6 @@ from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data.base import DataSpec
 from mmbench.recipe import Recipe
-from mmbench.task import mean_over_present
 
 
 class OgmGe(Concat):
@@ -33,7 +32,8 @@ class OgmGe(Concat):
         2. "The weights of an encoder" are its convolutions' (4-D), as in the release. An encoder without any, undefined there, has
            its weight matrices modulated (two or more dimensions, embeddings included).
         3. At exactly ρ = 1 nothing is modulated; the release then slows the audio.
-        4. Scores are means, not sums, so that a modality is not ahead merely because fewer samples lack it.
+        4. Scores are means, not sums, so that a modality is not ahead merely because fewer samples lack it; one that no sample of the
+           batch has is not compared.
 
     Args:
         alpha: strength of the modulation (released commands: 0.8 on CREMA-D, 0.1 on VGGSound).
@@ -65,14 +65,17 @@ class OgmGe(Concat):
         parts = self.modality_logits(self.encode(batch))  # (B, M, C)
         label = batch.label[:, None, None].expand(-1, parts.shape[1], 1)
         correct = parts.detach().softmax(dim=-1).gather(2, label).squeeze(2)  # (B, M)
-        self.coefficients = self.modulation(self.mean_over_ranks(mean_over_present(correct, batch.present)))
+        total = self.mean_over_ranks((correct * batch.present).sum(dim=0))
+        count = self.mean_over_ranks(batch.present.sum(dim=0, dtype=total.dtype))
+        self.coefficients = self.modulation(total / count.clamp(min=1))
         return F.cross_entropy((parts * batch.present.unsqueeze(-1)).sum(dim=1), batch.label)
 
     def modulation(self, scores: Tensor) -> Tensor:
-        """The coefficients k (M,) for the modalities' scores s (M,)."""
-        others = (scores.sum() - scores) / (len(scores) - 1)
-        ratio = scores / others
-        return torch.where(ratio > 1, 1 - torch.tanh(self.alpha * ratio), torch.ones_like(ratio))
+        """The coefficients k (M,) for the modalities' scores s (M,); a score of zero is a modality that no sample has."""
+        rivals = (scores > 0).sum() - 1
+        ratio = scores * rivals / (scores.sum() - scores)
+        ahead = (ratio > 1) & (rivals > 0)
+        return torch.where(ahead, 1 - torch.tanh(self.alpha * ratio), torch.ones_like(ratio))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Modulate the encoders' gradients, which are unscaled here under mixed precision."""

@@ -32,7 +32,8 @@ class Qmf(Sum):
     Departures:
         1. The rank term is the released one, in which |κ_i − κ_j| is slack: only violations larger than it are penalised. As a
            margin it would have the other sign.
-        2. Pairs are formed, and means taken, over the samples that have the modality.
+        2. Pairs are formed, and means taken, over the samples that have the modality. κ is normalised over all training samples; one
+           that was not seen yet, or lacks the modality, stands at zero.
         3. The ranking weight is 1, as in the text–image release; the RGB-D release and MLA's CREMA-D runs have 0.1.
         4. Nothing keeps an energy confidence positive. Where it is negative it turns that modality's vote around, here as there,
            also when the modality is alone.

@@ -270,7 +270,7 @@ def print_report(results: Results) -> None:
         for note in section.notes:
             console.print(note, markup=False)
         console.print()
-    for note in [*header_notes(results), *(f"not run: {gap}" for gap in gaps(results.rows))]:
+    for note in [*header_notes(results), *(f"–: {gap}" for gap in gaps(results.rows))]:
         console.print(note, markup=False)
 
 

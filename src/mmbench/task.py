@@ -87,7 +87,7 @@ class MultimodalTask(pl.LightningModule):
                 features[modality] = encoder(value)
                 continue
             rows = here.nonzero().squeeze(1)
-            out = torch.zeros(len(batch), self.dims[modality], device=here.device)
+            out = torch.zeros(len(batch), self.dims[modality], device=here.device, dtype=self.log_prior.dtype)
             if len(rows):
                 encoded = encoder(select_rows(value, rows))  # (B', D)
                 out = out.to(encoded.dtype).index_copy(0, rows, encoded)

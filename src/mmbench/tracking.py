@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pytorch_lightning.loggers import Logger
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ WandbMode = Literal["off", "offline", "online"]
 
 
 class CurveLogger(Logger):
-    """Keeps one row of metrics an epoch, for the record."""
+    """Keeps one row of metrics an epoch, for the record, and prints it, for the log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +43,8 @@ class CurveLogger(Logger):
         while len(self.rows) <= epoch:
             self.rows.append({})
         self.rows[epoch].update(values)
+        if "train/loss" in values:  # Lightning's last word on an epoch
+            print(f"epoch {epoch}", *(f"{name} {value:.4f}" for name, value in self.rows[epoch].items()), flush=True)
 
 
 class WandbSettings(BaseModel):
@@ -51,7 +53,7 @@ class WandbSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: WandbMode = "off"
-    project: str = "mmbench"
+    project: str = Field(default_factory=lambda: os.environ.get("WANDB_PROJECT", "mmbench"))
     group: str = ""
     folder: str = "."
 

@@ -175,7 +175,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         return split
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled training batches; the order is a function of the seed and the epoch alone."""
+        """Shuffled training batches; the seed decides the order of every epoch of a run."""
         return DataLoader(
             self.splits.train,
             batch_size=self.batch_size,

@@ -1,0 +1,314 @@
+"""What every registered method must hold, on planted data and on every registered data set."""
+
+import ast
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import mmbench
+import mmbench.baselines
+from mmbench.data import DATASETS
+from mmbench.data.base import Split
+from mmbench.trial import Trial, build
+from planted import (
+    METHODS,
+    RECIPE,
+    batch_of,
+    every_pattern,
+    fit,
+    loader,
+    noisy_features,
+    noisy_rows,
+    same,
+    trainer,
+    weights,
+)
+
+
+@pytest.fixture(params=["planted2", "planted3", *DATASETS])
+def world(request, make_world):
+    return make_world(request.param)
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request):
+    return request.param
+
+
+@pytest.fixture
+def task(world, method):
+    return world.task(method).eval()
+
+
+def with_noise(split: Split) -> Split:
+    generator = torch.Generator().manual_seed(5)
+    modalities = enumerate(split.inputs.items())
+    return replace(
+        split, inputs={m: noisy_rows(value, ~split.present[:, column], generator) for column, (m, value) in modalities}
+    )
+
+
+# Predictions
+
+
+def test_logits_are_finite_under_every_pattern(world, task):
+    batch = batch_of(world.complete, 5)
+    features = task.encode(batch)
+    assert {m: f.shape for m, f in features.items()} == {m: (5, d) for m, d in task.dims.items()}
+    for pattern in every_pattern(len(task.modalities)):
+        logits = task.fuse(features, batch.present & pattern)
+        assert logits.shape == (5, world.data.spec.num_classes)
+        assert logits.isfinite().all(), pattern
+    assert task.fuse_patterns(features, batch.present).shape == (
+        2 ** len(task.modalities) - 1,
+        5,
+        world.data.spec.num_classes,
+    )
+
+
+def test_all_present_equals_no_mask(world, task):
+    batch = batch_of(world.complete, 6)
+    features = {m: encoder(batch.inputs[m]) for m, encoder in task.encoders.items()}
+    everything = torch.ones(6, len(task.modalities), dtype=torch.bool)
+    assert torch.equal(task(batch), task.fuse(features, everything))
+    assert torch.equal(task(batch), task.fuse_patterns(features, everything)[-1])
+
+
+def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(world, task):
+    split = world.data.splits.test
+    together = task(batch_of(split, 12))
+    alone = torch.cat([task(split[row]) for row in range(12)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_under_a_missing_mask_changes_no_prediction(world, task):
+    split = world.data.splits.test
+    batch, noisy = batch_of(split, 16), batch_of(with_noise(split), 16)
+    assert not batch.present.all()
+    assert torch.equal(task.predict_step(batch), task.predict_step(noisy))
+    features = task.encode(batch)
+    assert torch.equal(
+        task.fuse(features, batch.present), task.fuse(noisy_features(features, batch.present), batch.present)
+    )
+    for pattern in every_pattern(len(task.modalities)):
+        visible = batch.present & pattern
+        hidden = {m: f.masked_fill(~visible[:, [c]], 0.0) for c, (m, f) in enumerate(features.items())}
+        assert torch.equal(task.fuse(hidden, visible), task.fuse(noisy_features(features, visible), visible)), pattern
+
+
+def test_a_sample_without_modalities_is_answered_by_the_class_prior(world, task):
+    batch = batch_of(world.complete, 3)
+    batch.present = batch.present.clone()
+    batch.present[1] = False
+    batch.present[2, 1:] = False
+    prior = torch.tensor(world.data.spec.class_counts) / world.data.spec.num_train
+    probabilities = task.predict_step(batch).exp()  # (P, 3, C)
+    torch.testing.assert_close(probabilities[:, 1], prior.expand(len(probabilities), -1))
+    torch.testing.assert_close(probabilities[1, 2], prior)  # the pattern of the second modality alone
+    assert not torch.allclose(probabilities[0, 2], prior)
+    assert not torch.allclose(probabilities[-1, 2], prior)
+
+
+# Training
+
+
+@pytest.mark.parametrize("where", ["inputs", "features"])
+def test_noise_under_a_missing_mask_changes_nothing_in_training(world, method, where):
+    train = world.data.splits.train
+    assert not train.present[: 2 * RECIPE.batch_size].all()
+    results = []
+    for noise in (False, True):
+        task = world.task(method)
+        if noise and where == "features":
+            plain = task.encode
+            task.encode = lambda batch, plain=plain: noisy_features(plain(batch), batch.present)
+        run = fit(task, with_noise(train) if noise and where == "inputs" else train, batches=2)
+        results.append((weights(task), run.callback_metrics["train/loss"]))
+    assert results[0][1] == results[1][1]
+    assert same(results[0][0], results[1][0])
+
+
+def test_every_parameter_gets_a_gradient(world, method):
+    task = world.task(method)
+    seen = set()
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: seen.add(name) if p.grad.any() else None)
+    fit(task, world.complete)
+    left_out = {name for name, p in task.named_parameters() if p.requires_grad} - seen
+    assert {name for name in left_out if not name.startswith(tuple(task.gradient_exempt))} == set()
+    assert all(any(n.startswith(prefix) for n, _ in task.named_parameters()) for prefix in task.gradient_exempt)
+
+
+def test_a_modality_that_is_absent_from_every_sample(world, method):
+    present = world.complete.present.clone()
+    present[-1] = False  # and one sample that has nothing at all
+    for column, modality in enumerate(world.data.modalities):
+        mask = present.clone()
+        mask[:, column] = False
+        task = world.task(method)
+        before = weights(task)
+        fit(task, replace(world.complete, present=mask), batches=2)
+        after = weights(task)
+        assert all(value.isfinite().all() for value in after.values())
+        assert same(weights(task.encoders[modality]), {
+            name.removeprefix(f"encoders.{modality}."): value
+            for name, value in before.items()
+            if name.startswith(f"encoders.{modality}.")
+        })  # fmt: skip
+        assert not same(before, after)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_modality_that_only_one_sample_has(world, method, size):
+    split = world.complete.rows(torch.arange(size).numpy())
+    for column in range(len(world.data.modalities)):
+        present = torch.ones_like(split.present)
+        present[1:, column] = False
+        task = world.task(method)
+        fit(task, replace(split, present=present))
+        assert all(value.isfinite().all() for value in weights(task).values())
+
+
+def test_the_seed_decides_the_weights(world, method):
+    def initial_and_fitted(seed):
+        task = world.task(method, seed=seed)
+        before = weights(task)
+        torch.manual_seed(seed)
+        trainer(limit_train_batches=2, limit_val_batches=0).fit(task, datamodule=world.data)
+        return before, weights(task)
+
+    first, again, other = initial_and_fitted(0), initial_and_fitted(0), initial_and_fitted(1)
+    for one, two, three in zip(first, again, other, strict=True):
+        assert same(one, two)
+        assert not same(one, three)
+    assert not same(*first)
+
+
+@pytest.mark.parametrize("dataset", list(DATASETS))
+def test_encoders_begin_alike_in_every_method(dataset):
+    data_class = DATASETS[dataset]
+
+    def encoders(method, seed):
+        trial = Trial(
+            dataset=dataset,
+            data=data_class.manifest(),
+            protocol="clean",
+            method=method,
+            seed=seed,
+            encoders={m: {"name": name} for m, name in data_class.encoders.items()},
+            params={},
+            recipe=RECIPE,
+        )
+        return weights(build(trial)[0].encoders)
+
+    for seed in (0, 1):
+        first, *others = [encoders(method, seed) for method in METHODS]
+        assert all(same(first, other) for other in others)
+    assert not same(first, encoders(next(iter(METHODS)), seed=0))
+
+
+# Lightning
+
+
+def test_the_whole_way_through_a_trainer(world, method):
+    task = world.task(method)
+    run = trainer(limit_train_batches=2, limit_val_batches=1)
+    run.fit(task, datamodule=world.data)
+    names = world.data.modalities
+    parts = ["+".join(c) for n in range(1, len(names)) for c in combinations(names, n)]
+
+    def expected(stage):
+        return {f"{stage}/accuracy"} | {f"{stage}/accuracy/{part}" for part in parts}
+
+    assert set(run.callback_metrics) == {"train/loss"} | expected("validation")
+    assert set(run.validate(task, datamodule=world.data, verbose=False)[0]) == expected("validation")
+    tested = run.test(task, datamodule=world.data, verbose=False)[0]
+    assert set(tested) == expected("test")
+    assert all(0 <= value <= 1 for value in tested.values())
+    log_probs = torch.cat(run.predict(task, datamodule=world.data), dim=1)
+    test = world.data.splits.test
+    assert log_probs.shape == (len(parts) + 1, len(test), len(world.data.classes))
+    torch.testing.assert_close(log_probs.exp().sum(dim=-1), torch.ones(len(parts) + 1, len(test)))
+    assert (log_probs[-1].argmax(dim=-1) == test.label).float().mean().item() == pytest.approx(tested["test/accuracy"])
+
+
+def test_a_checkpoint_brings_everything_back(world, method, tmp_path):
+    task = world.task(method)
+    fitted = fit(task, world.data.splits.train)
+    fitted.save_checkpoint(tmp_path / "model.ckpt")
+    assert "state_dict" in torch.load(tmp_path / "model.ckpt", weights_only=True)
+    anew = world.task(method, seed=1)
+    test = loader(world.data.splits.test, 64)
+    expected = torch.cat(trainer().predict(task, test), dim=1)
+    got = torch.cat(trainer().predict(anew, test, ckpt_path=tmp_path / "model.ckpt", weights_only=True), dim=1)
+    assert torch.equal(expected, got)
+    assert same(weights(task), weights(anew))
+
+
+class SeedSteps(pl.Callback):
+    """Makes what is random in a step, dropout say, a function of its number."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        torch.manual_seed(1000 * trainer.current_epoch + batch_idx)
+
+
+def test_a_fit_goes_on_from_a_checkpoint(world, method, tmp_path):
+    split = world.data.splits.train
+    at_once, half, rest = world.task(method), world.task(method), world.task(method, seed=1)
+    fit(at_once, split, epochs=2, callbacks=[SeedSteps()])
+    fit(half, split, epochs=1, callbacks=[SeedSteps()]).save_checkpoint(tmp_path / "half.ckpt")
+    fit(rest, split, epochs=2, callbacks=[SeedSteps()], ckpt_path=tmp_path / "half.ckpt")
+    assert not same(weights(half), weights(at_once))
+    assert same(weights(rest), weights(at_once))
+
+
+# The direction of imports
+
+BUILDING_BLOCKS = {
+    "mmbench.batch", "mmbench.data.base", "mmbench.encoders", "mmbench.errors",
+    "mmbench.missing", "mmbench.recipe", "mmbench.registry", "mmbench.task",
+}  # fmt: skip
+
+
+def imports(path: Path, package: str) -> set[str]:
+    """The modules that a file imports anywhere, within functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            # `from mmbench import baselines` imports the module `mmbench.baselines`
+            found |= {f"{base}.{alias.name}" for alias in node.names} if base == "mmbench" else {base}
+    return found
+
+
+def sources(package) -> list[Path]:
+    return sorted(Path(package.__path__[0]).rglob("*.py"))
+
+
+def test_nothing_but_the_registry_imports_methods():
+    root = Path(mmbench.__path__[0])
+    importers = {
+        str(path.relative_to(root))
+        for path in sources(mmbench)
+        if "baselines" not in path.relative_to(root).parts
+        for name in imports(path, ".".join(["mmbench", *path.relative_to(root).parent.parts]))
+        if name.startswith("mmbench.baselines")
+    }
+    assert importers == {"registry.py"}
+
+
+@pytest.mark.parametrize("path", sources(mmbench.baselines), ids=lambda path: path.name)
+def test_methods_import_only_building_blocks(path):
+    ours = {name for name in imports(path, "mmbench.baselines") if name.split(".")[0] == "mmbench"}
+    allowed = {
+        name for name in ours if name.startswith(("mmbench.baselines", "mmbench.encoders.")) or name in BUILDING_BLOCKS
+    }
+    assert ours == allowed

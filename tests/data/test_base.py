@@ -1,0 +1,197 @@
+import pytest
+import torch
+from torch import nn
+
+from mmbench.batch import Batch
+from mmbench.data import DATASETS
+from mmbench.data.base import EVALUATION_BATCH, DataSpec
+from mmbench.encoders.hashed_text import HashedText
+from mmbench.errors import UsageError
+from mmbench.protocol import PROTOCOLS
+from planted import Planted3, batch_of, loader, make_world, trainer
+
+TOKENIZERS = {"words": HashedText(buckets=64).tokenize}
+
+
+def fresh(**arguments) -> Planted3:
+    return Planted3(tokenizers=TOKENIZERS, **arguments)
+
+
+# Splits and batches
+
+
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+@pytest.mark.parametrize("name", ["planted2", "planted3", *DATASETS])
+def test_what_every_data_set_holds(name, protocol):
+    data = make_world(name, protocol).data
+    splits = data.splits
+    assert data.selection_split is (splits.test if protocol == "legacy" else splits.validation)
+    assert data.spec.modalities == data.modalities
+    assert data.spec.conditioning in data.modalities
+    assert len(data.spec.class_counts) == data.spec.num_classes == len(data.classes)
+    assert min(data.spec.class_counts) > 0  # else its log prior is −∞
+    for split in (splits.train, splits.validation or splits.test, splits.test):
+        batch = batch_of(split, 3)
+        assert list(batch.inputs) == list(data.modalities)
+        assert batch.present.shape == (3, len(data.modalities))
+        assert (batch.present.dtype, batch.label.dtype) == (torch.bool, torch.int64)
+        assert split.group.shape == split.label.shape == (len(split),)
+        assert split.present.any(dim=1).all()
+        assert 0 <= split.label.min() <= split.label.max() < len(data.classes)
+
+
+def test_batches_are_rows_with_their_numbers():
+    split = fresh().splits.train
+    batch = split.__getitems__([5, 2])
+    assert batch.index.tolist() == [5, 2]
+    assert len(batch) == 2
+    assert torch.equal(batch.label, split.label[[5, 2]])
+    assert torch.equal(batch.present, split.present[[5, 2]])
+    assert torch.equal(batch.inputs["sensor"], split.inputs["sensor"][[5, 2]])
+    assert torch.equal(batch.inputs["words"]["word"], split.inputs["words"]["word"][[5, 2]])
+    assert torch.equal(split[3].inputs["sensor"], split.inputs["sensor"][3:4])
+
+
+def test_a_part_of_a_split_is_numbered_anew():
+    split = fresh().splits.train
+    part = split.rows(torch.tensor([7, 4, 9]).numpy())
+    assert torch.equal(part.group, split.group[[7, 4, 9]])
+    assert torch.equal(part.inputs["words"]["token"], split.inputs["words"]["token"][[7, 4, 9]])
+    assert part[1].index.tolist() == [1]
+    assert torch.equal(part[1].label, split.label[4:5])
+
+
+def test_a_batch_moves_with_everything_in_it():
+    batch = batch_of(fresh().splits.train, 2).to("meta")
+    tensors = [batch.present, batch.label, batch.index, batch.inputs["sensor"], *batch.inputs["words"].values()]
+    assert all(t.device.type == "meta" for t in tensors)
+
+
+def test_loading_happens_once(monkeypatch):
+    data = fresh()
+    splits = data.splits
+    monkeypatch.setattr(data, "load", lambda: pytest.fail("loaded again"))
+    data.setup("fit")
+    data.setup("test")
+    assert data.splits is splits
+
+
+# Loaders
+
+
+def order(data) -> list[list[int]]:
+    """Two epochs of training batches from one loader."""
+    training = data.train_dataloader()
+    return [torch.cat([batch.index for batch in training]).tolist() for _ in range(2)]
+
+
+def test_the_training_order_is_a_function_of_seed_and_epoch():
+    torch.manual_seed(0)
+    first = order(fresh(seed=3))
+    torch.manual_seed(1)
+    torch.rand(5)
+    assert order(fresh(seed=3)) == first
+    assert order(fresh(seed=4)) != first
+    assert first[0] != first[1]
+    assert sorted(first[0]) == sorted(first[1]) == list(range(40))
+
+
+def test_the_splits_do_not_depend_on_the_seed():
+    one, other = fresh(seed=0).splits.train, fresh(seed=1).splits.train
+    assert torch.equal(one.inputs["sensor"], other.inputs["sensor"])
+    assert torch.equal(one.present, other.present)
+
+
+def test_sizes_of_batches():
+    data = fresh(batch_size=16)
+    assert [len(batch) for batch in data.train_dataloader()] == [16, 16, 8]
+    for make in (data.val_dataloader, data.test_dataloader, data.predict_dataloader):
+        assert make().batch_size == EVALUATION_BATCH
+    assert [b.index.tolist() for b in data.test_dataloader()] == [list(range(len(data.splits.test)))]
+    assert len(next(iter(data.val_dataloader()))) == len(data.splits.validation)
+
+
+def test_augmentation_only_in_training(monkeypatch):
+    """Each batch that the method meets, beside the same rows as they lie in the split."""
+    data = fresh(batch_size=20)
+    monkeypatch.setattr(Planted3, "augmentations", {"sensor": lambda value: value + 1000})
+    world = make_world("planted3")
+    task = world.task("sum")
+    met: list[tuple[str, Batch]] = []
+    for step in ("training_step", "validation_step", "test_step", "predict_step"):
+        original = getattr(task, step)
+        monkeypatch.setattr(
+            task,
+            step,
+            lambda batch, i, step=step, original=original: (met.append((step, batch)), original(batch, i))[1],
+        )
+    run = trainer()
+    run.fit(task, datamodule=data)
+    run.validate(task, datamodule=data, verbose=False)
+    run.test(task, datamodule=data, verbose=False)
+    run.predict(task, datamodule=data)
+    splits = data.splits
+    by_step = {
+        "training_step": splits.train,
+        "validation_step": splits.validation,
+        "test_step": splits.test,
+        "predict_step": splits.test,
+    }
+    assert {step for step, _ in met} == set(by_step)
+    for step, batch in met:
+        plain = by_step[step].__getitems__(batch.index)
+        shift = 1000 if step == "training_step" else 0
+        assert torch.equal(batch.inputs["sensor"], plain.inputs["sensor"] + shift), step
+        assert torch.equal(batch.inputs["picture"], plain.inputs["picture"])
+
+
+def test_augmentation_leaves_the_split_alone():
+    world = make_world("openclipart")
+    split = world.data.splits.train
+    before = batch_of(split, 64)
+    trainer(limit_train_batches=8, limit_val_batches=0).fit(world.task("sum"), datamodule=world.data)
+    after = batch_of(split, 64)
+    assert torch.equal(before.inputs["image"], after.inputs["image"])
+    assert torch.equal(before.inputs["tags"]["token"], after.inputs["tags"]["token"])
+
+
+# What is refused
+
+
+def test_unknown_protocol():
+    with pytest.raises(UsageError, match="unknown protocol 'claen': did you mean 'clean'"):
+        fresh(protocol="claen")
+
+
+def test_missing_tokenizer():
+    with pytest.raises(UsageError, match=r"planted: no tokenizer for words; pass tokenizers="):
+        Planted3()
+
+
+def test_a_protocol_that_needs_a_split_that_is_not_there(monkeypatch):
+    data = fresh()
+    monkeypatch.setattr(data, "load", fresh(protocol="legacy").load)  # no validation split
+    with pytest.raises(UsageError, match=r"planted: protocol 'clean' needs a validation split"):
+        data.val_dataloader()
+
+
+def test_the_planted_classes_can_be_learned(world3):
+    """The helper itself: each modality alone tells the classes apart."""
+    split = world3.data.splits.train
+    encoders = world3.encoders()
+    for column, (modality, encoder) in enumerate(encoders.items()):
+        torch.manual_seed(0)
+        net = nn.Sequential(encoder, nn.Linear(8, 3))
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.03)
+        batch = next(iter(loader(split.rows(split.present[:, column].nonzero().squeeze(1).numpy()), 40)))
+        for _ in range(60):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(batch.inputs[modality]), batch.label).backward()
+            optimizer.step()
+        hits = (net.eval()(batch.inputs[modality]).argmax(dim=1) == batch.label).float().mean()
+        assert hits > 0.8, modality
+
+
+def test_specification():
+    spec = DataSpec(("a", "b"), (3, 4, 5), "a")
+    assert (spec.num_classes, spec.num_train) == (3, 12)

@@ -1,0 +1,247 @@
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mmbench.batch import Batch
+from mmbench.data.base import DataSpec
+from mmbench.errors import UsageError
+from mmbench.recipe import Recipe
+from mmbench.task import DivergedError, MultimodalTask, mean_over_present, modality_cross_entropy, select_rows
+from planted import METHODS, batch_of, fit, loader, trainer, weights
+
+
+class Recording(nn.Module):
+    """Sees (B, 2), returns its numbers plus one, and keeps what it saw."""
+
+    out_dim = 2
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, value):
+        self.seen.append(value)
+        return value + 1
+
+
+class FirstClassOf(MultimodalTask):
+    """Logits are the sum of what is present: features are logits."""
+
+    def fuse(self, features, present):
+        return sum(features[m] * present[:, [c]] for c, m in enumerate(self.modalities))
+
+
+def plain_batch(present) -> Batch:
+    size = len(present)
+    inputs = {m: torch.arange(2.0 * size).reshape(size, 2) * (10**n) for n, m in enumerate("abc"[: len(present[0])])}
+    return Batch(
+        inputs, torch.tensor(present, dtype=torch.bool), torch.zeros(size, dtype=torch.long), torch.arange(size)
+    )
+
+
+SPEC = DataSpec(("a", "b", "c"), (6, 2), "a")
+
+
+@pytest.fixture
+def task():
+    return FirstClassOf(SPEC, {m: Recording() for m in "abc"})
+
+
+# Encoding
+
+
+def test_encoders_see_the_present_rows_and_absent_rows_are_zero(task):
+    present = [[1, 1, 0], [0, 1, 0], [1, 1, 0]]
+    batch = plain_batch(present)
+    features = task.encode(batch)
+    assert features["a"].tolist() == [[1, 2], [0, 0], [5, 6]]
+    assert torch.equal(features["b"], batch.inputs["b"] + 1)
+    assert features["c"].tolist() == [[0, 0]] * 3
+    assert [task.encoders["a"].seen[0].tolist(), len(task.encoders["c"].seen)] == [[[0, 1], [4, 5]], 0]
+
+
+def test_absent_rows_do_not_enter_batch_statistics(world2):
+    batch = batch_of(world2.complete, 8)
+    half = batch_of(world2.complete, 4)
+    batch.present[4:, 1] = False
+    tasks = world2.task("sum"), world2.task("sum")
+    for task, b in zip(tasks, (batch, half), strict=True):
+        task.train().encode(b)
+    statistics = [
+        {name: v for name, v in weights(task.encoders["picture"]).items() if "running" in name} for task in tasks
+    ]
+    assert len(statistics[0]) == 6
+    torch.testing.assert_close(*statistics)
+
+
+def test_gradients_reach_the_encoder_through_the_scattered_rows(world2):
+    task = world2.task("sum")
+    batch = batch_of(world2.complete, 4)
+    batch.present[1:, 0] = False
+    task.encode(batch)["sensor"].sum().backward()
+    expected = world2.task("sum")
+    expected.encoders["sensor"](batch.inputs["sensor"][:1]).sum().backward()
+    torch.testing.assert_close(
+        [p.grad for p in task.encoders["sensor"].parameters()],
+        [p.grad for p in expected.encoders["sensor"].parameters()],
+    )
+
+
+def test_select_rows():
+    rows = torch.tensor([2, 0])
+    assert select_rows(torch.tensor([5, 6, 7]), rows).tolist() == [7, 5]
+    picked = select_rows({"token": torch.tensor([[1], [2], [3]]), "word": torch.tensor([[4], [5], [6]])}, rows)
+    assert {name: value.tolist() for name, value in picked.items()} == {"token": [[3], [1]], "word": [[6], [4]]}
+
+
+# Patterns
+
+
+def test_every_pattern_hides_the_other_modalities(task):
+    present = [[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]]
+    batch = plain_batch(present)
+    features = task.encode(batch)
+    logits = task.fuse_patterns(features, batch.present)
+    prior = torch.tensor([math.log(6 / 8), math.log(2 / 8)])
+    shown = [set(c) for n in (1, 2, 3) for c in combinations("abc", n)]
+    for p, pattern in enumerate(shown):
+        for i, row in enumerate(present):
+            visible = [m for m, here in zip("abc", row, strict=True) if here and m in pattern]
+            expected = sum(features[m][i] for m in visible) if visible else prior
+            torch.testing.assert_close(logits[p, i], expected)
+    torch.testing.assert_close(task.predict_step(batch, 0), torch.log_softmax(logits, dim=-1))
+
+
+@pytest.mark.parametrize("stage", ["validation", "test"])
+def test_logged_accuracies_are_those_of_the_patterns(world3, stage):
+    task = world3.task("concat").eval()
+    split = getattr(world3.data.splits, stage)
+    run = trainer()
+    verb = {"validation": run.validate, "test": run.test}[stage]
+    verb(task, loader(split.rows(torch.arange(5).numpy())), verbose=False)  # must leave nothing behind in the metrics
+    logged = verb(task, loader(split, 7), verbose=False)[0]  # batches of unequal size
+    batch = batch_of(split, len(split))
+    features = task.encode(batch)
+    prior = torch.tensor(world3.data.spec.class_counts).argmax()
+    for n in (1, 2, 3):
+        for pattern in combinations(range(3), n):
+            mask = torch.zeros(3, dtype=torch.bool)
+            mask[list(pattern)] = True
+            visible = batch.present & mask
+            predicted = torch.where(visible.any(dim=1), task.fuse(features, visible).argmax(dim=1), prior)
+            name = f"{stage}/accuracy" + ("" if n == 3 else "/" + "+".join(task.modalities[c] for c in pattern))
+            assert logged[name] == pytest.approx((predicted == batch.label).double().mean().item()), name
+
+
+# Training
+
+
+def test_default_loss_is_cross_entropy_over_present_modalities(task):
+    batch = plain_batch([[1, 0, 1], [0, 1, 0]])
+    batch.label = torch.tensor([1, 0])
+    logits = task(batch)
+    expected = sum(-logits[i].log_softmax(0)[y] for i, y in enumerate(batch.label)) / 2
+    torch.testing.assert_close(task.training_step(batch, 0), expected)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_logged_training_loss_is_the_mean_over_the_epochs_batches(world3, method, monkeypatch):
+    task = world3.task(method)
+    losses = []
+    step = task.training_step
+
+    def training_step(batch, batch_idx):
+        losses.append(step(batch, batch_idx))
+        return losses[-1]
+
+    monkeypatch.setattr(task, "training_step", training_step)
+    run = fit(task, world3.data.splits.train, epochs=2, batches=2)
+    assert len(losses) == 4
+    assert run.callback_metrics["train/loss"].item() == pytest.approx((losses[2] + losses[3]).item() / 2)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_loss_that_is_not_finite_ends_the_fit(world3, method):
+    task = world3.task(method)
+    with torch.no_grad():
+        next(iter(task.encoders["sensor"].parameters())).fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"nan in epoch 0 \(lr 0.05\).*lower recipe.lr"):
+        fit(task, world3.complete)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_the_learning_rate_decays_by_epoch(world2, method):
+    recipe = Recipe(epochs=5, lr=0.2, momentum=0.7, weight_decay=0.03, step_size=2, gamma=0.5)
+    task = world2.task(method, recipe=recipe)
+    rates = []
+    end = task.on_train_epoch_start
+    task.on_train_epoch_start = lambda: (rates.append(task.optimizers().param_groups[0]["lr"]), end())
+    run = fit(task, world2.complete, epochs=5, batches=2)
+    assert rates == pytest.approx([0.2, 0.2, 0.1, 0.1, 0.05])
+    group = run.optimizers[0].param_groups[0]
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.7, 0.03, False)
+    assert {id(p) for p in group["params"]} == {id(p) for p in task.parameters()}
+
+
+def test_frozen_parameters_are_left_out_of_the_optimizer(world2):
+    task = world2.task("sum")
+    task.encoders["picture"].requires_grad_(False)
+    before = weights(task.encoders["picture"])
+    fit(task, world2.complete)
+    parameters = [name for name, _ in task.encoders["picture"].named_parameters()]
+    assert all(torch.equal(before[name], weights(task.encoders["picture"])[name]) for name in parameters)
+
+
+def test_modality_cross_entropy_and_its_mean():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 3, 4, generator=generator)
+    label = torch.tensor([0, 3, 1, 2, 2])
+    present = torch.tensor([[1, 1, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=torch.bool)
+    losses = modality_cross_entropy(logits, present, label)
+    means = mean_over_present(losses, present)
+    for m in range(3):
+        values = []
+        for i in range(5):
+            expected = F.cross_entropy(logits[i, m], label[i]) if present[i, m] else torch.zeros(())
+            torch.testing.assert_close(losses[i, m], expected)
+            values += [expected] if present[i, m] else []
+        torch.testing.assert_close(means[m], torch.stack(values).mean() if values else torch.zeros(()))
+
+
+# What is refused
+
+
+def test_one_modality_is_not_fusion():
+    with pytest.raises(UsageError, match=r"at least two modalities, got \['a'\]"):
+        FirstClassOf(DataSpec(("a",), (1, 1), "a"), {"a": Recording()})
+
+
+@pytest.mark.parametrize("given", ["ab", "abd", "abcd"])
+def test_encoders_must_match_the_modalities(given):
+    with pytest.raises(UsageError, match=r"encoders must be given for \['a', 'b', 'c'\], got"):
+        FirstClassOf(SPEC, {m: Recording() for m in given})
+
+
+def test_the_order_of_encoders_does_not_matter():
+    task = FirstClassOf(SPEC, {m: Recording() for m in "cab"})
+    assert list(task.encoders) == list(task.dims) == ["a", "b", "c"]
+
+
+def test_split_modalities(task):
+    assert task.split_modalities(None) == ("a", ("b", "c"))
+    assert task.split_modalities("b") == ("b", ("a", "c"))
+    with pytest.raises(UsageError, match="conditioning modality 'x' is not one of"):
+        task.split_modalities("x")
+
+
+def test_zero_absent(task):
+    features = {m: torch.full((2, 2), float("nan")) for m in "abc"}
+    features["a"] = torch.ones(2, 2)
+    zeroed = task.zero_absent(features, torch.tensor([[True, False, False], [False, False, False]]))
+    assert zeroed["a"].tolist() == [[1, 1], [0, 0]]
+    assert (zeroed["b"] == 0).all()
+    assert features["a"].sum() == 4  # not in place
