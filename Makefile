@@ -7,8 +7,10 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
-CONSTRAINTS := constraints/py$(VERSION).txt
+# Pins are those of the Python in the environment: the one that made it, once it is there.
+VERSION := $(shell { test -x $(BIN)/python && $(BIN)/python -V || $(PYTHON) -V; } 2>/dev/null | awk '{split($$2, v, "."); print v[1] v[2]}')
+NEWEST := $(lastword $(sort $(wildcard constraints/py*.txt)))
+CONSTRAINTS := $(or $(wildcard constraints/py$(VERSION).txt),$(NEWEST))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup table1 status test test-slow lint type format regression benchmark clean
@@ -18,10 +20,10 @@ help: ## list the targets
 
 setup: $(READY) ## create .venv with the package and its pinned dependencies
 
-$(READY): setup.cfg pyproject.toml $(wildcard $(CONSTRAINTS))
+$(READY): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "mmbench needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; name another with PYTHON=…")'
-	@test -f $(CONSTRAINTS) || { echo "no $(CONSTRAINTS): these versions are pinned: $(wildcard constraints/*.txt); name a Python with PYTHON=…"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test $(CONSTRAINTS) = constraints/py$(VERSION).txt || echo "no pins for this Python yet; trying those of $(CONSTRAINTS)"
 	@echo "installing into $(VENV) (minutes, the first time)"
 	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@

@@ -20,12 +20,13 @@ class BiGated(MultimodalTask):
 
         z = W (σ(U_c h_c + u_c) ⊙ (U_m h_m + u_m)) + b.
 
-    For M > 2, the same gate acts on each of the other modalities' hidden states, which are concatenated before W. All hidden
-    states are as wide as the gating modality's feature (512 for all of them in the release). An absent modality's feature is
+    All hidden states are as wide as the gating modality's feature (512 for all of them in the release). An absent modality's feature is
     zero and the layer runs forward.
 
     Departures:
         1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading that its authors give (issue 21).
+        2. M > 2, undefined in both: the same gate acts on each of the other modalities' hidden states, which are concatenated
+           before W.
 
     Args:
         conditioning: the modality that gates the others; the data set's own choice if None.

@@ -20,12 +20,13 @@ class Film(MultimodalTask):
 
         [γ; β] = A h_c + a,   z = W (γ ⊙ h_m + β) + b.
 
-    For M > 2, each of the other modalities has its own A and is modulated by the same h_c; the modulated features are
-    concatenated before W. An absent modality's feature is zero and the layer runs forward.
+    An absent modality's feature is zero and the layer runs forward.
 
     Departures:
         1. γ multiplies as it is, as in the release, not 1 + γ.
         2. Unimodal scores, undefined in the release, follow the "zero the other feature" reading that its authors give (issue 21).
+        3. M > 2, undefined in both: each of the other modalities has its own A and is modulated by the same h_c; the modulated
+           features are concatenated before W.
 
     Args:
         conditioning: the modality that modulates the others; the data set's own choice if None.

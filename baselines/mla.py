@@ -40,6 +40,7 @@ class Mla(MultimodalTask):
            sample. Without dynamic fusion the logits are averaged (the release has fixed weights per data set).
         5. A sample that lacks a modality is left out of that modality's step; the release feeds zeros.
         6. Encoders do not move in other modalities' steps. In the release's PyTorch they still do, by momentum and weight decay.
+        7. With both mechanisms off, this is alternation through one shared head; the paper's table has late fusion in that row.
 
     Args:
         head_gradient_modification: True for eq. 3–5, False for plain alternation, "literal" for what departure 3 describes.

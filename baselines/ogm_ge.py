@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,7 +32,7 @@ class OgmGe(Concat):
     Departures:
         1. M > 2: a score is compared with the mean of the others' (the paper has two modalities).
         2. "The weights of an encoder" are its convolutions' (4-D), as in the release. An encoder without any, undefined there, has
-           its weight matrices modulated (two or more dimensions, embeddings included).
+           its weight matrices modulated (two or more dimensions, embeddings included: noise reaches every row of those).
         3. At exactly ρ = 1 nothing is modulated; the release then slows the audio.
         4. Scores are means, not sums, so that a modality is not ahead merely because fewer samples lack it; one that no sample of the
            batch has is not compared.
@@ -48,10 +50,10 @@ class OgmGe(Concat):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        alpha: float = 0.8,
+        alpha: Annotated[float, Field(ge=0)] = 0.8,
         noise: bool = True,
-        start_epoch: int = 0,
-        end_epoch: int = 50,
+        start_epoch: Annotated[int, Field(ge=0)] = 0,
+        end_epoch: Annotated[int, Field(ge=0)] = 50,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.alpha = alpha

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,8 +53,8 @@ class Qmf(Sum):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        rank_weight: float = 1.0,
-        temperature: float = 10.0,
+        rank_weight: Annotated[float, Field(ge=0)] = 1.0,
+        temperature: Annotated[float, Field(gt=0)] = 10.0,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.rank_weight = rank_weight

@@ -24,7 +24,7 @@ def resolve_arguments(
     Returns:
         Every argument with its value, and the mistakes, each as ``name: what is wrong``; empty if there are none.
     """
-    hints = get_type_hints(factory.__init__)
+    hints = get_type_hints(factory.__init__, include_extras=True)
     starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = {
         p.name: p
@@ -39,7 +39,7 @@ def resolve_arguments(
         factory.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False), **fields
     )
     try:
-        checked = model(**given)
+        checked = model.model_validate(dict(given))
     except ValidationError as error:
         return {}, describe(error, lambda _: parameters)
     return {name: getattr(checked, name) for name in parameters}, []
@@ -47,16 +47,15 @@ def resolve_arguments(
 
 def describe(error: ValidationError, known: Callable[[tuple[Any, ...]], Collection[str]]) -> list[str]:
     """The mistakes in a ValidationError, one line each; an unknown key with the nearest of the keys ``known`` at its place."""
-    lines: list[str] = []
+    lines: dict[str, str] = {}  # by place: where a value may be one of several types, the first one's message is enough
     for mistake in error.errors():
-        where = ".".join(str(part) for part in mistake["loc"])
+        place = [str(part) for part in mistake["loc"]]
+        where = ".".join(place)
         if mistake["type"] == "extra_forbidden":
-            line = f"{where}: unknown key; {did_you_mean(mistake['loc'][-1], known(mistake['loc']))}"
+            lines[where] = f"{where}: unknown key; {did_you_mean(mistake['loc'][-1], known(mistake['loc']))}"
         elif mistake["type"] == "missing":
-            line = f"{where}: missing"
+            lines[where] = f"{where}: missing"
         else:
             message = mistake["msg"].removeprefix("Value error, ")
-            line = f"{where}: {message[0].lower()}{message[1:]}, got {mistake['input']!r}"
-        if line not in lines:
-            lines.append(line)
-    return lines
+            lines.setdefault(where, f"{where}: {message[0].lower()}{message[1:]}, got {mistake['input']!r}")
+    return list(lines.values())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmbench.errors import Interrupted, StoreError, UsageError, did_you_mean
+from mmbench.errors import Interrupted, StoreError, UsageError, did_you_mean, raise_on_signals
 
 if TYPE_CHECKING:
     from mmbench.experiment import Experiment
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 something failed, 2 a mistake in the command, 128 + n ended by signal n."""
     arguments = parser().parse_args(argv)
     try:
-        return arguments.command(arguments)
+        with raise_on_signals():
+            return arguments.command(arguments)
     except UsageError as error:
         print(f"mmbench: {error}", file=sys.stderr)
         return USAGE
@@ -66,10 +67,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(flag, dest=name, metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=text)
 
     def experiment(sub: argparse.ArgumentParser, **options: Any) -> None:
-        sub.add_argument(
-            "experiment", metavar="EXPERIMENT", help="a YAML file, or the name of one in experiments/", **options
-        )
+        text = "a YAML file, or the name of one in experiments/"
+        sub.add_argument("experiment", metavar="EXPERIMENT", help=text, **options)
+
+    def settings(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
         pairs(sub, "--set", "settings", "change a value of the file, e.g. datasets.openclipart.recipe.epochs=2")
+        return sub
 
     def machine(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -84,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     run = command("run", run_experiment, "run what is missing of an experiment, and report it")
-    experiment(run)
+    experiment(settings(run))
     pairs(run, "--filter", "filters", "run only trials with this dataset, protocol, method or seed")
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     machine(run)
@@ -92,8 +95,9 @@ def parser() -> argparse.ArgumentParser:
         "--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)"
     )
 
-    experiment(command("status", status, "tell what is done of an experiment, or of all in the store"), nargs="?")
-    experiment(command("report", report, "write an experiment's tables and figure from the store"))
+    text = "tell what is done of an experiment, or of all in the store"
+    experiment(settings(command("status", status, text)), nargs="?")
+    experiment(settings(command("report", report, "write an experiment's tables and figure from the store")))
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
     experiment(check, nargs="?", default=REGRESSION)
     check.add_argument("--update", action="store_true", help="write the bands instead")
@@ -130,7 +134,7 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the arguments name, with their settings."""
     from mmbench.experiment import load
 
-    return load(experiment_path(arguments.experiment), arguments.settings)
+    return load(experiment_path(arguments.experiment), getattr(arguments, "settings", []))
 
 
 def open_store(arguments: argparse.Namespace) -> Store:
@@ -140,18 +144,22 @@ def open_store(arguments: argparse.Namespace) -> Store:
     return Store(arguments.results / "runs")
 
 
-def split_done(trials: Sequence[Trial], store: Store) -> tuple[list[Trial], list[Trial]]:
-    """The trials that the store has, and those that are still to be run; damaged results are named and run again."""
+def split_done(trials: Sequence[Trial], store: Store) -> tuple[list[Record], list[Trial]]:
+    """The results that the store has, and the trials still to be run; damaged results are named and run again."""
     from mmbench.store import CorruptRecord
 
-    done: list[Trial] = []
+    done: list[Record] = []
     todo: list[Trial] = []
     for trial in trials:
         try:
-            (todo if store.done(trial.key) is None else done).append(trial)
+            record = store.done(trial.key)
         except CorruptRecord as error:
             print(f"damaged, will be run again: {error}", file=sys.stderr)
+            record = None
+        if record is None:
             todo.append(trial)
+        else:
+            done.append(record)
     return done, todo
 
 
@@ -167,18 +175,26 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     chosen = select(experiment.trials, arguments.filters)
     done, todo = split_done(chosen, store)
     if arguments.dry_run:
-        finished = {trial.key for trial in done}
+        finished = {record.key for record in done}
         for trial in chosen:
             print(f"{trial.key}  {'done' if trial.key in finished else 'to do'}  {trial.label}")
         print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
         return OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
-    records = run_all(todo, store, arguments, experiment.name) if todo else []
+    source = source_state()
+    if other := sum(record.environment.get("code") != source["code"] for record in done):
+        print(
+            f"{other} of the done trials ran with other code than this; delete {store.root} to run them anew",
+            file=sys.stderr,
+        )
+    records = run_all(todo, store, arguments, experiment.name, arguments.threads) if todo else []
     print_report(write_report(experiment, store, arguments.results))
     return exit_code(records)
 
 
-def run_all(trials: Sequence[Trial], store: Store, arguments: argparse.Namespace, group: str) -> list[Record]:
+def run_all(
+    trials: Sequence[Trial], store: Store, arguments: argparse.Namespace, group: str, threads: int | None
+) -> list[Record]:
     """Run trials as the arguments say, showing their progress."""
     import mmbench.report.figure  # noqa: F401  imported now, while trials run, and not when they have ended
     from mmbench.runner.local import plan_slots, run_trials
@@ -190,7 +206,7 @@ def run_all(trials: Sequence[Trial], store: Store, arguments: argparse.Namespace
         print(message, file=sys.stderr)
     folder = (arguments.results / "wandb").resolve()
     wandb = WandbSettings(mode=mode, group=group, folder=str(folder))
-    slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
+    slots = plan_slots(arguments.devices, arguments.jobs, threads)
     with GridView(len(trials)) as view:
         records = run_trials(trials, store, slots, view, wandb, source_state())
     if mode == "offline":
@@ -202,30 +218,34 @@ def exit_code(records: Sequence[Record]) -> int:
     """Name the trials that failed; 1 if there are any."""
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
-        reason = record.failure.message if record.failure else "unknown"
+        reason = " ".join(record.failure.message.split()) if record.failure else "unknown"
         print(f"failed: {record.trial.label}: {reason} (`mmbench show {record.key}`)", file=sys.stderr)
     return FAILED if failed else OK
 
 
 def source_state() -> dict[str, Any]:
-    """The commit of the code and whether it was changed since; the version alone where there is no repository."""
+    """What code this is: version, a hash of its files, and the commit if it is run from its repository."""
     import subprocess
+    from hashlib import sha256
     from importlib.metadata import version
 
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
+    from mmbench.registry import source_files
 
-    state: dict[str, Any] = {"mmbench": version("mmbench")}
+    here, files = Path(__file__).parent, source_files()
+    state: dict[str, Any] = {
+        "mmbench": version("mmbench"),
+        "code": sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16],
+    }
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        code = [str(Path(git("rev-parse", "--show-toplevel")) / part) for part in ("src", "baselines")]
-        return {
-            **state,
-            "commit": git("rev-parse", "--short=10", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--", *code)),
-        }
+        if Path(git("rev-parse", "--show-toplevel")) != here.parent.parent:
+            return state  # installed somewhere inside another repository
+        changed = bool(git("status", "--porcelain", "--", *map(str, files)))
+        return {**state, "commit": git("rev-parse", "--short=10", "HEAD"), "dirty": changed}
     except (OSError, subprocess.CalledProcessError):
         return state
 
@@ -286,6 +306,8 @@ def status(arguments: argparse.Namespace) -> int:
     from mmbench.store import CorruptRecord
 
     store = open_store(arguments)
+    if arguments.settings and not arguments.experiment:
+        raise UsageError("status --set: name the experiment that the settings change")
     planned = load_experiment(arguments).trials if arguments.experiment else None
     counts: dict[str, int] = {}
     for key in [trial.key for trial in planned] if planned is not None else store.keys():
@@ -307,44 +329,57 @@ def status(arguments: argparse.Namespace) -> int:
 
 def check_regression(arguments: argparse.Namespace) -> int:
     """``mmbench check``."""
-    import tempfile
-
     from mmbench import regression
-
-    if not arguments.update:
-        held = regression.read(arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv")
-    from mmbench.report.collect import collect
     from mmbench.runner.local import start_server
-    from mmbench.store import Store
 
+    path = arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv"
+    held = None if arguments.update else regression.read(path)
     start_server()
     experiment = load_experiment(arguments)
-    path = arguments.results / "regression" / f"{experiment.name}.csv"
-    with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:  # results of other code must not be re-used
-        store = Store(folder)
-        failed = exit_code(run_all(experiment.trials, store, arguments, experiment.name))
-        table = collect(experiment, store).table
-    if failed:
-        return FAILED
-    if arguments.update:
-        regression.write(path, regression.bands(table))
+    threads = arguments.threads or 1
+    records = run_anew(experiment, arguments, threads)
+    if failed := exit_code(records):
+        return failed
+    measured = regression.accuracies(records)
+    if held is None:
+        again = run_anew(experiment, arguments, threads + 1)
+        if failed := exit_code(again):
+            return failed
+        regression.write(path, regression.bands(measured, regression.accuracies(again)))
         print(f"wrote {path}")
         return OK
-    wrong = regression.violations(held, table)
+    wrong = regression.violations(held, measured)
     for line in wrong:
         print(line)
     print(f"{path}: {len(held)} accuracy bands, {len(wrong)} violated")
     return FAILED if wrong else OK
 
 
+def run_anew(experiment: Experiment, arguments: argparse.Namespace, threads: int) -> list[Record]:
+    """Run an experiment in a store of its own: results of other code must not be re-used."""
+    import tempfile
+
+    from mmbench.store import Store
+
+    with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
+        records = run_all(experiment.trials, Store(folder), arguments, experiment.name, threads)
+    for record in records:
+        if record.failure is not None:  # its log is gone
+            print(f"{record.trial.label}:\n{record.failure.traceback}", file=sys.stderr)
+    return records
+
+
 def list_names(arguments: argparse.Namespace) -> int:
     """``mmbench list``."""
     if arguments.what == "experiments":
-        import yaml
+        from mmbench.experiment import read_yaml
 
         for path in sorted(EXPERIMENTS.glob("*.yaml")):
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            print(f"{path.stem:16} {content.get('title', '') if isinstance(content, dict) else ''}")
+            try:
+                content = read_yaml(path)
+                print(f"{path.stem:16} {content.get('title', '') if isinstance(content, dict) else ''}")
+            except UsageError as error:
+                print(f"{path.stem:16} ({error})".replace("\n", " "))
         return OK
     from mmbench.data import DATASETS
     from mmbench.encoders import ENCODERS
@@ -369,7 +404,8 @@ def show_trial(arguments: argparse.Namespace) -> int:
     try:
         record = store.record(keys[0])
     except CorruptRecord as error:
-        raise UsageError(f"damaged: {error}") from error
+        print(f"damaged: {error}", file=sys.stderr)
+        return FAILED
     assert record is not None
     content = record.model_dump(mode="json", exclude={"metrics", "curves", "failure"}, exclude_none=True)
     print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
-from signal import Signals
+from signal import SIG_IGN, SIGINT, SIGTERM, Signals, signal
+from types import FrameType
 
 
 class UsageError(ValueError):
@@ -15,12 +17,29 @@ class StoreError(RuntimeError):
     """The store cannot be written; the message says which file and why."""
 
 
-class Interrupted(Exception):
-    """The run was asked to end, by this signal."""
+class Interrupted(BaseException):
+    """The run was asked to end, by this signal; a BaseException, so that nothing takes it for a failure and goes on."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(Signals(signum).name)
         self.signum = signum
+
+
+@contextmanager
+def raise_on_signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted. A second one is ignored, so that what the first began is brought to an end."""
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        for s in (SIGINT, SIGTERM):
+            signal(s, SIG_IGN)
+        raise Interrupted(signum)
+
+    before = {s: signal(s, handler) for s in (SIGINT, SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, old in before.items():
+            signal(s, old)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mmbench.arguments import describe, resolve_arguments
 from mmbench.errors import UsageError, did_you_mean
@@ -18,7 +18,16 @@ from mmbench.protocol import PROTOCOLS
 from mmbench.recipe import Recipe
 from mmbench.trial import Trial
 
+T = TypeVar("T")
+
 METHOD_RESERVED = ("spec", "encoders", "recipe")  # constructor arguments that a trial supplies
+
+
+def distinct(values: list[T]) -> list[T]:
+    """The values, if none is given twice: it would make the same trials twice."""
+    if len(set(values)) < len(values):
+        raise ValueError("the same value is given twice")
+    return values
 
 
 class DatasetGrid(BaseModel):
@@ -26,7 +35,7 @@ class DatasetGrid(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    protocols: list[str] = Field(["clean"], min_length=1)
+    protocols: Annotated[list[str], AfterValidator(distinct)] = Field(["clean"], min_length=1)
     encoders: dict[str, str | dict[str, Any]] = {}
     recipe: Recipe = Recipe()
 
@@ -50,11 +59,9 @@ class Grid(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: list[int]) -> list[int]:
-        if any(seed < 0 for seed in value):
-            raise ValueError("seeds must not be negative")
-        if len(set(value)) < len(value):
-            raise ValueError("seeds must differ")
-        return value
+        if not all(0 <= seed < 2**32 for seed in value):
+            raise ValueError("seeds must lie between 0 and 2^32 − 1")
+        return distinct(value)
 
 
 @dataclass
@@ -84,9 +91,14 @@ def load(path: Path | str, settings: Sequence[str] = ()) -> Experiment:
     """
     path = Path(path)
     raw = read_yaml(path)
-    changed = copy.deepcopy(raw)
+    changed, mistakes = copy.deepcopy(raw), []
     for setting in settings:
-        apply_setting(changed, setting)
+        try:
+            apply_setting(changed, setting)
+        except UsageError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
     grid, trials = expand(changed, where=str(path))
     name = path.stem
     if changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
@@ -108,6 +120,8 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
         mistakes += describe(error, _known_keys)
     methods = _resolve_methods(_mapping(raw, "methods"), mistakes)
     manifests, encoders = _resolve_datasets(_mapping(raw, "datasets"), mistakes)
+    if grid is not None and not mistakes:
+        _try_out(grid, methods, encoders, mistakes)
     if mistakes or grid is None:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes))
@@ -135,7 +149,7 @@ def _resolve_methods(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str,
 
     table, resolved = methods(), {}
     for name, params in given.items():
-        if name not in table:
+        if not _is_key(name, table):
             mistakes.append(f"methods.{name}: unknown method; {did_you_mean(name, table)}")
         elif isinstance(params, dict | None):
             resolved[name], wrong = resolve_arguments(table[name], params or {}, METHOD_RESERVED)
@@ -150,13 +164,13 @@ def _resolve_datasets(
 
     manifests, encoders = {}, {}
     for name, settings in given.items():
-        if name not in DATASETS:
+        if not _is_key(name, DATASETS):
             mistakes.append(f"datasets.{name}: unknown data set; {did_you_mean(name, DATASETS)}")
             continue
         data, settings = DATASETS[name], settings if isinstance(settings, dict) else {}
         protocols = settings.get("protocols")
         for protocol in protocols if isinstance(protocols, list) else []:
-            if protocol not in PROTOCOLS:
+            if not _is_key(protocol, PROTOCOLS):
                 mistakes.append(
                     f"datasets.{name}.protocols: unknown protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}"
                 )
@@ -180,13 +194,54 @@ def _resolve_encoders(
         choice = chosen.get(modality, default[modality])
         options = dict(choice) if isinstance(choice, dict) else {"name": choice}
         name = options.pop("name", default[modality])
-        if name not in ENCODERS:
+        if not _is_key(name, ENCODERS):
             mistakes.append(f"{where}.{modality}: unknown encoder '{name}'; {did_you_mean(name, ENCODERS)}")
             continue
         arguments, wrong = resolve_arguments(ENCODERS[name], options)
         mistakes += [f"{where}.{modality}.{w}" for w in wrong]
         resolved[modality] = {"name": name, **arguments}
     return resolved
+
+
+def _try_out(
+    grid: Grid,
+    methods: Mapping[str, dict[str, Any]],
+    encoders: Mapping[str, dict[str, dict[str, Any]]],
+    mistakes: list[str],
+) -> None:
+    """Build every encoder and method once, so that values which they refuse are found before any trial runs."""
+    import torch
+
+    from mmbench.data import DATASETS
+    from mmbench.data.base import DataSpec
+    from mmbench.registry import methods as table
+    from mmbench.trial import build_encoder
+
+    for name, settings in grid.datasets.items():
+        data, built = DATASETS[name], {}
+        for modality, choice in encoders[name].items():
+            where = f"datasets.{name}.encoders.{modality}"
+            try:
+                with torch.device("meta"):  # no memory, no time
+                    built[modality] = build_encoder(choice)
+            except Exception as error:
+                mistakes.append(f"{where}: {choice['name']} refuses its arguments: {error}")
+                continue
+            if (modality in data.text_modalities) != hasattr(built[modality], "tokenize"):
+                kind = "text" if modality in data.text_modalities else "no text"
+                mistakes.append(f"{where}: {choice['name']} does not fit, {modality} is {kind}")
+        if mistakes:
+            continue
+        spec = DataSpec(tuple(encoders[name]), (1,) * len(data.classes), data.conditioning)
+        for method, params in methods.items():
+            try:
+                table()[method](spec, built, settings.recipe, **params)
+            except Exception as error:
+                mistakes.append(f"methods.{method}, with datasets.{name}: {error}")
+
+
+def _is_key(name: Any, table: Collection[str]) -> bool:
+    return isinstance(name, str) and name in table
 
 
 def _mapping(raw: Any, key: str) -> Mapping[Any, Any]:
@@ -214,7 +269,7 @@ def read_yaml(path: Path) -> Any:
         raise UsageError(f"no such experiment file: {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, say
         raise UsageError(f"{path}: not valid YAML: {error}") from error
 
 
@@ -224,10 +279,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
+            # `<<`, which merges other mappings, may be given more than once.
+            plain = isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge"
+            key = key_node.value if plain else None
+            if key is not None and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-            seen.add(key if isinstance(key, str) else None)
+            seen.add(key)
         return cast("dict[Any, Any]", super().construct_mapping(node, deep))
 
 
@@ -242,7 +299,7 @@ def apply_setting(raw: Any, setting: str) -> None:
         raise UsageError(f"--set {setting}: expected key=value, such as datasets.openclipart.recipe.epochs=2")
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {setting}: the value is not valid YAML") from error
     *parents, last = key.split(".")
     at = raw

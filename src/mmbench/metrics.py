@@ -20,11 +20,11 @@ class Statistics:
     """Sums over the samples of each of G groups.
 
     Attributes:
-        confusion: (G, C, C) counts; rows are true classes, columns predicted ones.
+        counts: (G, 3, C): hits, samples and predictions of each class.
         bins: (G, 15, 3): samples, hits and summed confidence by bin of confidence.
     """
 
-    confusion: np.ndarray
+    counts: np.ndarray
     bins: np.ndarray
 
 
@@ -38,15 +38,17 @@ def statistics(label: np.ndarray, predicted: np.ndarray, log_probs: np.ndarray, 
         group: (N,) group numbers, any integers.
     """
     groups, member = np.unique(group, return_inverse=True)
-    classes = log_probs.shape[1]
-    confusion = np.zeros((len(groups), classes, classes))
-    np.add.at(confusion, (member, label, predicted), 1)
+    counts = np.zeros((len(groups), 3, log_probs.shape[1]))
+    hit = label == predicted
+    np.add.at(counts[:, 0], (member[hit], label[hit]), 1)
+    np.add.at(counts[:, 1], (member, label), 1)
+    np.add.at(counts[:, 2], (member, predicted), 1)
     confidence = np.exp(log_probs.max(axis=1).astype(np.float64))
     # Bins are open on the left, (k/15, (k+1)/15], as in Guo et al. 2017.
     which = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins = np.zeros((len(groups), BINS, 3))
-    np.add.at(bins, (member, which), np.stack([np.ones_like(confidence), label == predicted, confidence], axis=1))
-    return Statistics(confusion, bins)
+    np.add.at(bins, (member, which), np.stack([np.ones_like(confidence), hit, confidence], axis=1))
+    return Statistics(counts, bins)
 
 
 def evaluate(sums: Statistics, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,15 +61,12 @@ def evaluate(sums: Statistics, weights: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         metric -> (W,).
     """
-    count, classes, _ = sums.confusion.shape
-    confusion = (weights @ sums.confusion.reshape(count, -1)).reshape(-1, classes, classes)
-    hits = np.diagonal(confusion, axis1=1, axis2=2)  # (W, C)
-    total = confusion.sum(axis=(1, 2))
-    true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
+    hits, true, predicted = np.moveaxis(np.tensordot(weights, sums.counts, axes=1), 1, 0)  # (W, C) each
+    bins = np.tensordot(weights, sums.bins, axes=1)  # (W, 15, 3)
+    total = true.sum(axis=1)
     # A class that neither occurs nor is predicted has no F1 and is left out of the mean.
     occurs = (true + predicted) > 0
     f1 = np.divide(2 * hits, true + predicted, out=np.zeros_like(hits), where=occurs)
-    bins = (weights @ sums.bins.reshape(count, -1)).reshape(-1, BINS, 3)
     return {
         "accuracy": 100 * hits.sum(axis=1) / total,
         "macro_f1": 100 * f1.sum(axis=1) / occurs.sum(axis=1),

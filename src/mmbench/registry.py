@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from mmbench.errors import UsageError, did_you_mean
@@ -45,7 +46,12 @@ class Registry(Mapping[str, T], Generic[T]):
     def __getitem__(self, name: str) -> T:
         self.check(name)
         module, _, attribute = self._targets[name].partition(":")
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"{self.kind} '{name}', registered as {self._targets[name]}, cannot be imported: {error}"
+            ) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._targets)
@@ -67,3 +73,11 @@ def methods() -> Registry:
     from mmbench.baselines import METHODS
 
     return METHODS
+
+
+def source_files() -> list[Path]:
+    """The Python files of the package and its methods."""
+    import mmbench.baselines
+
+    folders = [Path(__file__).parent, Path(mmbench.baselines.__file__).parent]
+    return sorted({file for folder in folders for file in folder.rglob("*.py")})

@@ -1,73 +1,86 @@
-"""Accuracy bands: what a small grid gave, how much noise that had, and whether it still gives the same."""
+"""Accuracy bands: what a small grid gave, how exactly it repeats itself, and whether it still gives the same."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mmbench.errors import UsageError
-from mmbench.store import atomic_write
+from mmbench.store import Record, atomic_write
 
 CELL = ["dataset", "protocol", "method", "pattern"]
 COLUMNS = [*CELL, "n", "mean", "std", "low", "high"]
 ERROR_RATE = 0.01
 LEAST_SEEDS = 5
+LEAST_HALF_WIDTH = 0.5
+DIGITS = 4  # of the file; values are compared after rounding to them
 
 EXPLANATION = f"""\
-# Accuracy in percent of every method under every presence pattern, over n seeds, and the band that `mmbench check` holds it to.
-# low, high = mean ∓ t · s · sqrt(2 / n): where the mean of n other seeds would fall. s is the larger of the cell's own standard
-# deviation and the root mean square of all methods' under the same pattern; t is the quantile of Student's distribution, with the
-# degrees of freedom of the latter, at which all cells together stay inside with probability {1 - ERROR_RATE:.0%}.
+# Accuracy in percent of every method under every presence pattern: mean and standard deviation over n seeds, and the band that
+# `mmbench check` holds the mean to when it runs the same seeds again.
+# low, high = mean ∓ max({LEAST_HALF_WIDTH}, t · r / sqrt(n)). r is the measured noise of running a trial again, sums taken in another
+# order (on 2 threads instead of 1): the root mean square, over all trials of the data set and protocol, of the difference that it made
+# to the accuracy under the pattern. t is the quantile of Student's distribution at which all cells together stay inside with
+# probability {1 - ERROR_RATE:.0%} or more.
 # Written by `mmbench check --update`.
 """
 
 
-def bands(table: pd.DataFrame) -> pd.DataFrame:
-    """Derive the bands from an experiment's tidy table.
+def accuracies(records: Iterable[Record]) -> pd.DataFrame:
+    """The accuracy of every finished trial under every pattern: ``CELL``, seed, accuracy in percent."""
+    rows = [
+        (r.trial.dataset, r.trial.protocol, r.trial.method, pattern, r.trial.seed, metrics["accuracy"])
+        for r in records
+        for pattern, metrics in r.metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=[*CELL, "seed", "accuracy"])
+
+
+def bands(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Derive the bands from two runs of the same trials, as ``accuracies`` gives them.
 
     Returns:
-        One row a cell, with the columns ``COLUMNS``.
+        One row a cell, with the columns ``COLUMNS``; mean and standard deviation are the first run's.
 
     Raises:
-        UsageError: there are too few seeds to know the noise.
+        UsageError: there are too few seeds.
     """
     from scipy.stats import t as student
 
-    cells = table[table.metric == "accuracy"][[*CELL, "n", "mean", "std"]].reset_index(drop=True)
+    both = first.merge(second, on=[*CELL, "seed"], suffixes=("", "_again"), validate="one_to_one")
+    both["squared"] = (both.accuracy_again - both.accuracy) ** 2
+    cells = both.groupby(CELL, sort=False).accuracy.agg(n="count", mean="mean", std="std").reset_index()
     if cells.n.min() < LEAST_SEEDS:
-        raise UsageError(
-            f"accuracy bands need at least {LEAST_SEEDS} finished seeds in every cell, got {cells.n.min()}"
-        )
-    pool = cells.groupby(["dataset", "protocol", "pattern"])
-    pooled = pool["std"].transform(lambda s: np.sqrt((s**2).mean()))
-    freedom = pool["n"].transform(lambda n: (n - 1).sum())
-    quantile = student.ppf(1 - ERROR_RATE / (2 * len(cells)), freedom)
-    half = quantile * np.maximum(cells["std"], pooled) * np.sqrt(2 / cells.n)
-    return cells.assign(low=cells["mean"] - half, high=cells["mean"] + half)[COLUMNS]
+        raise UsageError(f"accuracy bands need at least {LEAST_SEEDS} seeds, got {cells.n.min()}")
+    pool = both.groupby(["dataset", "protocol", "pattern"]).squared.agg(variance="mean", freedom="count")
+    cells = cells.join(pool, on=["dataset", "protocol", "pattern"])
+    quantile = student.ppf(1 - ERROR_RATE / (2 * len(cells)), cells.freedom)
+    half = np.maximum(LEAST_HALF_WIDTH, quantile * np.sqrt(cells.variance / cells.n))
+    return cells.assign(low=cells["mean"] - half, high=cells["mean"] + half).round(DIGITS)[COLUMNS]
 
 
-def violations(held: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Compare an experiment's tidy table with the bands.
+def violations(held: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
+    """Compare a run, as ``accuracies`` gives it, with the bands.
 
     Returns:
-        A sentence a cell that left its band, is missing, or has no band; empty if all is well.
+        A sentence a cell that left its band, was not measured, or has no band; empty if all is well.
     """
-    measured = table[table.metric == "accuracy"].set_index(CELL)["mean"]
+    means = measured.groupby(CELL).accuracy.mean().round(DIGITS)
     expected = held.set_index(CELL)
     lines = []
-    for cell in sorted(set(measured.index) | set(expected.index)):
+    for cell in sorted(set(means.index) | set(expected.index)):
         name = " ".join(cell)
-        value = measured.get(cell, np.nan)
         if cell not in expected.index:
             lines.append(f"{name}: has no band; run `mmbench check --update` and commit the file")
-        elif np.isnan(value):
-            lines.append(f"{name}: was not measured (its trials failed, or the experiment no longer has them)")
-        elif not expected.low[cell] <= value <= expected.high[cell]:
-            side = "below" if value < expected.low[cell] else "above"
+        elif cell not in means.index:
+            lines.append(f"{name}: was not measured; the experiment no longer has it")
+        elif not expected.low[cell] <= means[cell] <= expected.high[cell]:
+            side = "below" if means[cell] < expected.low[cell] else "above"
             lines.append(
-                f"{name}: {value:.2f} is {side} its band [{expected.low[cell]:.2f}, {expected.high[cell]:.2f}]"
+                f"{name}: {means[cell]:.2f} is {side} its band [{expected.low[cell]:.2f}, {expected.high[cell]:.2f}]"
             )
     return lines
 
@@ -76,19 +89,23 @@ def read(path: Path) -> pd.DataFrame:
     """Read a file of bands.
 
     Raises:
-        UsageError: it is missing or has other columns.
+        UsageError: it is missing, has other columns, or a cell twice.
     """
     try:
         held = pd.read_csv(path, comment="#")
     except FileNotFoundError as error:
         raise UsageError(f"no accuracy bands at {path}; `mmbench check --update` measures and writes them") from error
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UsageError(f"{path}: {error}") from error
     if list(held.columns) != COLUMNS:
         raise UsageError(f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(held.columns)}")
+    if held.duplicated(CELL).any():
+        raise UsageError(
+            f"{path}: the same cell is given twice: {held[held.duplicated(CELL)][CELL].to_dict('records')[0]}"
+        )
     return held
 
 
 def write(path: Path, held: pd.DataFrame) -> None:
     """Write a file of bands, with what they mean at its head."""
-    atomic_write(path, (EXPLANATION + held.to_csv(index=False, float_format="%.4f")).encode())
+    atomic_write(path, (EXPLANATION + held.to_csv(index=False, float_format=f"%.{DIGITS}f")).encode())

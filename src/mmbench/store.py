@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -81,7 +82,7 @@ class Failure(BaseModel):
 class Record(BaseModel):
     """``record.json``: a trial and what came of it. Only a record that says ``done`` is a result."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     key: str
     trial: Trial
@@ -112,6 +113,10 @@ class Store:
     def log(self, key: str) -> Path:
         """What the trial's process printed."""
         return self.folder(key) / "log.txt"
+
+    def scratch(self, key: str) -> Path:
+        """Where the trial's process keeps checkpoints while it runs."""
+        return self.folder(key) / "scratch"
 
     def keys(self) -> list[str]:
         """The keys of all trials that have a record."""
@@ -169,7 +174,7 @@ class Store:
         """Write the predictions, then the record that vouches for them.
 
         Raises:
-            StoreError: the disk is full or not writable. What was there before is still there.
+            StoreError: the disk is full or not writable.
         """
         if predictions is not None:
             data = predictions.to_bytes()
@@ -178,21 +183,43 @@ class Store:
         atomic_write(self.folder(record.key) / "record.json", record.model_dump_json(indent=1).encode())
 
     def discard(self, key: str) -> None:
-        """Forget the record of a trial that is about to run again; one that is done stays (another process may have finished it)."""
-        with suppress(CorruptRecord):
-            if self.done(key) is not None:
+        """Forget what is left of a trial that is about to run again, unless it is done or another process is at it."""
+        with self.lock(key, wait=False) as mine:
+            if not mine:
                 return
-        (self.folder(key) / "record.json").unlink(missing_ok=True)
+            with suppress(CorruptRecord):
+                if self.done(key) is not None:
+                    return
+            for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
+                torn.unlink(missing_ok=True)
+            shutil.rmtree(self.scratch(key), ignore_errors=True)
+            (self.folder(key) / "record.json").unlink(missing_ok=True)
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Hold the trial against other processes; the system frees it if the holder dies."""
+    def lock(self, key: str, wait: bool = True) -> Iterator[bool]:
+        """Hold the trial against other processes; the system frees it if the holder dies.
+
+        Yields:
+            Whether the trial is held: always, unless another process has it and ``wait`` is False.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
         import fcntl
 
-        self.folder(key).mkdir(parents=True, exist_ok=True)
-        with (self.folder(key) / "lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        path = self.folder(key) / "lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = path.open("w")
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}") from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
 
 def atomic_write(path: Path, data: bytes) -> None:

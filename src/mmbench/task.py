@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from mmbench.batch import Batch, Input, map_input
 from mmbench.data.base import DataSpec
-from mmbench.errors import UsageError
+from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
 from mmbench.recipe import Recipe
 
@@ -22,7 +22,7 @@ SELECTION_METRIC = "validation/accuracy"  # what the best epoch is chosen by: ac
 
 
 class DivergedError(RuntimeError):
-    """The training loss is not a finite number."""
+    """The training loss, or what the trained model predicts, is not a finite number."""
 
 
 class MultimodalTask(pl.LightningModule):
@@ -122,7 +122,7 @@ class MultimodalTask(pl.LightningModule):
         """The conditioning modality of an asymmetric method (the data set's own if None), and the others."""
         chosen = conditioning or self.spec.conditioning
         if chosen not in self.modalities:
-            raise UsageError(f"conditioning modality '{chosen}' is not one of {list(self.modalities)}")
+            raise UsageError(f"unknown conditioning modality '{chosen}'; {did_you_mean(chosen, self.modalities)}")
         return chosen, tuple(m for m in self.modalities if m != chosen)
 
     # Evaluation: one encoding, every pattern

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from mmbench.trial import Trial
 
 WandbMode = Literal["off", "offline", "online"]
+
+FINISH_SECONDS = 120
+"""How long a trial that is done waits for its upload; the network may be gone."""
 
 
 class CurveLogger(Logger):
@@ -118,15 +122,20 @@ class WandbLogger(Logger):
         if self._run is not None:
             self._guard(lambda: self._run.log(dict(metrics)))
 
-    def finish(self, record: Record | None) -> None:
-        """Log the table of patterns × metrics and end the run; without a record, end it as failed."""
-        if self._run is not None:
-            self._guard(lambda: self._finish(record))
+    def finish(self, record: Record) -> None:
+        """Log the table of patterns × metrics, if the trial is done, and end the run."""
+        if self._run is None:
+            return
+        worker = Thread(target=lambda: self._guard(lambda: self._finish(record)), daemon=True)
+        worker.start()
+        worker.join(FINISH_SECONDS)
+        if worker.is_alive():
+            print(f"W&B: not finished after {FINISH_SECONDS} s; the trial goes on", flush=True)
 
-    def _finish(self, record: Record | None) -> None:
+    def _finish(self, record: Record) -> None:
         import wandb
 
-        if record is not None and record.metrics:
+        if record.metrics:
             names = list(next(iter(record.metrics.values())))
             rows = [[pattern, *(values[n] for n in names)] for pattern, values in record.metrics.items()]
             self._run.log({"test": wandb.Table(columns=["pattern", *names], data=rows)})
@@ -134,7 +143,7 @@ class WandbLogger(Logger):
                 for name, value in values.items():
                     self._run.summary[f"test/{name}/{pattern}"] = value
             self._run.summary["best_epoch"] = record.best_epoch
-        self._run.finish(exit_code=0 if record is not None and record.status == "done" else 1)
+        self._run.finish(exit_code=0 if record.status == "done" else 1)
         self._run = None
 
 

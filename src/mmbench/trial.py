@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytorch_lightning.loggers import Logger
+    from torch import nn
 
     from mmbench.data.base import MultimodalDataModule
     from mmbench.store import Predictions
@@ -74,19 +75,22 @@ class Outcome:
     seconds: dict[str, float]
 
 
+def build_encoder(choice: dict[str, Any]) -> nn.Module:
+    """Build the encoder that a trial names: ``{name: encoder, and its arguments}``."""
+    from mmbench.encoders import ENCODERS
+
+    return ENCODERS[choice["name"]](**{k: v for k, v in choice.items() if k != "name"})
+
+
 def build(trial: Trial) -> tuple[MultimodalTask, MultimodalDataModule]:
     """Build the method and the data module of a trial; the same seed gives the same initial encoders for every method."""
     import pytorch_lightning as pl
 
     from mmbench.data import DATASETS
-    from mmbench.encoders import ENCODERS
     from mmbench.registry import methods
 
     pl.seed_everything(trial.seed, workers=True, verbose=False)
-    encoders = {
-        modality: ENCODERS[choice["name"]](**{k: v for k, v in choice.items() if k != "name"})
-        for modality, choice in trial.encoders.items()
-    }
+    encoders = {modality: build_encoder(choice) for modality, choice in trial.encoders.items()}
     data_class = DATASETS[trial.dataset]
     data = data_class(
         protocol=trial.protocol,
@@ -119,9 +123,11 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.plugins.environments import LightningEnvironment
 
+    from mmbench.missing import pattern_name, patterns
     from mmbench.store import Predictions
-    from mmbench.task import SELECTION_METRIC
+    from mmbench.task import SELECTION_METRIC, DivergedError
     from mmbench.tracking import CurveLogger
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -148,6 +154,7 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
         callbacks=[best],
         num_sanity_val_steps=0,
         log_every_n_steps=0,  # by epoch only
+        plugins=[LightningEnvironment()],  # a trial is one process, also inside a cluster's allocation
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -156,6 +163,13 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
     fitted = time.perf_counter()
     outputs = trainer.predict(task, datamodule=data, ckpt_path="best")
     log_probs = torch.cat(outputs, dim=1).cpu().numpy()  # type: ignore[arg-type]  # (P, N, C)
+    if np.isnan(log_probs).any():
+        names = [
+            pattern_name(p)
+            for p, values in zip(patterns(data.modalities), log_probs, strict=True)
+            if np.isnan(values).any()
+        ]
+        raise DivergedError(f"predictions are nan under the patterns {', '.join(names)}")
     tested = time.perf_counter()
     test = data.splits.test
     rows = curves.rows

@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass
-class TestSet:
+class SplitFacts:
     """What the reader of a section should know of its test split."""
 
     size: int
@@ -72,7 +72,7 @@ class Results:
     table: pd.DataFrame
     rows: list[Row]
     modalities: dict[str, tuple[str, ...]]
-    tests: dict[tuple[str, str], TestSet]
+    tests: dict[tuple[str, str], SplitFacts]
     commits: list[str]
 
 
@@ -154,10 +154,10 @@ def estimate(predictions: Sequence[Predictions], pattern: int) -> dict[str, tupl
     return result
 
 
-def describe_test(p: Predictions) -> TestSet:
+def describe_test(p: Predictions) -> SplitFacts:
     """Size, majority class and natural gaps of a test split."""
     absent = {m: float(1 - p.present[:, i].mean()) for i, m in enumerate(p.modalities.tolist())}
-    return TestSet(
+    return SplitFacts(
         size=len(p.label),
         groups=len(np.unique(p.group)),
         majority=100 * float(np.bincount(p.label).max() / len(p.label)),
@@ -167,7 +167,10 @@ def describe_test(p: Predictions) -> TestSet:
 
 def read_reported(folder: Path) -> dict[tuple[str, str, str], float]:
     """The papers' accuracies with complete modalities: (data set, method, modality or "multi") -> percent."""
-    frame = pd.read_csv(folder / "mla_table5.csv")
+    path = folder / "mla_table5.csv"
+    if not path.is_file():
+        return {}
+    frame = pd.read_csv(path)
     return {(r.dataset, r.method, r.modalities): float(r.accuracy) for r in frame.itertuples()}
 
 
@@ -181,4 +184,4 @@ def _commit(record: Record) -> str:
 
 def gaps(rows: Iterable[Row]) -> list[str]:
     """What is missing and why, a line a trial."""
-    return [f"{row.dataset} {row.protocol} {row.method} {gap}" for row in rows for gap in row.gaps]
+    return [" ".join(f"{row.dataset} {row.protocol} {row.method} {gap}".split()) for row in rows for gap in row.gaps]

@@ -54,7 +54,7 @@ def _panel(panel: Axes, values: pd.DataFrame, methods: list[str]) -> None:
         if rows.empty:
             continue
         y = np.array([methods.index(m) for m in rows.method]) + 0.24 * (j - (len(protocols) - 1) / 2)
-        spread = np.abs(np.stack([rows["mean"] - rows.ci_low, rows.ci_high - rows["mean"]]))
+        spread = np.stack([rows["mean"] - rows.ci_low, rows.ci_high - rows["mean"]]).clip(min=0)
         panel.errorbar(
             rows["mean"], y, xerr=spread, fmt=MARKERS[protocol], color=COLOURS[protocol], ms=4.5, lw=1.2, label=protocol
         )

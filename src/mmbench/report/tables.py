@@ -47,7 +47,7 @@ def sections(results: Results) -> list[Section]:
         for protocol in protocols:
             made.append(_accuracies(results, accuracy, [r for r in rows if r.protocol == protocol], modalities))
         if {"clean", "legacy"} <= set(protocols):
-            made.append(_inflation(accuracy, dataset, list(dict.fromkeys(r.method for r in rows)), modalities))
+            made.append(_inflation(accuracy, dataset, rows, modalities))
     return made
 
 
@@ -61,6 +61,7 @@ def _accuracies(results: Results, accuracy: pd.DataFrame, rows: list[Row], modal
         cells = [Cell(row.method)]
         for pattern in names:
             cells.append(Cell(_value(accuracy.loc[(dataset, protocol, row.method, pattern)]), ranks[pattern][i]))
+        cells.append(Cell(str(len(row.records))))
         cells.append(Cell(f"{row.parameters:,}" if row.parameters is not None else DASH))
         cells.append(Cell(f"{row.seconds:.1f}" if row.records else DASH))
         body.append(cells)
@@ -75,17 +76,19 @@ def _accuracies(results: Results, accuracy: pd.DataFrame, rows: list[Row], modal
         )
     if accuracy.loc[(dataset, protocol)].reported.notna().any():
         notes.append("In brackets: the paper's number.")
-    return Section(f"{dataset}, {protocol}", notes, ["method", *names.values(), "parameters", "training, s"], body)
+    return Section(f"{dataset}, {protocol}", notes, ["method", *names.values(), "n", "parameters", "training, s"], body)
 
 
-def _inflation(accuracy: pd.DataFrame, dataset: str, methods: list[str], modalities: tuple[str, ...]) -> Section:
+def _inflation(accuracy: pd.DataFrame, dataset: str, rows: list[Row], modalities: tuple[str, ...]) -> Section:
     names = columns(modalities)
+    seeds = {(row.method, row.protocol): {r.trial.seed for r in row.records} for row in rows}
     body = []
-    for method in methods:
+    for method in dict.fromkeys(row.method for row in rows):
         cells = [Cell(method)]
+        paired = bool(seeds[method, "clean"]) and seeds[method, "clean"] == seeds[method, "legacy"]
         for pattern in names:
             clean, legacy = (accuracy.loc[(dataset, p, method, pattern), "mean"] for p in ("clean", "legacy"))
-            cells.append(Cell(DASH if np.isnan(clean) or np.isnan(legacy) else f"{legacy - clean:+.1f}"))
+            cells.append(Cell(f"{legacy - clean:+.1f}" if paired else DASH))
         body.append(cells)
     note = "Legacy minus clean, in points of accuracy: what a split that ignores groups and an epoch chosen on the test split add."
     return Section(f"{dataset}, inflation", [note], ["method", *names.values()], body)
@@ -96,7 +99,7 @@ def _value(line: pd.Series) -> str:
         text = DASH
     else:
         text = f"{line['mean']:.1f}" + ("" if np.isnan(line["std"]) else f" ± {line['std']:.1f}")
-    return text if np.isnan(line["reported"]) else f"{text} ({line['reported']:.1f})"
+    return text if np.isnan(line["reported"]) else f"{text} ({line['reported']:.2f})"
 
 
 def _ranks(values: list[float]) -> list[int]:
@@ -108,11 +111,9 @@ def _ranks(values: list[float]) -> list[int]:
 def header_notes(results: Results) -> list[str]:
     """What holds for the whole report."""
     done = sum(len(row.records) for row in results.rows)
-    seeds = results.experiment.grid.seeds
-    counts = sorted({len(row.records) for row in results.rows})
-    runs = f"n = {', '.join(map(str, counts))}; seeds {', '.join(map(str, seeds))}"
+    seeds = ", ".join(map(str, results.experiment.grid.seeds))
     notes = [
-        f"Accuracy in percent, mean ± standard deviation over seeds ({runs}). Best bold, second underlined. "
+        f"Accuracy in percent, mean ± standard deviation over n seeds (of {seeds}). Best bold, second underlined. "
         "Intervals, macro F1, calibration error and all patterns: table.csv.",
         f"{done} of {len(results.experiment.trials)} trials, commit {', '.join(results.commits) or DASH}.",
     ]
@@ -123,7 +124,7 @@ def header_notes(results: Results) -> list[str]:
 
 def to_markdown(results: Results) -> str:
     """The report as Markdown."""
-    lines = [f"# {results.experiment.grid.title}", "", *_paragraphs(header_notes(results))]
+    lines = [f"# {_title(results)}", "", *_paragraphs(header_notes(results))]
     for section in sections(results):
         lines += [f"## {section.title}", "", *_paragraphs(section.notes)]
         lines += ["| " + " | ".join(section.header) + " |", "|" + " --- |" + " ---: |" * (len(section.header) - 1)]
@@ -136,7 +137,7 @@ def to_markdown(results: Results) -> str:
 
 def to_latex(results: Results) -> str:
     """The tables for a paper that loads booktabs."""
-    lines = [f"% {note}" for note in [results.experiment.grid.title, *header_notes(results)]]
+    lines = [f"% {note}" for note in [_title(results), *header_notes(results)]]
     for section in sections(results):
         lines += ["", f"% {section.title}", *(f"% {note}" for note in section.notes)]
         lines += [r"\begin{tabular}{l" + "r" * (len(section.header) - 1) + "}", r"\toprule"]
@@ -147,6 +148,10 @@ def to_latex(results: Results) -> str:
         lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% not run: {line}" for line in gaps(results.rows)]
     return "\n".join(lines) + "\n"
+
+
+def _title(results: Results) -> str:
+    return " ".join(results.experiment.grid.title.split())
 
 
 def _paragraphs(notes: list[str]) -> list[str]:

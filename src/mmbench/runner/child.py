@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import signal
 import sys
-import tempfile
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import connection, parent_process
 from typing import Any, Literal
 
-from mmbench.store import Failure, Record, Store
+from pytorch_lightning.loggers import Logger
+
+from mmbench.store import Failure, Predictions, Record, Store
 from mmbench.tracking import WandbLogger, WandbSettings
 from mmbench.trial import Trial
 
@@ -61,47 +64,57 @@ def main(job: Job) -> None:
         if store.done(job.trial.key) is not None:
             return  # another process ran it while this one waited for the lock
         _redirect_output(store, job.trial)
-        store.write(*_outcome(job))
+        execute(job, store)
 
 
-def _outcome(job: Job) -> tuple[Record, Any]:
+def execute(job: Job, store: Store) -> Record:
+    """Run the trial in this process and write its record to the store."""
+    started, environment = now(), describe_environment(job)
+    print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
+    wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
+    record, predictions = _outcome(job, store, started, environment, [wandb] if wandb else [])
+    store.write(record, predictions)  # before W&B, which may hang
+    print(f"{record.finished} {record.status}", flush=True)
+    if wandb is not None:
+        wandb.finish(record)
+    return record
+
+
+def _outcome(
+    job: Job, store: Store, started: str, environment: dict[str, Any], loggers: Sequence[Logger]
+) -> tuple[Record, Predictions | None]:
     """Run the trial; whatever happens becomes a record."""
     from mmbench.metrics import summary
     from mmbench.trial import run
 
-    trial, started = job.trial, now()
-    environment = describe_environment(job)
-    print(f"{started} {trial.label} ({trial.key}), {job.threads} threads on {job.device}", flush=True)
-    wandb = WandbLogger(trial, job.wandb, environment) if job.wandb.mode != "off" else None
+    trial, scratch = job.trial, store.scratch(job.trial.key)
     common: dict[str, Any] = {"key": trial.key, "trial": trial, "started": started, "environment": environment}
     try:
-        with tempfile.TemporaryDirectory(prefix="mmbench-") as scratch:
-            outcome = run(trial, scratch, [wandb] if wandb else [], "cpu" if job.device == "cpu" else "gpu")
+        outcome = run(trial, str(scratch), loggers, "cpu" if job.device == "cpu" else "gpu")
+        predictions = outcome.predictions
+        metrics = {
+            name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i])
+            for i, name in enumerate(predictions.pattern_names)
+        }
     except Exception as error:
         traceback.print_exc()
         failure = Failure(
             kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
-        record, predictions = Record(**common, status="failed", finished=now(), failure=failure), None
-    else:
-        predictions = outcome.predictions
-        record = Record(
-            **common,
-            status="done",
-            finished=now(),
-            seconds=outcome.seconds,
-            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            parameters=outcome.parameters,
-            best_epoch=outcome.best_epoch,
-            curves=outcome.curves,
-            metrics={
-                name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i])
-                for i, name in enumerate(predictions.pattern_names)
-            },
-        )
-    print(f"{record.finished} {record.status}", flush=True)
-    if wandb is not None:
-        wandb.finish(record)
+        return Record(**common, status="failed", finished=now(), failure=failure), None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    record = Record(
+        **common,
+        status="done",
+        finished=now(),
+        seconds=outcome.seconds,
+        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        parameters=outcome.parameters,
+        best_epoch=outcome.best_epoch,
+        curves=outcome.curves,
+        metrics=metrics,
+    )
     return record, predictions
 
 

@@ -7,15 +7,13 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
-from types import FrameType
 from typing import Any, Protocol
 
-from mmbench.errors import Interrupted
+from mmbench.errors import UsageError, raise_on_signals
 from mmbench.runner.child import Job, main, now
 from mmbench.store import CorruptRecord, Failure, Record, Store
 from mmbench.tracking import WandbSettings
@@ -23,6 +21,9 @@ from mmbench.trial import Trial
 
 RETRIES = 2
 """How often a trial is started again after its process was killed. One that fails by itself is not: it would fail again."""
+
+UNFORESEEN = 1
+"""The exit code of a Python process that an exception ended."""
 
 GRACE_SECONDS = 3.0
 
@@ -42,7 +43,7 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Slot:
-    """A share of the machine: "cpu" or a GPU's number, and CPU threads."""
+    """A share of the machine: "cpu" or a GPU, as CUDA_VISIBLE_DEVICES names it, and CPU threads."""
 
     device: str
     threads: int
@@ -54,6 +55,7 @@ class _Running:
     trial: Trial
     slot: Slot
     attempt: int
+    started: str
 
 
 def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot]:
@@ -63,16 +65,26 @@ def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot
         devices: "auto", "cpu", or GPU numbers such as "0,1".
         jobs: trials at a time; by default one a GPU, or one a CPU core.
         threads: CPU threads a trial; by default the cores divided by the trials at a time.
+
+    Raises:
+        UsageError: a device that is not there.
     """
+    import torch
+
+    # Where the user, or a cluster, shows only some GPUs, numbers count within those, as in torch.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpus = {str(i): visible[i] if i < len(visible) and visible[i] else str(i) for i in range(torch.cuda.device_count())}
     names = [name.strip() for name in devices.split(",")]
     if devices == "auto":
-        import torch
-
-        names = [str(i) for i in range(torch.cuda.device_count())] or ["cpu"]
+        names = list(gpus) or ["cpu"]
+    elif names != ["cpu"] and not set(names) <= set(gpus):
+        raise UsageError(
+            f"--devices {devices}: expected auto, cpu, or numbers of GPUs; GPUs here: {', '.join(gpus) or 'none'}"
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = jobs or (cores if names == ["cpu"] else len(names))
     threads = threads or max(1, cores // jobs)
-    return [Slot(names[i % len(names)], threads) for i in range(jobs)]
+    return [Slot(gpus.get(names[i % len(names)], "cpu"), threads) for i in range(jobs)]
 
 
 def start_server() -> Any:
@@ -112,7 +124,7 @@ def run_trials(
     waiting = deque((trial, 1) for trial in trials)
     free, records = deque(slots), []
     running: dict[Any, _Running] = {}  # by the process's sentinel
-    with _raise_on_signals():
+    with raise_on_signals():
         try:
             while waiting or running:
                 while waiting and free:
@@ -122,18 +134,18 @@ def run_trials(
                     job = Job(trial, str(store.root), slot.threads, slot.device, source or {}, wandb or WandbSettings())
                     process = context.Process(target=main, args=(job,))
                     process.start()
-                    running[process.sentinel] = _Running(process, trial, slot, attempt)
+                    running[process.sentinel] = _Running(process, trial, slot, attempt, now())
                     view.started(trial)
                 for sentinel in connection.wait(list(running), timeout=0.5):
                     ended = running.pop(sentinel)
                     ended.process.join()
                     free.append(ended.slot)
                     record = _record_of(store, ended)
-                    if record is None and ended.attempt <= RETRIES:
+                    if record is None and ended.attempt <= RETRIES and ended.process.exitcode != UNFORESEEN:
                         view.retried(ended.trial, _cause(ended.process))
                         waiting.append((ended.trial, ended.attempt + 1))
                         continue
-                    record = record or _record_killed(store, ended, source or {})
+                    record = record or _record_without_end(store, ended, source or {})
                     records.append(record)
                     view.finished(ended.trial, record)
         finally:
@@ -156,17 +168,24 @@ def _cause(process: ForkServerProcess) -> str:
     return f"ended with exit code {code} and left no record"
 
 
-def _record_killed(store: Store, ended: _Running, source: dict[str, Any]) -> Record:
+def _record_without_end(store: Store, ended: _Running, source: dict[str, Any]) -> Record:
+    """Write the record that the trial's process could not write."""
     log = store.log(ended.trial.key)
     tail = log.read_text(errors="replace")[-4000:] if log.exists() else ""
+    killed = ended.process.exitcode != UNFORESEEN
+    failure = Failure(
+        kind="killed" if killed else "exception",
+        message=_cause(ended.process) + (f", {ended.attempt} times" if killed else ""),
+        traceback=tail,
+    )
     record = Record(
         key=ended.trial.key,
         trial=ended.trial,
         status="failed",
-        started=now(),
+        started=ended.started,
         finished=now(),
         environment={**source, "device": ended.slot.device, "threads": ended.slot.threads},
-        failure=Failure(kind="killed", message=f"{_cause(ended.process)}, {ended.attempt} times", traceback=tail),
+        failure=failure,
     )
     store.write(record)
     return record
@@ -181,20 +200,3 @@ def _end(processes: Sequence[ForkServerProcess]) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-
-
-@contextmanager
-def _raise_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted; a second one while trials are being ended is ignored."""
-
-    def handler(signum: int, frame: FrameType | None) -> None:
-        for s in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(s, signal.SIG_IGN)
-        raise Interrupted(signum)
-
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)

@@ -1,0 +1,135 @@
+"""A tiny data set, and methods that go wrong in every way that a runner has to survive.
+
+Environment variables steer them, so that the same trial can behave differently when it is run again:
+
+    MMBENCH_TESTING_MARKER      tiny_killed_once kills its process unless this file exists, and creates it
+    MMBENCH_TESTING_SLEEP       seconds that tiny_sleeps sleeps in every step (default: 60)
+    MMBENCH_TESTING_BREAK_MLA   if set, MLA's fusion forgets which modalities are present
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmbench.baselines.concat import Concat
+from mmbench.batch import Batch
+from mmbench.data.base import Loaded, MultimodalDataModule, Split
+
+
+class Tiny(MultimodalDataModule):
+    """Three classes seen by two vectors: ``left`` tells them well, ``right`` badly; some samples have no ``right``."""
+
+    name = "tiny"
+    modalities = ("left", "right")
+    classes = ("a", "b", "c")
+    conditioning = "left"
+    encoders = {"left": "tiny_linear", "right": "tiny_linear"}
+
+    @classmethod
+    def manifest(cls) -> str:
+        return os.environ.get("MMBENCH_TESTING_MANIFEST", "tiny-1")
+
+    def load(self) -> Loaded:
+        rng = np.random.default_rng(7)
+        label = np.arange(120) % 3
+        group = np.arange(120) // 10
+        truth = np.eye(4, dtype=np.float32)[label]
+        whole = Split(
+            inputs={
+                "left": torch.from_numpy(2 * truth + rng.normal(0, 0.7, (120, 4)).astype(np.float32)),
+                "right": torch.from_numpy(truth + rng.normal(0, 1.2, (120, 4)).astype(np.float32)),
+            },
+            present=torch.from_numpy(np.stack([np.ones(120, bool), np.arange(120) % 10 > 0], axis=1)),
+            label=torch.from_numpy(label),
+            group=torch.from_numpy(group),
+        )
+        if self.protocol.name == "clean":
+            cuts = np.flatnonzero(group < 6), np.flatnonzero((group == 6) | (group == 7)), np.flatnonzero(group >= 8)
+            return Loaded(*(whole.rows(rows) for rows in cuts))
+        order = np.random.default_rng(8).permutation(120)
+        return Loaded(whole.rows(order[:60]), None, whole.rows(order[80:]))
+
+
+class TinyLinear(nn.Module):
+    """One linear layer."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, width)
+        self.out_dim = width
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.layer(vector)
+
+
+class Good(Concat):
+    """A method that works, and tells the log how many threads it has."""
+
+    def on_fit_start(self) -> None:
+        print(f"torch uses {torch.get_num_threads()} threads", flush=True)
+
+
+class Raises(Concat):
+    """A method with a bug."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        raise ValueError("broken on purpose:\n<b>two lines</b>")
+
+
+class NotANumber(Concat):
+    """A method that diverges in its second epoch."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        return loss * float("nan") if self.current_epoch else loss
+
+
+class Hungry(Concat):
+    """A method that asks for an exbibyte."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        torch.empty(2**60, dtype=torch.uint8)
+        raise AssertionError("this machine has an exbibyte of memory")
+
+
+class Killed(Concat):
+    """A method whose process the system always kills."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        print("about to be killed", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("survived SIGKILL")
+
+
+class KilledOnce(Concat):
+    """A method whose process the system kills the first time."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        marker = Path(os.environ["MMBENCH_TESTING_MARKER"])
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().training_step(batch, batch_idx)
+
+
+class Sleeps(Concat):
+    """A method that takes as long as the environment says."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        print("asleep", flush=True)
+        time.sleep(float(os.environ.get("MMBENCH_TESTING_SLEEP", "60")))
+        return super().training_step(batch, batch_idx)
+
+
+if "MMBENCH_TESTING_BREAK_MLA" in os.environ:
+    from mmbench.baselines.mla import Mla
+
+    _fuse = Mla.fuse
+    Mla.fuse = lambda self, features, present: _fuse(self, features, torch.ones_like(present))  # type: ignore[method-assign]

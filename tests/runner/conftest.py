@@ -1,0 +1,49 @@
+"""The fork server that these tests start sees the plugin; the one of other tests, and this process's own tables, do not."""
+
+from __future__ import annotations
+
+import multiprocessing.forkserver
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mmbench.recipe import Recipe
+from mmbench.trial import Trial
+
+PLUGIN = str(Path(__file__).parents[1] / "plugin")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Children take over ``sys.path`` when they start; their environment is the one that the server was started with."""
+    with pytest.MonkeyPatch.context() as patch:
+        server = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+        server._stop()
+        patch.syspath_prepend(PLUGIN)
+        patch.setenv("PYTHONPATH", PLUGIN, prepend=os.pathsep)
+        patch.setenv("MMBENCH_TESTING_MARKER", str(tmp_path_factory.mktemp("plugin") / "marker"))
+        patch.setenv("MMBENCH_TESTING_SLEEP", "0.05")
+        yield
+        server._stop()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Trial]:
+    """Makes a trial on the plugin's data set, without the registry: this process does not know the plugin's names."""
+
+    def make(method: str = "tiny_good", seed: int = 0, protocol: str = "clean", epochs: int = 2) -> Trial:
+        encoders = {m: {"name": "tiny_linear", "width": 8} for m in ("left", "right")}
+        return Trial(
+            dataset="tiny",
+            data="tiny-1",
+            protocol=protocol,
+            method=method,
+            seed=seed,
+            encoders=encoders,
+            params={},
+            recipe=Recipe(epochs=epochs, batch_size=16, lr=0.1),
+        )
+
+    return make

@@ -1,0 +1,284 @@
+"""Tracking in Weights & Biases: what is told, and that no failure of it is the trial's.
+
+Trials run in this process, as their own process would run them, so that ``wandb.init`` can be replaced by a recorder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from mmbench.data import DATASETS
+from mmbench.encoders import ENCODERS
+from mmbench.recipe import Recipe
+from mmbench.runner.child import Job, execute
+from mmbench.store import Failure, Record, Store
+from mmbench.tracking import CurveLogger, WandbLogger, WandbSettings, usable_mode
+from mmbench.trial import Trial
+
+TRIAL = Trial(
+    dataset="tiny",
+    data="tiny-1",
+    protocol="clean",
+    method="mla",
+    seed=3,
+    encoders={m: {"name": "tiny_linear", "width": 8} for m in ("left", "right")},
+    params={"head_gradient_modification": True, "dynamic_fusion": True},
+    recipe=Recipe(epochs=3, batch_size=16, lr=0.1),
+)
+PATTERNS = ("left", "right", "left+right")
+
+
+class RecordedRun:
+    """Stands in for a run of W&B: keeps what it is given; raises where it is told to."""
+
+    def __init__(self, arguments: dict[str, Any], fails_at: str = "") -> None:
+        self.arguments = arguments
+        self.fails_at = fails_at
+        self.logged: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+        self.metrics: list[tuple[str, str | None]] = []
+        self.exit_code: int | None = None
+
+    def _maybe_fail(self, call: str) -> None:
+        if call == self.fails_at:
+            raise ConnectionError(f"no network in {call}")
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        self._maybe_fail("define_metric")
+        self.metrics.append((name, step_metric))
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.logged.append(values)
+        if len(self.logged) == 2:
+            self._maybe_fail("second log")
+
+    def finish(self, exit_code: int) -> None:
+        self._maybe_fail("finish")
+        self.exit_code = exit_code
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin's data set in this process's tables, for one test."""
+    list(DATASETS), list(ENCODERS)
+    monkeypatch.setitem(DATASETS._targets, "tiny", "plugin.mmbench_testing:Tiny")
+    monkeypatch.setitem(ENCODERS._targets, "tiny_linear", "plugin.mmbench_testing:TinyLinear")
+    monkeypatch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)  # a trial's process changes it
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[RecordedRun]]:
+    """Replaces ``wandb.init`` by one whose runs fail at the given call; returns the runs."""
+
+    def replace(fails_at: str = "") -> list[RecordedRun]:
+        runs: list[RecordedRun] = []
+
+        def init(**arguments: Any) -> RecordedRun:
+            run = RecordedRun(arguments, fails_at)
+            run._maybe_fail("init")
+            runs.append(run)
+            return run
+
+        monkeypatch.setattr(wandb, "init", init)
+        return runs
+
+    return replace
+
+
+def run_trial(folder: Path, mode: str = "offline") -> Record:
+    settings = WandbSettings(mode=mode, group="table9", folder=str(folder / "wandb"))  # type: ignore[arg-type]
+    store = Store(folder / "runs")
+    record = execute(Job(TRIAL, str(store.root), 1, "cpu", {"commit": "c0ffee"}, settings), store)
+    assert (store.done(TRIAL.key) is not None) == (record.status == "done")
+    return record
+
+
+# What is told
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_is_named_grouped_and_configured(recorder: Any, tmp_path: Path) -> None:
+    runs = recorder()
+    record = run_trial(tmp_path)
+    assert record.status == "done", record.failure
+    (run,) = runs
+    told = run.arguments
+    assert told["project"] == "mmbench"
+    assert told["group"] == "table9", "the experiment"
+    assert told["job_type"] == "tiny", "the data set"
+    assert told["name"] == "mla/3"
+    assert told["id"] == TRIAL.key
+    assert told["resume"] == "allow", "a trial that is run again continues its run"
+    assert told["mode"] == "offline"
+    assert told["tags"] == ["clean"]
+    assert told["dir"] == str(tmp_path / "wandb")
+    assert told["config"]["recipe"] == TRIAL.recipe.model_dump()
+    assert told["config"]["params"] == TRIAL.params
+    assert told["config"]["commit"] == "c0ffee"
+    assert ("*", "epoch") in run.metrics, "curves are drawn over epochs"
+    assert run.exit_code == 0
+
+
+@pytest.mark.usefixtures("tiny")
+def test_curves_have_a_row_an_epoch_and_the_end_has_the_table(recorder: Any, tmp_path: Path) -> None:
+    (run, record) = (recorder(), run_trial(tmp_path))
+    *rows, last = run[0].logged
+    by_epoch: dict[int, dict[str, float]] = {}
+    for row in rows:
+        by_epoch.setdefault(int(row["epoch"]), {}).update(row)
+    assert sorted(by_epoch) == [0, 1, 2]
+    for row in by_epoch.values():
+        assert {"train/loss", "validation/accuracy", "validation/accuracy/left", "validation/accuracy/right"} <= set(
+            row
+        )
+    assert [{k: v for k, v in by_epoch[e].items() if k != "epoch"} for e in range(3)] == record.curves
+    table = last["test"]
+    assert table.columns == ["pattern", "accuracy", "macro_f1", "ece"]
+    assert [row[0] for row in table.data] == list(PATTERNS)
+    for row in table.data:
+        assert row[1:] == list(record.metrics[row[0]].values())
+        assert run[0].summary[f"test/accuracy/{row[0]}"] == row[1]
+    assert run[0].summary["best_epoch"] == record.best_epoch
+
+
+@pytest.mark.usefixtures("tiny")
+def test_without_being_asked_nothing_is_tracked(recorder: Any, tmp_path: Path) -> None:
+    runs = recorder()
+    assert run_trial(tmp_path, mode="off").status == "done"
+    assert runs == []
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_failed_trial_ends_its_run_as_failed(recorder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = recorder()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("broken on purpose")
+
+    monkeypatch.setattr("mmbench.baselines.mla.Mla.training_step", broken)
+    assert run_trial(tmp_path).status == "failed"
+    assert runs[0].exit_code == 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_tracking_does_not_change_the_result(recorder: Any, tmp_path: Path) -> None:
+    recorder()
+    tracked, untracked = run_trial(tmp_path), run_trial(tmp_path, mode="off")
+    assert tracked.metrics == untracked.metrics
+    assert tracked.curves == untracked.curves
+
+
+# What goes wrong
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("fails_at", ["init", "define_metric", "second log", "finish"])
+def test_a_failure_of_the_tracker_is_not_the_trials(
+    recorder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails_at: str
+) -> None:
+    runs = recorder(fails_at)
+    record = run_trial(tmp_path)
+    assert record.status == "done", record.failure
+    assert len(record.curves) == 3
+    log = capsys.readouterr().out
+    assert f"W&B: ConnectionError: no network in {fails_at}; the trial goes on" in log
+    if fails_at == "second log":
+        assert len(runs[0].logged) == 2, "nothing is sent any more"
+
+
+def test_online_falls_back_to_offline_where_it_cannot_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modes: list[str] = []
+
+    def init(**arguments: Any) -> RecordedRun:
+        modes.append(arguments["mode"])
+        if arguments["mode"] == "online":
+            raise ConnectionError("no network")
+        return RecordedRun(arguments)
+
+    monkeypatch.setattr(wandb, "init", init)
+    logger = WandbLogger(TRIAL, WandbSettings(mode="online", folder=str(tmp_path)), {})
+    assert modes == ["online", "offline"]
+    logger.log_metrics({"epoch": 0, "train/loss": 1.0})
+    assert logger._run.logged == [{"epoch": 0, "train/loss": 1.0}]
+
+
+@pytest.mark.parametrize("call", ["tracker that never started", "run that was finished"])
+def test_a_tracker_without_a_run_is_silent(recorder: Any, tmp_path: Path, call: str) -> None:
+    runs = recorder("init" if call.startswith("tracker") else "")
+    logger = WandbLogger(TRIAL, WandbSettings(mode="offline", folder=str(tmp_path)), {})
+    failure = Failure(kind="killed", message="")
+    record = Record(
+        key=TRIAL.key, trial=TRIAL, status="failed", started="", finished="", environment={}, failure=failure
+    )
+    logger.finish(record)
+    logger.finish(record)
+    logger.log_metrics({"epoch": 1})
+    assert [(run.logged, run.exit_code) for run in runs] == ([] if call.startswith("tracker") else [([], 1)])
+
+
+# The real thing
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a login, and without a home in which to find one."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+
+
+@pytest.mark.usefixtures("nobody")
+def test_online_without_a_login_says_so_and_is_offline() -> None:
+    mode, message = usable_mode("online")
+    assert mode == "offline"
+    assert message.startswith("W&B: ")
+    for part in ("offline", "`wandb login`", "`wandb sync`"):
+        assert part in message
+
+
+@pytest.mark.parametrize("mode", ["off", "offline"])
+def test_other_modes_are_taken_as_they_are(mode: Any) -> None:
+    assert usable_mode(mode) == (mode, "")
+
+
+@pytest.mark.usefixtures("nobody", "tiny")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_offline_run_is_on_the_disk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of W&B itself: a folder named by the trial's key, in which the file that ``wandb sync`` uploads holds what was told."""
+    record = run_trial(tmp_path)
+    assert record.status == "done", record.failure
+    assert "the trial goes on" not in capfd.readouterr().out, "nothing went wrong"
+    (folder,) = (tmp_path / "wandb" / "wandb").glob(f"offline-run-*-{TRIAL.key}")
+    content = (folder / f"run-{TRIAL.key}.wandb").read_bytes()
+    for word in (
+        b"table9",
+        b"tiny",
+        b"mla/3",
+        b"clean",
+        b"c0ffee",
+        b"train/loss",
+        b"validation/accuracy/right",
+        b"epoch",
+    ):
+        assert word in content, word
+
+
+# Curves of the record
+
+
+def test_curves_gather_the_metrics_of_an_epoch() -> None:
+    curves = CurveLogger()
+    curves.log_metrics({"epoch": 0, "validation/accuracy": 0.5})
+    curves.log_metrics({"epoch": 0, "train/loss": 1.0})
+    curves.log_metrics({"epoch": 1, "train/loss": 0.5})
+    assert curves.rows == [{"validation/accuracy": 0.5, "train/loss": 1.0}, {"train/loss": 0.5}]
