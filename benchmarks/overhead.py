@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from mmbench.experiment import expand, load
 from mmbench.registry import methods
-from mmbench.report.collect import collect
 from mmbench.runner.local import start_server
 from mmbench.store import Store
 from mmbench.task import MultimodalTask
@@ -172,7 +171,9 @@ def finished_report() -> None:
     if len(records) < len(experiment.trials):
         print("Table 1 has not been run here: no figures of its report and its processes")
         return
+    # Here and not above, since a trial's process imports this file: a run imports them while trials run.
     import mmbench.report.figure
+    from mmbench.report.collect import collect
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

@@ -14,9 +14,14 @@ import pytest
 from scipy import stats
 
 from mmbench import regression
+from mmbench.baselines import mla
 from mmbench.errors import UsageError
+from mmbench.experiment import load
+from mmbench.trial import run as trial_run
 
+ROOT = Path(__file__).parents[1]
 PLUGIN = Path(__file__).parent / "plugin"
+ENTROPY = mla.entropy
 
 
 def run(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
@@ -240,3 +245,34 @@ def test_a_broken_fusion_trips_the_check(checks: tuple[Path, dict[str, subproces
         assert (float(low), float(high)) == pytest.approx((row["low"], row["high"]), abs=0.006)
         assert float(value) > float(high) if side == "above" else float(value) < float(low)
     assert answer.stdout.splitlines()[-1].endswith(f"6 accuracy bands, {len(violated)} violated")
+
+
+# The committed bands
+
+
+def measure_mla(tmp_path: Path) -> pd.DataFrame:
+    """MLA's trials of the regression grid, run in this process."""
+    rows = []
+    for trial in load(ROOT / "experiments" / "regression.yaml").trials:
+        if trial.method != "mla":
+            continue
+        predictions = trial_run(trial, str(tmp_path / trial.key), device="cpu").predictions
+        for i, pattern in enumerate(predictions.pattern_names):
+            accuracy = 100 * float((predictions.predicted[i] == predictions.label).mean())
+            rows.append((trial.dataset, trial.protocol, "mla", pattern, trial.seed, accuracy))
+    return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("broken", [False, True])
+def test_answering_with_the_least_certain_modality_leaves_the_committed_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """On the shipped data, with the bands that CI holds: MLA stays inside, and does not if its fusion listens to the least certain."""
+    held = regression.read(ROOT / "results" / "regression" / "regression.csv")
+    if broken:
+        monkeypatch.setattr(mla, "entropy", lambda logits: -20 * ENTROPY(logits))
+    violated = regression.violations(held[held.method == "mla"], measure_mla(tmp_path))
+    assert bool(violated) == broken, violated
+    assert all(re.match(r"openclipart clean mla \S+\+", line) for line in violated), "a single modality is not fused"

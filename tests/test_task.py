@@ -234,7 +234,7 @@ def test_the_order_of_encoders_does_not_matter():
 def test_split_modalities(task):
     assert task.split_modalities(None) == ("a", ("b", "c"))
     assert task.split_modalities("b") == ("b", ("a", "c"))
-    with pytest.raises(UsageError, match="conditioning modality 'x' is not one of"):
+    with pytest.raises(UsageError, match="unknown conditioning modality 'x'"):
         task.split_modalities("x")
 
 

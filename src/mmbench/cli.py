@@ -14,6 +14,7 @@ from mmbench.errors import Interrupted, StoreError, UsageError, did_you_mean, ra
 if TYPE_CHECKING:
     from mmbench.experiment import Experiment
     from mmbench.report.collect import Results
+    from mmbench.runner.local import Slot
     from mmbench.store import Record, Store
     from mmbench.trial import Trial
 
@@ -170,6 +171,7 @@ def run_experiment(arguments: argparse.Namespace) -> int:
 
         start_server()  # it imports what trials need while this process reads the experiment
     from mmbench.experiment import select
+    from mmbench.runner.local import plan_slots
 
     experiment, store = load_experiment(arguments), open_store(arguments)
     chosen = select(experiment.trials, arguments.filters)
@@ -187,17 +189,18 @@ def run_experiment(arguments: argparse.Namespace) -> int:
             f"{other} of the done trials ran with other code than this; delete {store.root} to run them anew",
             file=sys.stderr,
         )
-    records = run_all(todo, store, arguments, experiment.name, arguments.threads) if todo else []
+    slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
+    records = run_all(todo, store, arguments, experiment.name, slots) if todo else []
     print_report(write_report(experiment, store, arguments.results))
     return exit_code(records)
 
 
 def run_all(
-    trials: Sequence[Trial], store: Store, arguments: argparse.Namespace, group: str, threads: int | None
+    trials: Sequence[Trial], store: Store, arguments: argparse.Namespace, group: str, slots: Sequence[Slot]
 ) -> list[Record]:
     """Run trials as the arguments say, showing their progress."""
     import mmbench.report.figure  # noqa: F401  imported now, while trials run, and not when they have ended
-    from mmbench.runner.local import plan_slots, run_trials
+    from mmbench.runner.local import run_trials
     from mmbench.runner.view import GridView
     from mmbench.tracking import WandbSettings, usable_mode
 
@@ -206,7 +209,6 @@ def run_all(
         print(message, file=sys.stderr)
     folder = (arguments.results / "wandb").resolve()
     wandb = WandbSettings(mode=mode, group=group, folder=str(folder))
-    slots = plan_slots(arguments.devices, arguments.jobs, threads)
     with GridView(len(trials)) as view:
         records = run_trials(trials, store, slots, view, wandb, source_state())
     if mode == "offline":
@@ -330,19 +332,21 @@ def status(arguments: argparse.Namespace) -> int:
 def check_regression(arguments: argparse.Namespace) -> int:
     """``mmbench check``."""
     from mmbench import regression
-    from mmbench.runner.local import start_server
+    from mmbench.runner.local import plan_slots, start_server
 
     path = arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv"
     held = None if arguments.update else regression.read(path)
     start_server()
     experiment = load_experiment(arguments)
     threads = arguments.threads or 1
-    records = run_anew(experiment, arguments, threads)
+    slots = plan_slots(arguments.devices, arguments.jobs, threads)
+    records = run_anew(experiment, arguments, slots)
     if failed := exit_code(records):
         return failed
     measured = regression.accuracies(records)
     if held is None:
-        again = run_anew(experiment, arguments, threads + 1)
+        # Half as many at a time: more threads than cores are many times slower.
+        again = run_anew(experiment, arguments, plan_slots(arguments.devices, max(1, len(slots) // 2), threads + 1))
         if failed := exit_code(again):
             return failed
         regression.write(path, regression.bands(measured, regression.accuracies(again)))
@@ -355,14 +359,14 @@ def check_regression(arguments: argparse.Namespace) -> int:
     return FAILED if wrong else OK
 
 
-def run_anew(experiment: Experiment, arguments: argparse.Namespace, threads: int) -> list[Record]:
+def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Sequence[Slot]) -> list[Record]:
     """Run an experiment in a store of its own: results of other code must not be re-used."""
     import tempfile
 
     from mmbench.store import Store
 
     with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
-        records = run_all(experiment.trials, Store(folder), arguments, experiment.name, threads)
+        records = run_all(experiment.trials, Store(folder), arguments, experiment.name, slots)
     for record in records:
         if record.failure is not None:  # its log is gone
             print(f"{record.trial.label}:\n{record.failure.traceback}", file=sys.stderr)

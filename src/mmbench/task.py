@@ -61,13 +61,11 @@ class MultimodalTask(pl.LightningModule):
         counts = torch.tensor(spec.class_counts, dtype=torch.float)
         self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
         self.register_buffer("pattern_masks", torch.tensor(pattern_matrix(spec.modalities)), persistent=False)  # (P, M)
-        accuracy = MulticlassAccuracy(spec.num_classes, average="micro", validate_args=False)
-        names = [pattern_name(p) for p in patterns(spec.modalities)[:-1]]
-        metrics = MetricCollection(
-            {"accuracy": accuracy, **{f"accuracy/{name}": accuracy.clone() for name in names}}, compute_groups=False
+        names = ["accuracy", *(f"accuracy/{pattern_name(p)}" for p in patterns(spec.modalities)[:-1])]
+        self.accuracies = MetricCollection(
+            {n: MulticlassAccuracy(spec.num_classes, average="micro", validate_args=False) for n in names},
+            compute_groups=False,
         )
-        self.validation_metrics = metrics.clone(prefix="validation/")
-        self.test_metrics = metrics.clone(prefix="test/")
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
 
@@ -146,32 +144,27 @@ class MultimodalTask(pl.LightningModule):
         """Log-probabilities (P, B, C) under every pattern."""
         return self.fuse_patterns(self.encode(batch), batch.present).log_softmax(dim=-1)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> None:
-        predicted = self.fuse_patterns(self.encode(batch), batch.present).argmax(dim=-1)  # (P, B)
-        named = {pattern_name(p): predicted[i] for i, p in enumerate(patterns(self.modalities))}
-        complete = pattern_name(self.modalities)
-        for name, metric in metrics.items(keep_base=True):
-            metric.update(named[name.removeprefix("accuracy").removeprefix("/") or complete], batch.label)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count hits under every pattern."""
-        self._evaluate(batch, self.validation_metrics)
+        predicted = self.fuse_patterns(self.encode(batch), batch.present).argmax(dim=-1)  # (P, B)
+        named = dict(zip(map(pattern_name, patterns(self.modalities)), predicted, strict=True))
+        complete = pattern_name(self.modalities)
+        for name, metric in self.accuracies.items():
+            metric.update(named[name.removeprefix("accuracy").removeprefix("/") or complete], batch.label)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count hits under every pattern."""
-        self._evaluate(batch, self.test_metrics)
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Log the accuracy of every pattern."""
-        self._log(self.validation_metrics)
+        self._log_accuracies("validation")
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracy of every pattern."""
-        self._log(self.test_metrics)
+        self._log_accuracies("test")
 
-    def _log(self, metrics: MetricCollection) -> None:
-        self.log_dict(metrics.compute())
-        metrics.reset()
+    def _log_accuracies(self, stage: str) -> None:
+        self.log_dict({f"{stage}/{name}": value for name, value in self.accuracies.compute().items()})
+        self.accuracies.reset()
 
     # Training
 

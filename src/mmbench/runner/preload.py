@@ -1,11 +1,16 @@
 """What the fork server imports once, so that a trial's process starts with it: nothing here may start a thread."""
 
-import pytorch_lightning  # noqa: F401
+from contextlib import suppress
 
-import mmbench.arguments
-import mmbench.metrics
+import pytorch_lightning.plugins.environments  # noqa: F401
+
 import mmbench.runner.child
-import mmbench.store
-import mmbench.task
-import mmbench.tracking
-import mmbench.trial  # noqa: F401
+import mmbench.tracking  # noqa: F401
+from mmbench.data import DATASETS
+from mmbench.encoders import ENCODERS
+from mmbench.registry import methods
+
+for registry in (methods(), DATASETS, ENCODERS):
+    for name in registry:
+        with suppress(Exception):  # a trial that names it will say what is wrong
+            registry[name]
