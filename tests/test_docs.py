@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,11 +77,15 @@ def test_every_command_in_the_readme_parses():
         parser().parse_args(shlex.split(command.replace("methods|datasets|encoders|experiments", "methods"))[1:])
 
 
-def test_the_readme_quotes_the_report():
+def test_the_readme_quotes_the_committed_report():
+    """Not the one in the folder: ``make table1`` writes this machine's there."""
     rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
-    assert len(rows) >= 1 + len(methods())
-    report = (ROOT / "results/table1/table.md").read_text().splitlines()
-    assert [row for row in rows if row not in report] == []
+    assert len(rows) >= 2 * (1 + len(methods()))
+    command = ["git", "-C", str(ROOT), "show", "HEAD:results/table1/table.md"]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    if shown.returncode:
+        pytest.skip("not a git checkout")
+    assert [row for row in rows if row not in shown.stdout.splitlines()] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
