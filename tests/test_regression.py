@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmbench import regression
+from mmbench import cli, regression
 from mmbench.baselines import mla
 from mmbench.errors import UsageError
 from mmbench.experiment import load
+from mmbench.store import Failure, Record
 from mmbench.trial import run as trial_run
 
 ROOT = Path(__file__).parents[1]
@@ -245,6 +246,25 @@ def test_a_broken_fusion_trips_the_check(checks: tuple[Path, dict[str, subproces
         assert (float(low), float(high)) == pytest.approx((row["low"], row["high"]), abs=0.006)
         assert float(value) > float(high) if side == "above" else float(value) < float(low)
     assert answer.stdout.splitlines()[-1].endswith(f"6 accuracy bands, {len(violated)} violated")
+
+
+def test_a_trial_that_fails_fails_the_check_and_is_shown_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its log is gone with the check's store, so the traceback is printed; no bands are written of half a grid."""
+    trial = load(ROOT / "experiments" / "regression.yaml").trials[0]
+    failure = Failure(kind="exception", message="ValueError: broken", traceback="Traceback: line 7")
+    record = Record(
+        key=trial.key, trial=trial, status="failed", started="", finished="", environment={}, failure=failure
+    )
+    monkeypatch.setattr("mmbench.runner.local.start_server", lambda: None)
+    monkeypatch.setattr(cli, "run_all", lambda *_: [record])
+    path = str(ROOT / "experiments" / "regression.yaml")
+    assert cli.main(["--results", str(tmp_path), "check", path, "--update"]) == 1
+    told = capsys.readouterr().err
+    assert f"failed: {trial.label}: ValueError: broken" in told
+    assert "Traceback: line 7" in told
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 # The committed bands

@@ -341,14 +341,14 @@ def check_regression(arguments: argparse.Namespace) -> int:
     threads = arguments.threads or 1
     slots = plan_slots(arguments.devices, arguments.jobs, threads)
     records = run_anew(experiment, arguments, slots)
-    if failed := exit_code(records):
-        return failed
+    if records is None:
+        return FAILED
     measured = regression.accuracies(records)
     if held is None:
         # Half as many at a time: more threads than cores are many times slower.
         again = run_anew(experiment, arguments, plan_slots(arguments.devices, max(1, len(slots) // 2), threads + 1))
-        if failed := exit_code(again):
-            return failed
+        if again is None:
+            return FAILED
         regression.write(path, regression.bands(measured, regression.accuracies(again)))
         print(f"wrote {path}")
         return OK
@@ -359,18 +359,19 @@ def check_regression(arguments: argparse.Namespace) -> int:
     return FAILED if wrong else OK
 
 
-def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Sequence[Slot]) -> list[Record]:
-    """Run an experiment in a store of its own: results of other code must not be re-used."""
+def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Sequence[Slot]) -> list[Record] | None:
+    """Run an experiment in a store of its own, since results of other code must not be re-used; None if a trial failed."""
     import tempfile
 
     from mmbench.store import Store
 
     with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
         records = run_all(experiment.trials, Store(folder), arguments, experiment.name, slots)
-    for record in records:
-        if record.failure is not None:  # its log is gone
-            print(f"{record.trial.label}:\n{record.failure.traceback}", file=sys.stderr)
-    return records
+    failures = [record for record in records if record.failure is not None]
+    for record in failures:  # in full: the store, and with it the log, is gone
+        assert record.failure is not None
+        print(f"failed: {record.trial.label}: {record.failure.message}\n{record.failure.traceback}", file=sys.stderr)
+    return None if failures else records
 
 
 def list_names(arguments: argparse.Namespace) -> int:

@@ -51,7 +51,7 @@ def now() -> str:
 
 
 def main(job: Job) -> None:
-    """Run a trial and write its record. The record is the outcome; the exit code says nothing."""
+    """Run a trial and write its record. The record is the outcome, not the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the runner decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if job.device != "cpu":
