@@ -381,7 +381,7 @@ def test_automatic_devices_are_the_gpus_or_the_cpu(
 
 @pytest.mark.parametrize("devices", ["", "gpu0", "cuda:0", "0,,1", "-1", "7", "cpu,0"])
 def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch, devices: str) -> None:
-    """Once: any text was taken, and then every trial failed on it (issue 2: bad values, one message, exit 2)."""
+    """Once: any text was taken, and then every trial failed on it."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(UsageError, match="devices"):
         plan_slots(devices, None, None)
