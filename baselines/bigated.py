@@ -24,7 +24,7 @@ class BiGated(MultimodalTask):
     zero and the layer runs forward.
 
     Departures:
-        1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading that its authors give (issue 21 there).
+        1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there).
         2. M > 2, undefined in both: the same gate acts on each of the other modalities' hidden states, which are concatenated
            before W.
 

@@ -24,7 +24,7 @@ class Film(MultimodalTask):
 
     Departures:
         1. γ multiplies as it is, as in the release, not 1 + γ.
-        2. Unimodal scores, undefined in the release, follow the "zero the other feature" reading that its authors give (issue 21 there).
+        2. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there).
         3. M > 2, undefined in both: each of the other modalities has its own A and is modulated by the same h_c; the modulated
            features are concatenated before W.
 
