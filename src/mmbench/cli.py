@@ -183,8 +183,8 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
         return OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
-    source = source_state()
-    if other := sum(record.environment.get("code") != source["code"] for record in done):
+    code = source_state()["code"] if done else None
+    if other := sum(record.environment.get("code") != code for record in done):
         print(
             f"{other} of the done trials ran with other code than this; delete {store.root} to run them anew",
             file=sys.stderr,
@@ -257,17 +257,11 @@ def write_report(experiment: Experiment, store: Store, results: Path) -> Results
     import mmbench.report
     from mmbench.report.collect import collect
 
-    collected = collect(experiment, store, reported_folder(results))
+    collected = collect(experiment, store, results / "reported")
     folder = results / experiment.name
     mmbench.report.write(collected, folder)
     print(f"report: {folder}/table.html, .md, .csv, .tex and figure.png, .svg", file=sys.stderr)
     return collected
-
-
-def reported_folder(results: Path) -> Path | None:
-    """The papers' numbers, where the results folder has them."""
-    folder = results / "reported"
-    return folder if folder.is_dir() else None
 
 
 def print_report(results: Results) -> None:
