@@ -35,9 +35,11 @@ class MultimodalTask(pl.LightningModule):
         spec: the data set's modalities and classes.
         encoders: modality -> module that maps its raw input (B, …) to (B, out_dim) and has an ``out_dim``.
         recipe: optimiser and schedule.
+        pretraining: the share of the recipe's epochs that a method of two stages spends on the first one. No epoch of it is ever
+            chosen as the best.
 
     Raises:
-        UsageError: fewer than two modalities, or encoders that do not match them.
+        UsageError: fewer than two modalities, encoders that do not match them, or too few epochs for two stages.
     """
 
     #: Prefixes of the parameters that a training step may leave without gradient (none, for most methods).
@@ -46,7 +48,14 @@ class MultimodalTask(pl.LightningModule):
     log_prior: Tensor
     pattern_masks: Tensor
 
-    def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        encoders: Mapping[str, nn.Module],
+        recipe: Recipe | None = None,
+        *,
+        pretraining: float = 0.0,
+    ) -> None:
         super().__init__()
         if len(spec.modalities) < 2:
             raise UsageError(f"fusion needs at least two modalities, got {list(spec.modalities)}")
@@ -54,9 +63,14 @@ class MultimodalTask(pl.LightningModule):
             raise UsageError(f"encoders must be given for {list(spec.modalities)}, got {list(encoders)}")
         self.spec = spec
         self.recipe = recipe or Recipe()
+        if pretraining and self.recipe.epochs < 2:
+            raise UsageError(f"pretraining and training need an epoch each, recipe.epochs is {self.recipe.epochs}")
+        most = self.recipe.epochs - 1
+        self.pretraining_epochs = min(max(1, round(pretraining * self.recipe.epochs)), most) if pretraining else 0
         self.modalities = spec.modalities
         self.encoders = nn.ModuleDict({m: encoders[m] for m in spec.modalities})
         self.dims: dict[str, int] = {m: int(encoders[m].out_dim) for m in spec.modalities}  # type: ignore[arg-type]
+        self.target_dims: dict[str, int] = {m: spec.feature_dims.get(m, self.dims[m]) for m in spec.modalities}
 
         counts = torch.tensor(spec.class_counts, dtype=torch.float)
         self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
@@ -123,6 +137,31 @@ class MultimodalTask(pl.LightningModule):
             raise UsageError(f"unknown conditioning modality '{chosen}'; {did_you_mean(chosen, self.modalities)}")
         return chosen, tuple(m for m in self.modalities if m != chosen)
 
+    # Missing modalities
+
+    def reconstruction_targets(self, batch: Batch, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What imputation methods reconstruct: feature vectors, without gradient.
+
+        Args:
+            batch: of B samples.
+            features: their embeddings, as ``encode`` returns them.
+
+        Returns:
+            modality -> (B, target_dims[modality]): the raw input where the data set itself consists of feature vectors, the
+            encoder's embedding otherwise; zero where the modality is absent.
+        """
+        raw = {m: batch.inputs[m] if m in self.spec.feature_dims else features[m] for m in self.modalities}
+        return {m: v.detach() for m, v in self.zero_absent(raw, batch.present).items()}  # type: ignore[arg-type]
+
+    def draw_visible(self, present: Tensor) -> Tensor:
+        """Hide modalities at random, as training for missing ones does: (B, M) bool.
+
+        Each sample gets one of the non-empty subsets of what it has, the complete one among them, uniformly.
+        """
+        subset = ~(self.pattern_masks & ~present.unsqueeze(1)).any(dim=2)  # (B, P)
+        subset |= ~present.any(dim=1, keepdim=True)  # nothing to choose from: any, and then none of it
+        return self.pattern_masks[torch.multinomial(subset.float(), 1).squeeze(1)] & present
+
     # Evaluation: one encoding, every pattern
 
     def fuse_patterns(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
@@ -168,6 +207,11 @@ class MultimodalTask(pl.LightningModule):
 
     # Training
 
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether the current epoch is one of pretraining."""
+        return self.current_epoch < self.pretraining_epochs
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Add up the loss (``self.log`` in every step would cost more than the rest of Lightning)."""
         self._loss_sum = self._loss_sum + outputs["loss"].detach()
@@ -182,6 +226,8 @@ class MultimodalTask(pl.LightningModule):
         loss = float(self._loss_sum) / max(1, self._loss_count)
         self._loss_sum, self._loss_count = 0.0, 0
         self.log("train/loss", loss)
+        if self.pretraining_epochs:
+            self.log("train/pretraining", float(self.is_pretraining))
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise DivergedError(
                 f"the training loss is {loss} in epoch {self.current_epoch} (lr {self.recipe.lr:g}); "
@@ -189,13 +235,13 @@ class MultimodalTask(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """SGD with momentum and step decay, as the recipe says."""
-        recipe = self.recipe
-        optimizer = torch.optim.SGD(
-            [p for p in self.parameters() if p.requires_grad],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
+        """SGD with momentum, or Adam, and step decay, as the recipe says."""
+        recipe, parameters = self.recipe, [p for p in self.parameters() if p.requires_grad]
+        common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+        optimizer = (
+            torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
+            if recipe.optimizer == "sgd"
+            else torch.optim.Adam(parameters, betas=(recipe.momentum, 0.999), **common)
         )
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)]
 

@@ -7,5 +7,6 @@ DATASETS: Registry = Registry(
     "mmbench.datasets",
     {
         "openclipart": "mmbench.data.openclipart:OpenClipart",
+        "openclipart_features": "mmbench.data.openclipart_features:OpenClipartFeatures",
     },
 )

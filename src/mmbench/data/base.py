@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmbench.batch import Batch, Input, map_input
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.missing import Missing, realised
 from mmbench.protocol import PROTOCOLS
 
 Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
@@ -30,11 +31,13 @@ class DataSpec:
         modalities: names, in the order of ``Batch.present``'s columns.
         class_counts: training samples of each class; its length is the number of classes C.
         conditioning: the modality that conditions the others where a method is asymmetric (FiLM, BiGated).
+        feature_dims: modality -> the width of its raw input, for those whose raw input is a feature vector.
     """
 
     modalities: tuple[str, ...]
     class_counts: tuple[int, ...]
     conditioning: str
+    feature_dims: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -56,12 +59,14 @@ class Split(Dataset):
         present: (N, M) bool.
         label: (N,) int64.
         group: (N,) int64; samples of one group (artist, actor, session) are not independent.
+        attack: (N,) int64, where the task is to detect presentation attacks: 0 for a bona fide sample, k for an attack of type k.
     """
 
     inputs: dict[str, Input]
     present: Tensor
     label: Tensor
     group: Tensor
+    attack: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -82,7 +87,8 @@ class Split(Dataset):
     def rows(self, index: np.ndarray) -> Split:
         """The part of the samples with these numbers."""
         batch = self.__getitems__(index)
-        return Split(batch.inputs, batch.present, batch.label, self.group[batch.index])
+        attack = None if self.attack is None else self.attack[batch.index]
+        return Split(batch.inputs, batch.present, batch.label, self.group[batch.index], attack)
 
 
 def as_is(batch: Any) -> Any:
@@ -107,9 +113,11 @@ class MultimodalDataModule(pl.LightningDataModule):
         batch_size: training samples a step.
         seed: of the order of the training samples; the splits do not depend on it.
         tokenizers: text modality -> the tokenizer of the encoder that will read it.
+        missing: what to take away in training, and where the epoch is chosen. The test split is kept whole: predictions under every
+            pattern answer for any mask.
 
     Raises:
-        UsageError: the protocol is unknown, or a text modality has no tokenizer.
+        UsageError: the protocol is unknown, a text modality has no tokenizer, or the data set cannot realise the missing rate.
     """
 
     modalities: ClassVar[tuple[str, ...]]
@@ -118,6 +126,7 @@ class MultimodalDataModule(pl.LightningDataModule):
     conditioning: ClassVar[str]
     encoders: ClassVar[Mapping[str, str]]  # modality -> the encoder that is used if an experiment names none
     augmentations: ClassVar[Mapping[str, Augmentation]] = {}
+    feature_dims: ClassVar[Mapping[str, int]] = {}  # modality -> width, where the raw input is a feature vector
 
     def __init__(
         self,
@@ -125,6 +134,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         batch_size: int = 64,
         seed: int = 0,
         tokenizers: Mapping[str, Tokenizer] | None = None,
+        missing: Missing | None = None,
     ) -> None:
         super().__init__()
         if protocol not in PROTOCOLS:
@@ -133,10 +143,15 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.tokenizers = dict(tokenizers or {})
-        if missing := set(self.text_modalities) - set(self.tokenizers):
+        if untold := set(self.text_modalities) - set(self.tokenizers):
             raise UsageError(
-                f"{self.name}: no tokenizer for {', '.join(sorted(missing))}; pass tokenizers={{modality: encoder.tokenize}}"
+                f"{self.name}: no tokenizer for {', '.join(sorted(untold))}; pass tokenizers={{modality: encoder.tokenize}}"
             )
+        self.missing = missing
+        if missing is not None:
+            missing.check(self.modalities)
+        self.realised: dict[str, dict[str, float]] = {}
+        self._redraws = np.random.default_rng(seed)
         self._loaded: Loaded | None = None
 
     @classmethod
@@ -149,9 +164,42 @@ class MultimodalDataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the data once, whatever the stage."""
-        if self._loaded is None:
-            self._loaded = self.load()
+        """Load the data once, whatever the stage, and take away what is to be missing.
+
+        Raises:
+            UsageError: a feature that is present is not a finite number.
+        """
+        if self._loaded is not None:
+            return
+        loaded = self.load()
+        for name in ("train", "validation", "test"):
+            self._check_finite(name, getattr(loaded, name))
+        self._loaded = replace(
+            loaded, train=self.masked("train", loaded.train), validation=self.masked("validation", loaded.validation)
+        )
+
+    def masked(self, name: str, split: Split | None) -> Split | None:
+        """The split with its fixed mask; as it is where the mask is redrawn or for other splits. Notes what the mask comes to."""
+        if self.missing is None or split is None or (self.missing.train_only and name != "train"):
+            return split
+        present = split.present.numpy()
+        keep = self.missing.mask(self.name, name, self.modalities, len(split))
+        self.realised[name] = realised(keep, present)
+        return split if self.missing.redraw else replace(split, present=torch.from_numpy(keep & present))
+
+    def _check_finite(self, name: str, split: Split | None) -> None:
+        for column, modality in enumerate(self.modalities if split is not None else ()):
+            value = split.inputs[modality]  # type: ignore[union-attr]
+            for tensor in [value] if isinstance(value, Tensor) else value.values():
+                if not tensor.is_floating_point():
+                    continue
+                finite = tensor.flatten(1).isfinite().all(dim=1) | ~split.present[:, column]  # type: ignore[union-attr]
+                if not finite.all():
+                    rows = (~finite).nonzero().squeeze(1).tolist()
+                    raise UsageError(
+                        f"{self.name}, {name} split: {modality} is not a finite number in {len(rows)} samples, the first of them "
+                        f"number {rows[0]}; mark it as absent there (present = False), or mend the data"
+                    )
 
     @property
     def splits(self) -> Loaded:
@@ -164,12 +212,14 @@ class MultimodalDataModule(pl.LightningDataModule):
     def spec(self) -> DataSpec:
         """The description that methods are built from."""
         counts = torch.bincount(self.splits.train.label, minlength=len(self.classes))
-        return DataSpec(self.modalities, tuple(counts.tolist()), self.conditioning)
+        return DataSpec(self.modalities, tuple(counts.tolist()), self.conditioning, self.feature_dims)
 
     @property
     def selection_split(self) -> Split:
         """The split on which the best epoch is chosen: by the protocol, the validation or the test split."""
         split = getattr(self.splits, self.protocol.selection)
+        if self.protocol.selection == "test":
+            split = self.masked("test", split)
         if split is None:
             raise UsageError(f"{self.name}: protocol '{self.protocol.name}' needs a {self.protocol.selection} split")
         return split
@@ -195,8 +245,11 @@ class MultimodalDataModule(pl.LightningDataModule):
     predict_dataloader = test_dataloader
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment training batches, on the device they are on."""
+        """Augment training batches, on the device they are on; modality dropout draws their mask."""
         if self.trainer is not None and self.trainer.training:
+            if self.missing is not None and self.missing.redraw:
+                keep = self.missing.draw(self.modalities, len(batch), self._redraws)
+                batch.present = batch.present & torch.from_numpy(keep).to(batch.present.device)
             batch.inputs = {
                 name: self.augmentations[name](value) if name in self.augmentations else value
                 for name, value in batch.inputs.items()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from mmbench.batch import Input
 from mmbench.data.augment import RandomCropFlip, WordDropout
 from mmbench.data.base import Loaded, MultimodalDataModule, Split
 
@@ -52,22 +53,36 @@ class OpenClipart(MultimodalDataModule):
 
     def load(self) -> Loaded:
         """Read the arrays and cut them into the protocol's splits."""
+        data = self.read()
+        return self.cut(
+            data,
+            {
+                "image": torch.from_numpy(data["image"]).permute(0, 3, 1, 2).contiguous(),
+                "title": self.tokenizers["title"](data["title"].tolist()),
+                "tags": self.tokenizers["tags"](data["tags"].tolist()),
+            },
+        )
+
+    def read(self) -> dict[str, np.ndarray]:
+        """The shipped arrays; ``build_openclipart`` describes them."""
         with self.file().open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             data = {name: arrays[name] for name in arrays.files}
         if tuple(data["classes"]) != self.classes:
             raise ValueError(f"{self.file()}: expected the classes {self.classes}, got {tuple(data['classes'])}")
-        tags = data["tags"]
-        present = np.stack([np.ones(len(tags), bool), np.ones(len(tags), bool), tags != ""], axis=1)
+        return data
+
+    def rows(self, data: dict[str, np.ndarray], code: int) -> np.ndarray:
+        """The numbers of the samples of one split of the protocol."""
+        return np.flatnonzero(data[f"split_{self.protocol.name}"] == code)
+
+    def cut(self, data: dict[str, np.ndarray], inputs: dict[str, Input]) -> Loaded:
+        """The protocol's splits of inputs for all samples."""
+        always = np.ones(len(data["tags"]), bool)
         whole = Split(
-            inputs={
-                "image": torch.from_numpy(data["image"]).permute(0, 3, 1, 2).contiguous(),
-                "title": self.tokenizers["title"](data["title"].tolist()),
-                "tags": self.tokenizers["tags"](tags.tolist()),
-            },
-            present=torch.from_numpy(present),
+            inputs=inputs,
+            present=torch.from_numpy(np.stack([always, always, data["tags"] != ""], axis=1)),
             label=torch.from_numpy(data["label"]),
             group=torch.from_numpy(np.unique(data["artist"], return_inverse=True)[1]),
         )
-        code = data[f"split_{self.protocol.name}"]
-        train, validation, test = (whole.rows(np.flatnonzero(code == c)) for c in (TRAIN, VALIDATION, TEST))
+        train, validation, test = (whole.rows(self.rows(data, code)) for code in (TRAIN, VALIDATION, TEST))
         return Loaded(train, validation if len(validation) else None, test)

@@ -12,6 +12,7 @@ ENCODERS: Registry = Registry(
     "mmbench.encoders",
     {
         "hashed_text": "mmbench.encoders.hashed_text:HashedText",
+        "mlp": "mmbench.encoders.mlp:Mlp",
         "small_cnn": "mmbench.encoders.small_cnn:SmallCNN",
     },
 )
