@@ -75,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
         pairs(sub, "--set", "settings", "change a value of the file, e.g. datasets.openclipart.recipe.epochs=2")
         return sub
 
+    def quick(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        sub.add_argument("--quick", action="store_true", help="the smaller grid that the file itself describes")
+        return sub
+
     def machine(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--jobs", type=positive, metavar="N", help="trials at a time (default: one a GPU, or one a CPU core)"
@@ -88,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     run = command("run", run_experiment, "run what is missing of an experiment, and report it")
-    experiment(settings(run))
+    experiment(quick(settings(run)))
     pairs(run, "--filter", "filters", "run only trials with this dataset, protocol, method or seed")
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     machine(run)
@@ -97,8 +101,8 @@ def parser() -> argparse.ArgumentParser:
     )
 
     text = "tell what is done of an experiment, or of all in the store"
-    experiment(settings(command("status", status, text)), nargs="?")
-    experiment(settings(command("report", report, "write an experiment's tables and figure from the store")))
+    experiment(quick(settings(command("status", status, text))), nargs="?")
+    experiment(quick(settings(command("report", report, "write an experiment's tables and figures from the store"))))
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
     experiment(check, nargs="?", default=REGRESSION)
     check.add_argument("--update", action="store_true", help="write the bands instead")
@@ -135,7 +139,8 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the arguments name, with their settings."""
     from mmbench.experiment import load
 
-    return load(experiment_path(arguments.experiment), getattr(arguments, "settings", []))
+    path = experiment_path(arguments.experiment)
+    return load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
 
 
 def open_store(arguments: argparse.Namespace) -> Store:
@@ -259,8 +264,9 @@ def write_report(experiment: Experiment, store: Store, results: Path) -> Results
 
     collected = collect(experiment, store, results / "reported")
     folder = results / experiment.name
-    mmbench.report.write(collected, folder)
-    print(f"report: {folder}/table.html, .md, .csv, .tex and figure.png, .svg", file=sys.stderr)
+    written = mmbench.report.write(collected, folder)
+    figures = ", ".join(path.name for path in written if path.suffix == ".png")
+    print(f"report: {folder}/table.html, .md, .csv, .tex; {figures}", file=sys.stderr)
     return collected
 
 
@@ -302,8 +308,8 @@ def status(arguments: argparse.Namespace) -> int:
     from mmbench.store import CorruptRecord
 
     store = open_store(arguments)
-    if arguments.settings and not arguments.experiment:
-        raise UsageError("status --set: name the experiment that the settings change")
+    if (arguments.settings or arguments.quick) and not arguments.experiment:
+        raise UsageError("status --set, --quick: name the experiment that they change")
     planned = load_experiment(arguments).trials if arguments.experiment else None
     counts: dict[str, int] = {}
     for key in [trial.key for trial in planned] if planned is not None else store.keys():

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mmbench.arguments import describe, resolve_arguments
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
 from mmbench.recipe import Recipe
 from mmbench.trial import Trial
@@ -40,8 +43,41 @@ class DatasetGrid(BaseModel):
     recipe: Recipe = Recipe()
 
 
+class MissingGrid(BaseModel):
+    """A named way of training with missing modalities: the keys of ``Missing``, of which a rate may be a list of rates."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = "anchor"
+    rate: float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)] | None = None
+    rates: dict[str, float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)]] | None = None
+    train_only: bool = False
+    redraw: bool = False
+    seed: int = 0
+
+    def expand(self) -> list[Missing | None]:
+        """One setting a rate, or a combination of the modalities' rates; None where nothing is missing."""
+        if self.rate is None and self.rates is None:
+            changed = self.model_fields_set - {"rate", "rates"}
+            if changed:
+                raise ValueError(f"{', '.join(sorted(changed))} without a rate; name rate, or rates with kind per_modality")
+            return [None]
+        plain = self.model_dump(exclude={"rate", "rates"})
+        single = [] if self.rate is None else self.rate if isinstance(self.rate, list) else [self.rate]
+        if self.rates is None:
+            return [Missing(**plain, rate=rate) for rate in single]
+        lists = [r if isinstance(r, list) else [r] for r in self.rates.values()]
+        return [
+            Missing(**plain, rate=self.rate, rates=dict(zip(self.rates, chosen, strict=True)))
+            for chosen in product(*lists)
+        ]
+
+
 class Grid(BaseModel):
-    """An experiment's file: data sets × their protocols × methods × seeds."""
+    """An experiment's file: data sets × their protocols × ways of missing × seeds × methods.
+
+    ``quick`` holds the changes that ``--quick`` makes, as ``--set`` would: dotted keys and their values.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,8 +85,28 @@ class Grid(BaseModel):
     datasets: dict[str, DatasetGrid] = Field(min_length=1)
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
+    missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
+    patterns: Literal["single", "all"] = Field("single", description="the columns of its tables, beside every modality")
+    quick: dict[str, Any] = {}
 
-    @field_validator("datasets", "methods", mode="before")
+    @property
+    def trainings(self) -> list[Missing | None]:
+        """What training lacks, one setting after the other."""
+        return list(dict.fromkeys(m for grid in self.missing.values() for m in grid.expand()))
+
+    @field_validator("missing")
+    @classmethod
+    def _expandable(cls, value: dict[str, MissingGrid]) -> dict[str, MissingGrid]:
+        for name, grid in value.items():
+            try:
+                grid.expand()
+            except ValidationError as error:
+                raise ValueError(f"{name}: {'; '.join(describe(error, lambda _: Missing.model_fields))}") from error
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return value
+
+    @field_validator("datasets", "methods", "missing", mode="before")
     @classmethod
     def _nothing_to_set(cls, value: Any) -> Any:
         """``mla:`` with nothing behind it means all defaults."""
@@ -71,7 +127,7 @@ class Experiment:
     Attributes:
         name: the folder of its reports: the file's name, and a hash of the settings where they were changed.
         grid: the validated file.
-        trials: one a data set, protocol, seed and method.
+        trials: one a data set, protocol, way of missing, seed and method.
     """
 
     name: str
@@ -79,12 +135,13 @@ class Experiment:
     trials: list[Trial]
 
 
-def load(path: Path | str, settings: Sequence[str] = ()) -> Experiment:
+def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) -> Experiment:
     """Read an experiment.
 
     Args:
         path: a YAML file.
         settings: changes, each ``dotted.key=value`` with a YAML value: ``datasets.openclipart.recipe.epochs=2``.
+        quick: make the changes of the file's own ``quick`` first.
 
     Raises:
         UsageError: one message with all mistakes.
@@ -92,16 +149,24 @@ def load(path: Path | str, settings: Sequence[str] = ()) -> Experiment:
     path = Path(path)
     raw = read_yaml(path)
     changed, mistakes = copy.deepcopy(raw), []
-    for setting in settings:
+    changes = [partial(apply_setting, setting=setting) for setting in settings]
+    if quick:
+        own = _mapping(raw, "quick")
+        if not own:
+            raise UsageError(f"{path} has no quick version (no key 'quick')")
+        changes = [partial(set_value, key=str(k), value=v, where="quick") for k, v in own.items()] + changes
+    for change in changes:
         try:
-            apply_setting(changed, setting)
+            change(changed)
         except UsageError as error:
             mistakes.append(str(error))
     if mistakes:
         raise UsageError("\n".join(mistakes))
     grid, trials = expand(changed, where=str(path))
     name = path.stem
-    if changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
+    if quick and not settings:
+        name += "-quick"
+    elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
         name += "-" + sha256(grid.model_dump_json().encode()).hexdigest()[:8]
     return Experiment(name, grid, trials)
 
@@ -130,6 +195,7 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
             dataset=dataset,
             data=manifests[dataset],
             protocol=protocol,
+            missing=missing,
             method=method,
             seed=seed,
             encoders=encoders[dataset],
@@ -138,6 +204,7 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
         )
         for dataset, settings in grid.datasets.items()
         for protocol in settings.protocols
+        for missing in grid.trainings
         for seed in grid.seeds
         for method, params in methods.items()
     ]
@@ -232,7 +299,12 @@ def _try_out(
                 mistakes.append(f"{where}: {choice['name']} does not fit, {modality} is {kind}")
         if mistakes:
             continue
-        spec = DataSpec(tuple(encoders[name]), (1,) * len(data.classes), data.conditioning)
+        for missing in filter(None, grid.trainings):
+            try:
+                missing.check(data.modalities)
+            except UsageError as error:
+                mistakes.append(f"missing, with datasets.{name}: {error}")
+        spec = DataSpec(tuple(encoders[name]), (1,) * len(data.classes), data.conditioning, data.feature_dims)
         for method, params in methods.items():
             try:
                 table()[method](spec, built, settings.recipe, **params)
@@ -254,6 +326,8 @@ def _known_keys(place: tuple[Any, ...]) -> Collection[str]:
     model: type[BaseModel] = Grid
     if place[0] == "datasets" and len(place) > 2:
         model = Recipe if place[2] == "recipe" and len(place) > 3 else DatasetGrid
+    elif place[0] == "missing" and len(place) > 2:
+        model = MissingGrid
     return model.model_fields
 
 
@@ -301,6 +375,15 @@ def apply_setting(raw: Any, setting: str) -> None:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {setting}: the value is not valid YAML") from error
+    set_value(raw, key, value, where=f"--set {setting}")
+
+
+def set_value(raw: Any, key: str, value: Any, where: str) -> None:
+    """Change the value at a dotted key of a parsed file, in place.
+
+    Raises:
+        UsageError: the key leads through something that is not a mapping; ``where`` says whose key it is.
+    """
     *parents, last = key.split(".")
     at = raw
     for part in parents:
@@ -308,11 +391,11 @@ def apply_setting(raw: Any, setting: str) -> None:
             at[part] = {}  # a name with nothing behind it; a name that does not exist is found by the validation
         at = at.get(part) if isinstance(at, dict) else None
     if not isinstance(at, dict):
-        raise UsageError(f"--set {setting}: '{'.'.join(parents)}' is not a mapping")
+        raise UsageError(f"{where}: '{'.'.join(parents)}' is not a mapping")
     at[last] = value
 
 
-FILTER_KEYS = ("dataset", "protocol", "method", "seed")
+FILTER_KEYS = ("dataset", "protocol", "training", "method", "seed")
 
 
 def select(trials: Sequence[Trial], filters: Sequence[str]) -> list[Trial]:

@@ -37,6 +37,9 @@ class Predictions:
         present: (N, M) bool, the modalities that each sample has.
         predicted: (P, N) int16 classes, from the full-precision logits.
         log_probs: (P, N, C) float16.
+        log_prior: (C,) float16, log class frequencies of the training split: the answer where a mask leaves nothing to see.
+        attack: (N,) int16, where the task is to detect presentation attacks: 0 for bona fide, k for an attack of type k. Empty (0,)
+            where it is not.
     """
 
     modalities: np.ndarray
@@ -45,6 +48,8 @@ class Predictions:
     present: np.ndarray
     predicted: np.ndarray
     log_probs: np.ndarray
+    log_prior: np.ndarray
+    attack: np.ndarray
 
     @property
     def patterns(self) -> list[Pattern]:
@@ -94,6 +99,8 @@ class Record(BaseModel):
     memory_mb: float | None = None
     parameters: int | None = None
     best_epoch: int | None = None
+    stages: dict[str, int] = {}
+    realised: dict[str, dict[str, float]] = {}
     metrics: dict[str, dict[str, float]] = {}
     curves: list[dict[str, float]] = []
     predictions_sha256: str | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mmbench.store import Predictions
     from mmbench.task import MultimodalTask
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the meaning of a trial changes without its description changing: older results are then not re-used."""
 
 
@@ -36,6 +37,7 @@ class Trial(BaseModel):
     dataset: str
     data: str = Field(description="hash of the data set's manifest")
     protocol: str
+    missing: Missing | None = Field(None, description="what is taken away in training; None: nothing")
     method: str
     seed: int = Field(ge=0)
     encoders: dict[str, dict[str, Any]] = Field(description="modality -> {name: encoder, and its arguments}")
@@ -51,9 +53,15 @@ class Trial(BaseModel):
         return sha256(canonical.encode()).hexdigest()[:16]
 
     @property
+    def training(self) -> str:
+        """What the training split lacks, in words: ``complete``, ``anchor 0.3``."""
+        return str(self.missing) if self.missing else "complete"
+
+    @property
     def label(self) -> str:
         """The trial in a line of a log."""
-        return f"{self.dataset} {self.protocol} {self.method} seed {self.seed}"
+        missing = f" {self.training}" if self.missing else ""
+        return f"{self.dataset} {self.protocol}{missing} {self.method} seed {self.seed}"
 
 
 @dataclass
@@ -64,6 +72,9 @@ class Outcome:
         predictions: on the test split, under every presence pattern.
         curves: one dictionary an epoch: training loss, accuracies on the selection split.
         best_epoch: the epoch that the predictions come from, counted from 0.
+        stages: how many epochs each stage of training was planned to take: ``{"training": 30}``, before it ``"pretraining"`` where a
+            method has that.
+        realised: split -> what its mask came to (``missing.realised``), for the splits that were masked.
         parameters: trainable parameters.
         seconds: wall time of building, fitting and testing.
     """
@@ -71,6 +82,8 @@ class Outcome:
     predictions: Predictions
     curves: list[dict[str, float]]
     best_epoch: int
+    stages: dict[str, int]
+    realised: dict[str, dict[str, float]]
     parameters: int
     seconds: dict[str, float]
 
@@ -97,6 +110,7 @@ def build(trial: Trial) -> tuple[MultimodalTask, MultimodalDataModule]:
         batch_size=trial.recipe.batch_size,
         seed=trial.seed,
         tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities},
+        missing=trial.missing,
     )
     if data.manifest() != trial.data:
         raise RuntimeError(
@@ -142,7 +156,17 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
         trial.seed, workers=True, verbose=False
     )  # what a head drew to initialise must not shift what follows
     curves = CurveLogger()
-    best = ModelCheckpoint(
+    for split, shares in data.realised.items():
+        print(f"{split} split:", *(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
+
+    class BestEpoch(ModelCheckpoint):
+        """The checkpoint of the best epoch after pretraining."""
+
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if not task.is_pretraining:
+                super().on_validation_end(trainer, pl_module)
+
+    best = BestEpoch(
         scratch, monitor=SELECTION_METRIC, mode="max", save_weights_only=True, save_on_train_epoch_end=False
     )
     trainer = pl.Trainer(
@@ -172,7 +196,8 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
         raise DivergedError(f"predictions are nan under the patterns {', '.join(names)}")
     tested = time.perf_counter()
     test = data.splits.test
-    rows = curves.rows
+    rows, first = curves.rows, task.pretraining_epochs
+    stages = {"pretraining": first} if first else {}
     return Outcome(
         predictions=Predictions(
             modalities=np.array(data.modalities),
@@ -181,9 +206,13 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
             present=test.present.numpy(),
             predicted=log_probs.argmax(axis=-1).astype(np.int16),
             log_probs=log_probs.astype(np.float16),
+            log_prior=task.log_prior.cpu().numpy().astype(np.float16),
+            attack=np.empty(0, np.int16) if test.attack is None else test.attack.numpy().astype(np.int16),
         ),
         curves=rows,
-        best_epoch=max(range(len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC]),
+        best_epoch=max(range(first, len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC]),
+        stages={**stages, "training": trial.recipe.epochs - first},
+        realised=data.realised,
         parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
         seconds={"build": built - started, "fit": fitted - built, "test": tested - fitted},
     )

@@ -173,27 +173,27 @@ class MultimodalDataModule(pl.LightningDataModule):
             return
         loaded = self.load()
         for name in ("train", "validation", "test"):
-            self._check_finite(name, getattr(loaded, name))
-        self._loaded = replace(
-            loaded, train=self.masked("train", loaded.train), validation=self.masked("validation", loaded.validation)
-        )
+            if (split := getattr(loaded, name)) is not None:
+                self._check_finite(name, split)
+        validation = loaded.validation and self.masked("validation", loaded.validation)
+        self._loaded = replace(loaded, train=self.masked("train", loaded.train), validation=validation)
 
-    def masked(self, name: str, split: Split | None) -> Split | None:
+    def masked(self, name: str, split: Split) -> Split:
         """The split with its fixed mask; as it is where the mask is redrawn or for other splits. Notes what the mask comes to."""
-        if self.missing is None or split is None or (self.missing.train_only and name != "train"):
+        if self.missing is None or (self.missing.train_only and name != "train"):
             return split
         present = split.present.numpy()
-        keep = self.missing.mask(self.name, name, self.modalities, len(split))
+        keep = self.missing.mask(str(self.name), name, self.modalities, len(split))
         self.realised[name] = realised(keep, present)
         return split if self.missing.redraw else replace(split, present=torch.from_numpy(keep & present))
 
-    def _check_finite(self, name: str, split: Split | None) -> None:
-        for column, modality in enumerate(self.modalities if split is not None else ()):
-            value = split.inputs[modality]  # type: ignore[union-attr]
+    def _check_finite(self, name: str, split: Split) -> None:
+        for column, modality in enumerate(self.modalities):
+            value = split.inputs[modality]
             for tensor in [value] if isinstance(value, Tensor) else value.values():
                 if not tensor.is_floating_point():
                     continue
-                finite = tensor.flatten(1).isfinite().all(dim=1) | ~split.present[:, column]  # type: ignore[union-attr]
+                finite = tensor.flatten(1).isfinite().all(dim=1) | ~split.present[:, column]
                 if not finite.all():
                     rows = (~finite).nonzero().squeeze(1).tolist()
                     raise UsageError(

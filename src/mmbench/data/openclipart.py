@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class OpenClipart(MultimodalDataModule):
 
     name = "openclipart"
     modalities = ("image", "title", "tags")
-    text_modalities = ("title", "tags")
+    text_modalities: ClassVar[tuple[str, ...]] = ("title", "tags")
     classes = (
         "animals", "computer", "food", "office", "people",
         "recreation", "shapes", "signs_and_symbols", "tools", "transportation",

@@ -5,34 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mmbench.experiment import Experiment
-from mmbench.metrics import METRICS, evaluate, statistics
-from mmbench.missing import pattern_name, patterns
+from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
+from mmbench.missing import Missing, pattern_name, patterns
+from mmbench.report.rates import Outcomes, Rates, collect_rates
+from mmbench.report.resampling import RESAMPLES, resamples, summarise
 from mmbench.store import CorruptRecord, Predictions, Record, Store
 from mmbench.trial import Trial
 
-RESAMPLES = 2000
-COLUMNS = ("dataset", "protocol", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported")
+MEAN = "mean"
+"""What tables call the mean over all patterns."""
+COLUMNS = (
+    "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
+)  # fmt: skip
 
 
 @dataclass
 class Row:
-    """One method under one protocol on one data set: what its trials, one a seed, came to.
+    """One method under one protocol on one data set, trained in one way: what its trials, one a seed, came to.
 
     Attributes:
+        missing: what training lacked; None: nothing.
         records: of the trials that are done.
         gaps: why the others are not.
     """
 
     dataset: str
     protocol: str
+    missing: Missing | None
     method: str
     records: list[Record] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+
+    @property
+    def training(self) -> str:
+        """What training lacked, in words."""
+        return str(self.missing) if self.missing else "complete"
 
     @property
     def seconds(self) -> float:
@@ -60,9 +73,10 @@ class Results:
     """An experiment's numbers.
 
     Attributes:
-        table: one row a data set, protocol, method, pattern and metric, with the columns ``COLUMNS``; values in percent, NaN where
-            nothing was run.
-        rows: one a data set, protocol and method.
+        table: one row a data set, protocol, way of training, method, pattern and metric, with the columns ``COLUMNS``; values in
+            percent, NaN where nothing was run. The pattern "mean" is the mean over all patterns.
+        rates: accuracy by missing rate, where the experiment trains at missing rates.
+        rows: one a data set, protocol, way of training and method.
         modalities: by data set.
         tests: the test split of a (data set, protocol) of which anything was run.
         commits: of the code that produced the trials.
@@ -70,6 +84,7 @@ class Results:
 
     experiment: Experiment
     table: pd.DataFrame
+    rates: Rates | None
     rows: list[Row]
     modalities: dict[str, tuple[str, ...]]
     tests: dict[tuple[str, str], SplitFacts]
@@ -88,13 +103,14 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
         reported: a folder with the papers' numbers.
     """
     printed = read_reported(reported) if reported else {}
-    rows: dict[tuple[str, str, str], Row] = {}
-    lines, modalities, tests = [], {}, {}
-    by_cell: dict[tuple[str, str, str], list[Trial]] = {}
+    rows = []
+    lines, modalities, tests, outcomes = [], {}, {}, []
+    by_cell: dict[tuple[str, str, Missing | None, str], list[Trial]] = {}
     for trial in experiment.trials:
-        by_cell.setdefault((trial.dataset, trial.protocol, trial.method), []).append(trial)
+        by_cell.setdefault((trial.dataset, trial.protocol, trial.missing, trial.method), []).append(trial)
     for cell, trials in by_cell.items():
-        row = rows[cell] = Row(*cell)
+        row = Row(*cell)
+        rows.append(row)
         modalities[row.dataset] = tuple(trials[0].encoders)
         predictions = []
         for trial in trials:
@@ -110,47 +126,52 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
             row.gaps.append(reason)
         if predictions:
             tests[row.dataset, row.protocol] = describe_test(predictions[0])
-        for index, pattern in enumerate(patterns(modalities[row.dataset])):
-            name = pattern_name(pattern)
-            estimates = estimate(predictions, index)
-            for metric in METRICS:
-                alias = "multi" if len(pattern) == len(modalities[row.dataset]) else name  # as the papers call it
-                value = printed.get((row.dataset, row.method, alias)) if metric == "accuracy" else None
-                lines.append((*cell, name, metric, *estimates[metric], len(predictions), value))
+        outcomes.append(Outcomes.of(*cell, row.records, predictions))
+        names = [pattern_name(p) for p in patterns(modalities[row.dataset])]
+        complete = row.missing is None
+        for (name, metric), values in estimate(predictions, names).items():
+            alias = "multi" if name == names[-1] else name  # as the papers call it
+            value = printed.get((row.dataset, row.method, alias, metric)) if complete else None
+            line = (row.dataset, row.protocol, row.training, row.method, name, metric)
+            lines.append((*line, *values, len(predictions), value))
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
-    commits = sorted({_commit(r) for row in rows.values() for r in row.records})
-    return Results(experiment, table, list(rows.values()), modalities, tests, commits)
+    commits = sorted({_commit(r) for row in rows for r in row.records})
+    rates = collect_rates(outcomes, reported)
+    return Results(experiment, table, rates, rows, modalities, tests, commits)
 
 
-def estimate(predictions: Sequence[Predictions], pattern: int) -> dict[str, tuple[float, float, float, float]]:
-    """Mean and standard deviation over seeds, and a 95 % interval, of each metric.
+def estimate(
+    predictions: Sequence[Predictions], names: Sequence[str]
+) -> dict[tuple[str, str], tuple[float, float, float, float]]:
+    """Mean and standard deviation over seeds, and a 95 % interval, of each metric under each pattern and of its mean over patterns.
 
     Args:
         predictions: one a seed, of the same test samples.
-        pattern: the pattern's number.
+        names: of the patterns.
 
     Returns:
-        metric -> (mean, std, low, high), in percent; NaN where there are too few seeds.
+        (pattern, metric) -> (mean, std, low, high), in percent; NaN where there are too few seeds. The last pattern is "mean".
     """
     if not predictions:
-        return dict.fromkeys(METRICS, (np.nan,) * 4)
-    generator = np.random.default_rng(0)
-    groups = len(np.unique(predictions[0].group))
-    weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)  # (R, G)
-    seeds = len(predictions)
-    chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds  # (R, S)
-    point, resampled = [], []
-    for p in predictions:
-        sums = statistics(p.label, p.predicted[pattern], p.log_probs[pattern], p.group)
-        point.append(evaluate(sums, np.ones((1, groups))))
-        resampled.append(evaluate(sums, weights))
+        return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in METRICS}
+    weights, chosen = resamples(len(np.unique(predictions[0].group)), len(predictions))
+    metrics = METRICS + (ATTACK_METRICS if len(predictions[0].attack) else ())
+    point = {metric: np.empty((len(names), len(predictions))) for metric in metrics}  # (P, S)
+    draws = {metric: np.empty((len(names), RESAMPLES)) for metric in metrics}  # (P, R)
+    for i in range(len(names)):
+        drawn = []
+        for seed, p in enumerate(predictions):
+            sums = statistics(p.label, p.predicted[i], p.log_probs[i], p.group, p.attack)
+            for metric, value in evaluate(sums, np.ones((1, weights.shape[1]))).items():
+                point[metric][i, seed] = value[0]
+            drawn.append(evaluate(sums, weights))
+        for metric in metrics:
+            draws[metric][i] = (np.stack([d[metric] for d in drawn], axis=1) * chosen).sum(axis=1)
     result = {}
-    for metric in METRICS:
-        values = np.array([p[metric][0] for p in point])
-        draws = (np.stack([r[metric] for r in resampled], axis=1) * chosen).sum(axis=1)
-        low, high = np.percentile(draws, [2.5, 97.5])
-        std = float(values.std(ddof=1)) if seeds > 1 else float("nan")
-        result[metric] = (float(values.mean()), std, float(low), float(high))
+    for i, name in enumerate([*names, MEAN]):
+        for metric in metrics:
+            over = slice(None) if name == MEAN else slice(i, i + 1)
+            result[name, metric] = summarise(point[metric][over].mean(axis=0), draws[metric][over].mean(axis=0))
     return result
 
 
@@ -165,13 +186,22 @@ def describe_test(p: Predictions) -> SplitFacts:
     )
 
 
-def read_reported(folder: Path) -> dict[tuple[str, str, str], float]:
-    """The papers' accuracies with complete modalities: (data set, method, modality or "multi") -> percent."""
-    path = folder / "mla_table5.csv"
-    if not path.is_file():
-        return {}
-    frame = pd.read_csv(path)
-    return {(r.dataset, r.method, r.modalities): float(r.accuracy) for r in frame.itertuples()}
+def read_reported(folder: Path) -> dict[tuple[str, str, str, str], float]:
+    """What the papers print of models trained on complete data, in percent: (data set, method, pattern, metric) -> value.
+
+    A pattern is one modality, "multi" for all of them, or "mean" for the mean over all patterns.
+    """
+    values = {}
+    if (path := folder / "mla_table5.csv").is_file():
+        values = {(r.dataset, r.method, r.modalities, "accuracy"): float(r.accuracy) for r in frame_of(path)}
+    if (path := folder / "dmrnet_summary.csv").is_file():
+        values |= {(r.dataset, r.method, MEAN, r.metric): float(r.value) for r in frame_of(path)}
+    return values
+
+
+def frame_of(path: Path) -> Iterable[Any]:
+    """The rows of a CSV file, as named tuples."""
+    return pd.read_csv(path).itertuples()
 
 
 def _failure(record: Record) -> str:
@@ -184,4 +214,8 @@ def _commit(record: Record) -> str:
 
 def gaps(rows: Iterable[Row]) -> list[str]:
     """What is missing and why, a line a trial."""
-    return [" ".join(f"{row.dataset} {row.protocol} {row.method} {gap}".split()) for row in rows for gap in row.gaps]
+    lines = []
+    for row in rows:
+        training = f" {row.training}" if row.missing else ""
+        lines += [" ".join(f"{row.dataset} {row.protocol}{training} {row.method} {gap}".split()) for gap in row.gaps]
+    return lines

@@ -20,24 +20,26 @@ MARKERS = {"clean": "o", "legacy": "D"}
 
 def draw(results: Results) -> Figure:
     """Draw accuracies with their 95 % intervals: a row of panels a data set, a panel a column of its table."""
-    accuracy = results.table[results.table.metric == "accuracy"]
+    accuracy = results.table[(results.table.metric == "accuracy") & (results.table.training == "complete")]
     methods = list(dict.fromkeys(row.method for row in results.rows))
-    widest = max(len(m) for m in results.modalities.values()) + 1
+    headings = {d: columns(m, results.experiment.grid.patterns) for d, m in results.modalities.items()}
+    widest = max(len(names) for names in headings.values())
     figure = Figure(
-        figsize=(2.3 * widest + 1.2, (0.32 * len(methods) + 1.3) * len(results.modalities) + 0.4), layout="constrained"
+        figsize=(min(2.3 * widest, 12.0) + 1.2, (0.32 * len(methods) + 1.3) * len(results.modalities) + 0.4), layout="constrained"
     )
     panels = figure.subplots(len(results.modalities), widest, squeeze=False, sharey=True, sharex="row")
-    for axes, (dataset, modalities) in zip(panels, results.modalities.items(), strict=True):
+    for axes, (dataset, names) in zip(panels, headings.items(), strict=True):
         here = accuracy[accuracy.dataset == dataset]
         for i, panel in enumerate(axes):
-            named = list(columns(modalities).items())
+            named = list(names.items())
             if i >= len(named):
                 panel.set_visible(False)
                 continue
             pattern, title = named[i]
             _panel(panel, here[here.pattern == pattern], methods)
-            panel.set_title(title if len(results.modalities) == 1 else f"{dataset}: {title}", fontsize=10)
-        _majority(axes[: len(columns(modalities))], results, dataset)
+            size = 10 if widest < 6 else 8
+            panel.set_title(title if len(results.modalities) == 1 else f"{dataset}: {title}", fontsize=size)
+        _majority(axes[: len(names)], results, dataset)
         axes[0].set_yticks(range(len(methods)), methods)
         axes[0].invert_yaxis() if not axes[0].yaxis_inverted() else None
     handles, labels = panels[0][0].get_legend_handles_labels()

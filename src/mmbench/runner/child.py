@@ -93,7 +93,7 @@ def _outcome(
         outcome = run(trial, str(scratch), loggers, "cpu" if job.device == "cpu" else "gpu")
         predictions = outcome.predictions
         metrics = {
-            name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i])
+            name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i], predictions.attack)
             for i, name in enumerate(predictions.pattern_names)
         }
     except Exception as error:
@@ -112,6 +112,8 @@ def _outcome(
         memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         parameters=outcome.parameters,
         best_epoch=outcome.best_epoch,
+        stages=outcome.stages,
+        realised=outcome.realised,
         curves=outcome.curves,
         metrics=metrics,
     )
@@ -131,7 +133,7 @@ def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory"]
 
 def describe_environment(job: Job) -> dict[str, Any]:
     """Versions, machine and commit, for the record."""
-    packages = ("torch", "pytorch-lightning", "torchmetrics", "numpy")
+    packages = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn")
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in packages},

@@ -1,0 +1,185 @@
+"""Figures of missing rates: curves by method, the surface of training rate × test rate, one modality masked in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmbench.missing import pattern_name, patterns
+from mmbench.report.collect import Results
+from mmbench.report.rates import Rates
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+"""Okabe and Ito's, told apart by colour-blind readers; line styles tell them apart once more."""
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+LINES_A_PANEL = 4
+WIDTH = 7.0
+"""Inches: the text width of a paper's page."""
+
+
+def draw_curves(rates: Rates, evaluation: str, training: str) -> Figure | None:
+    """Accuracy against missing rate, up to four methods a panel and all others in grey behind them; None if nothing was run.
+
+    Bands are one standard deviation over seeds; dotted lines are the papers' numbers.
+    """
+    every = rates.curves[(rates.curves.evaluation == evaluation) & (rates.curves.training == training)]
+    groups = [g for _, g in every.groupby(["dataset", "protocol"], sort=False) if g["mean"].notna().any()]
+    if not groups:
+        return None
+    methods = list(dict.fromkeys(every.method))
+    chunks = np.array_split(np.array(methods), -(-len(methods) // LINES_A_PANEL))
+    columns = min(2, len(chunks))
+    rows = -(-len(chunks) // columns)
+    figure = Figure(figsize=(WIDTH, 2.5 * rows * len(groups) + 0.3), layout="constrained")
+    panels = figure.subplots(rows * len(groups), columns, squeeze=False, sharex=True)
+    for block, values in enumerate(groups):
+        axes = panels[block * rows : (block + 1) * rows].ravel()
+        shown = values[values["mean"].notna()]
+        low, high = _limits(shown)
+        for panel, chunk in zip(axes, chunks, strict=False):
+            for method in methods:
+                line = shown[shown.method == method]
+                if method not in chunk:
+                    panel.plot(line.rate, line["mean"], color="0.85", lw=0.8, zorder=1)
+            ends = [_curve(panel, shown[shown.method == m], m, i) for i, m in enumerate(chunk)]
+            _label(panel, [end for end in ends if end], low, high)
+            panel.set_ylim(low, high)
+            _tidy(panel)
+            if len(groups) > 1:
+                panel.set_title(f"{values.dataset.iloc[0]}, {values.protocol.iloc[0]}", fontsize=8, loc="left")
+        for panel in axes[len(chunks) :]:
+            panel.set_visible(False)
+    figure.supxlabel("missing rate", fontsize=9)
+    figure.supylabel("accuracy, %", fontsize=9)
+    return figure
+
+
+def _curve(panel: Axes, line: pd.DataFrame, name: str, number: int) -> tuple[float, float, str, str] | None:
+    """Draw one method; where its label belongs: (x, y, text, colour)."""
+    if line.empty:
+        return None
+    colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
+    x, y, std = line.rate.to_numpy(), line["mean"].to_numpy(), line["std"].fillna(0).to_numpy()
+    panel.fill_between(x, y - std, y + std, color=colour, alpha=0.15, lw=0, zorder=2)
+    panel.plot(x, y, color=colour, ls=style, lw=1.5, marker="o", ms=2.5, zorder=3)
+    if line.reported.notna().any():
+        panel.plot(x, line.reported, color=colour, ls=":", lw=0.9, zorder=2)
+    return float(x[-1]), float(y[-1]), name, colour
+
+
+def _label(panel: Axes, ends: Sequence[tuple[float, float, str, str]], low: float, high: float) -> None:
+    """Names at the lines' ends, pushed apart where they would cover each other."""
+    gap = 0.085 * (high - low)
+    ordered = sorted(ends, key=lambda end: end[1])
+    places: list[float] = []
+    for _, y, _, _ in ordered:
+        places.append(max(y, places[-1] + gap) if places else y)
+    excess = max(0.0, (places[-1] if places else low) - (high - gap / 2))
+    for (x, y, text, colour), place in zip(ordered, places, strict=True):
+        panel.annotate(
+            text, (x, y), (x + 0.035, place - excess), color=colour, fontsize=7.5, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.4, "shrinkA": 0, "shrinkB": 1},
+        )  # fmt: skip
+
+
+def _limits(values: pd.DataFrame) -> tuple[float, float]:
+    std = values["std"].fillna(0)
+    everything = pd.concat([values["mean"] - std, values["mean"] + std, values.reported.dropna()])
+    margin = 0.04 * (everything.max() - everything.min()) + 0.5
+    return everything.min() - margin, everything.max() + margin
+
+
+def _tidy(panel: Axes) -> None:
+    panel.grid(axis="y", color="0.92", lw=0.7)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(labelsize=8)
+
+
+def draw_surface(rates: Rates) -> Figure | None:
+    """Accuracy by training rate (down) and test rate (across), a panel a method, one colour scale; None if nothing was run."""
+    every = rates.curves[(rates.curves.evaluation == "robustness") & rates.curves["mean"].notna()]
+    every = every[~every.training.str.contains("redrawn")]
+    cells = [
+        (key, g.pivot(index="training", columns="rate", values="mean"))
+        for key, g in every.groupby(["dataset", "protocol", "method"], sort=False)
+    ]
+    cells = [(key, grid) for key, grid in cells if len(grid) > 1]
+    if not cells:
+        return None
+    low, high = (f(np.nanmin(g.to_numpy()) if f is min else np.nanmax(g.to_numpy()) for _, g in cells) for f in (min, max))
+    columns = min(4, len(cells))
+    rows = -(-len(cells) // columns)
+    figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.7), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    several = len({key[:2] for key, _ in cells}) > 1
+    for panel, ((dataset, protocol, method), grid) in zip(panels, cells, strict=False):
+        order = sorted(grid.index, key=_rate_of)
+        image = panel.imshow(grid.loc[order], vmin=low, vmax=high, cmap="cividis", aspect="auto", origin="lower")
+        panel.set_title(f"{dataset}, {protocol}\n{method}" if several else method, fontsize=8)
+        panel.set_xticks(range(len(grid.columns)), [f"{r:g}" for r in grid.columns], fontsize=6)
+        panel.set_yticks(range(len(order)), [f"{_rate_of(t):g}" for t in order], fontsize=6)
+        panel.tick_params(length=0)
+    for panel in panels[len(cells) :]:
+        panel.set_visible(False)
+    bar = figure.colorbar(image, ax=list(panels), shrink=0.6, aspect=30)
+    bar.set_label("accuracy, %", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.supxlabel("test missing rate", fontsize=9)
+    figure.supylabel("training missing rate", fontsize=9)
+    return figure
+
+
+def _rate_of(training: str) -> float:
+    return 0.0 if training == "complete" else float(training.split()[1])
+
+
+def draw_training(results: Results) -> Figure | None:
+    """Accuracies where one modality is masked in training alone, against its rate: a column of panels a modality, a row a method."""
+    masked = [r for r in results.rows if r.missing and r.missing.rates and r.missing.train_only and len(r.missing.rates) == 1]
+    if not any(row.records for row in masked):
+        return None
+    accuracy = results.table[results.table.metric == "accuracy"].set_index(
+        ["dataset", "protocol", "method", "training", "pattern"]
+    )
+    across = list(dict.fromkeys((r.dataset, r.protocol, next(iter(r.missing.rates or {}))) for r in masked if r.missing))
+    methods = list(dict.fromkeys(r.method for r in masked))
+    figure = Figure(figsize=(WIDTH, 2.2 * len(methods) + 0.4), layout="constrained")
+    panels = figure.subplots(len(methods), len(across), squeeze=False, sharex=True, sharey=True)
+    complete = {(r.dataset, r.protocol, r.method) for r in results.rows if r.missing is None and r.records}
+    for (dataset, protocol, modality), column in zip(across, panels.T, strict=True):
+        modalities = results.modalities[dataset]
+        for method, panel in zip(methods, column, strict=True):
+            here = [
+                (rates[modality], r.training)
+                for r in masked
+                if (r.dataset, r.protocol, r.method) == (dataset, protocol, method) and r.records
+                and modality in (rates := (r.missing.rates if r.missing else None) or {})
+            ]  # fmt: skip
+            if (dataset, protocol, method) in complete:
+                here.append((0.0, "complete"))
+            ends = []
+            for number, pattern in enumerate([*modalities, pattern_name(patterns(modalities)[-1])]):
+                line = pd.DataFrame(
+                    [
+                        {"rate": rate, **accuracy.loc[(dataset, protocol, method, training, pattern)]}
+                        for rate, training in sorted(here)
+                    ]
+                )
+                if len(line):
+                    line["reported"] = np.nan  # the papers' numbers are of complete training
+                    name = "multi" if number == len(modalities) else pattern
+                    ends.append(_curve(panel, line, name, number))
+            if ends:
+                panel.relim()
+                _label(panel, [end for end in ends if end], *panel.get_ylim())
+            _tidy(panel)
+            where = f"{dataset}, " if len({d for d, _, _ in across}) > 1 else ""
+            panel.set_title(f"{method}, {where}{modality} masked", fontsize=8, loc="left")
+    figure.supxlabel("share of the training samples from which the modality is taken", fontsize=9)
+    figure.supylabel("accuracy, % (complete test split)", fontsize=9)
+    return figure

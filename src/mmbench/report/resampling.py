@@ -1,0 +1,34 @@
+"""The bootstrap that all intervals come from: seeds are resampled, and groups of test samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+def resamples(groups: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """The weights of a hierarchical bootstrap.
+
+    Args:
+        groups: G, of test samples.
+        seeds: S.
+
+    Returns:
+        How often each group counts, (R, G), the same for every method; the share of each seed, (R, S).
+    """
+    generator = np.random.default_rng(0)
+    weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)
+    chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    return weights, chosen
+
+
+def summarise(values: np.ndarray, draws: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean and standard deviation (n − 1) over seeds (S,), and the 95 % percentile interval of draws (R,).
+
+    Draws in which the metric has no value (nothing to count) are left out. The deviation of a single seed is NaN.
+    """
+    draws = draws[~np.isnan(draws)]
+    low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
+    std = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    return float(values.mean()), std, float(low), float(high)
