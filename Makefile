@@ -13,10 +13,10 @@ NEWEST := $(lastword $(sort $(wildcard constraints/py*.txt)))
 CONSTRAINTS := $(or $(wildcard constraints/py$(VERSION).txt),$(NEWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup table1 status test test-slow lint type format regression benchmark clean
+.PHONY: help setup table1 missing-rates status test test-slow lint type format regression benchmark clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with the package and its pinned dependencies
 
@@ -30,6 +30,9 @@ $(READY): setup.cfg pyproject.toml $(CONSTRAINTS)
 
 table1: $(READY) ## run Table 1 on the embedded data and print it (WANDB=online|offline, ARGS="--jobs 4")
 	$(BIN)/mmbench run experiments/table1.yaml --wandb $(WANDB) $(ARGS)
+
+missing-rates: $(READY) ## accuracy of every method by missing rate, as a table and curves (ARGS=--quick for a smaller grid)
+	$(BIN)/mmbench run experiments/missing_rates.yaml --wandb $(WANDB) $(ARGS)
 
 status: $(READY) ## what is done of Table 1
 	$(BIN)/mmbench status experiments/table1.yaml

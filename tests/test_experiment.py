@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from mmbench.data.openclipart import OpenClipart
 from mmbench.errors import UsageError
 from mmbench.experiment import expand, load, select
+from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 from mmbench.trial import Trial
 
@@ -181,11 +182,13 @@ OTHER_RECIPE = {
     "weight_decay": 0.5,
     "step_size": 5,
     "gamma": 0.5,
+    "optimizer": "adam",
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "dataset": {"dataset": "crema_d"},
     "data": {"data": "another"},
     "protocol": {"protocol": "legacy"},
+    "missing": {"missing": Missing(rate=0.2)},
     "method": {"method": "sum"},
     "seed": {"seed": 3},
     "encoder": {"encoders": {**BASE.encoders, "image": {"name": "hashed_text"}}},
@@ -628,3 +631,91 @@ def test_all_mistakes_in_filters_come_in_one_message(trials: list[Trial]) -> Non
     assert lines[2] == "--filter seed=77: no trial has this seed; known: 2, 4"
     assert lines[3].startswith("--filter nonsense: ")
     assert len(lines) == 4
+
+
+# Missing modalities
+
+
+def missing_grid(**settings: Any) -> dict[str, Any]:
+    return {**GRID, "datasets": {"openclipart": None}, "seeds": [0], "methods": {"sum": None}, "missing": settings}
+
+
+def test_every_rate_is_a_trial() -> None:
+    grid, trials = expand(
+        missing_grid(
+            complete=None,
+            matched={"rate": [0.1, 0.7]},
+            dropout={"kind": "anchor", "rate": 0.5, "train_only": True, "redraw": True},
+            one={"kind": "per_modality", "rates": {"title": [0.3, 0.9], "tags": 0.1}, "train_only": True},
+        )
+    )
+    assert [t.training for t in trials] == [
+        "complete",
+        "anchor 0.1",
+        "anchor 0.7",
+        "anchor 0.5 redrawn",
+        "title 0.3 tags 0.1 in training",
+        "title 0.9 tags 0.1 in training",
+    ]
+    assert [t.missing for t in trials] == grid.trainings
+    assert len({t.key for t in trials}) == len({t.label for t in trials}) == 6
+
+
+def test_without_a_word_on_missing_modalities_nothing_is_missing() -> None:
+    assert [t.missing for t in expand(GRID)[1]] == [None] * 8
+
+
+def test_the_same_way_under_two_names_runs_once() -> None:
+    _, trials = expand(missing_grid(one={"rate": [0.1, 0.2]}, other={"rate": [0.2, 0.3]}))
+    assert [t.training for t in trials] == ["anchor 0.1", "anchor 0.2", "anchor 0.3"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": [0.1, 0.9]}, "at most 0.667 of the cells can be missing; got the rate 0.9"),
+        ({"rate": [0.1, 0.1]}, "the same value is given twice"),
+        ({"rate": 1.5}, "less than or equal to 1"),
+        ({"rate": []}, "at least 1 item"),
+        ({"kind": "ancor", "rate": 0.1}, "ancor"),
+        ({"rat": 0.1}, "missing.m.rat: unknown key; did you mean 'rate'"),
+        ({"train_only": True}, "train_only without a rate"),
+        ({"kind": "per_modality", "rates": {"titel": 0.5}}, "unknown modality 'titel'; did you mean 'title'"),
+        ({"kind": "per_modality", "rates": {"title": [0.5, 2]}}, "between 0 and 1"),
+        ({"rate": 0.5, "redraw": True}, "train_only"),
+    ],
+)
+def test_mistakes_about_missing_modalities(settings: dict[str, Any], message: str) -> None:
+    assert message in mistakes(missing_grid(m=settings))
+
+
+def test_quick_makes_the_files_own_changes(tmp_path: Path) -> None:
+    raw = {**missing_grid(matched={"rate": [0.1, 0.4]}), "quick": {"seeds": [7], "missing.matched.rate": 0.4}}
+    path = write(tmp_path, yaml.safe_dump(raw))
+    assert len(load(path).trials) == 2
+    quick = load(path, quick=True)
+    assert [(t.seed, t.training) for t in quick.trials] == [(7, "anchor 0.4")]
+    assert quick.name == "grid-quick"
+    changed = load(path, ["seeds=[3]"], quick=True)
+    assert [t.seed for t in changed.trials] == [3]
+    assert changed.name.startswith("grid-")
+    assert changed.name != "grid-quick"
+
+
+def test_a_file_without_a_quick_version_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path, yaml.safe_dump(GRID))
+    with pytest.raises(UsageError, match="no quick version"):
+        load(path, quick=True)
+
+
+def test_a_mistake_in_the_quick_version_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, yaml.safe_dump({**GRID, "quick": {"seeds.first": 1}}))
+    with pytest.raises(UsageError, match="quick: 'seeds' is not a mapping"):
+        load(path, quick=True)
+
+
+def test_trials_are_chosen_by_what_training_lacks() -> None:
+    _, trials = expand(missing_grid(complete=None, matched={"rate": [0.1, 0.7]}))
+    assert [t.training for t in select(trials, ["training=anchor 0.7"])] == ["anchor 0.7"]
+    with pytest.raises(UsageError, match="anchor 0.1"):
+        select(trials, ["training=anchor 0.11"])

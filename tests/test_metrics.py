@@ -84,3 +84,49 @@ def test_predicted_classes_decide_not_the_rounded_probabilities():
     log_probs = np.log(np.array([[0.5, 0.5]])).astype(np.float16)
     assert summary(np.array([1]), np.array([1]), log_probs)["accuracy"] == 100
     assert summary(np.array([1]), np.array([0]), log_probs)["accuracy"] == 0
+
+
+# Presentation attacks: class 1 is bona fide (attack 0), class 0 an attack of type 1 or 2.
+ATTACK = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+LIVE = (ATTACK == 0).astype(int)
+
+
+def attack_errors(predicted, attack=ATTACK, label=LIVE):
+    log_probs = np.log(np.full((len(label), 2), 0.5))
+    got = summary(label, np.array(predicted), log_probs, attack)
+    return got["apcer"], got["bpcer"], got["acer"]
+
+
+def test_the_worst_type_of_attack_counts():
+    predicted = [1, 1, 1, 0, 1, 0, 0, 0, 1, 0]  # one live of 4 refused; type 1: one of 4 accepted, type 2: one of 2
+    assert attack_errors(predicted) == pytest.approx((50, 25, 37.5))
+
+
+def test_with_one_type_attacks_are_pooled():
+    predicted = [1, 1, 1, 0, 1, 0, 0, 0, 1, 0]
+    assert attack_errors(predicted, np.minimum(ATTACK, 1)) == pytest.approx((100 * 2 / 6, 25, (100 * 2 / 6 + 25) / 2))
+
+
+def test_always_one_answer_is_wrong_half_the_time():
+    assert attack_errors([1] * 10) == (100, 0, 50)
+    assert attack_errors([0] * 10) == (0, 100, 50)
+
+
+def test_a_resample_without_a_type_leaves_it_out():
+    predicted = np.array([1, 1, 1, 0, 1, 0, 0, 0, 1, 0])
+    group = np.array([0] * 4 + [1] * 4 + [2] * 2)
+    sums = statistics(LIVE, predicted, np.log(np.full((10, 2), 0.5)), group, ATTACK)
+    got = evaluate(sums, np.array([[1.0, 1, 1], [1, 1, 0], [1, 0, 0], [0, 1, 1]]))
+    assert got["apcer"] == pytest.approx([50, 25, np.nan, 50], nan_ok=True)
+    assert got["bpcer"] == pytest.approx([25, 25, 25, np.nan], nan_ok=True)
+    assert got["acer"] == pytest.approx([37.5, 25, np.nan, np.nan], nan_ok=True)
+
+
+def test_without_attacks_there_are_no_such_errors():
+    assert set(summary(LIVE, LIVE, np.log(np.full((10, 2), 0.5)), np.empty(0, int))) == set(METRICS)
+
+
+@pytest.mark.parametrize("label", [np.ones(10, int), np.arange(10) % 2])
+def test_bona_fide_samples_are_one_class_and_attacks_another(label):
+    with pytest.raises(ValueError, match="bona fide"):
+        attack_errors([0] * 10, label=label)

@@ -28,7 +28,9 @@ ENTROPY = mla.entropy
 def run(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
     """A run of a grid: by method and pattern, the accuracies of seeds 0, 1, …"""
     rows = [
-        ("toy", "clean", m, p, seed, value) for (m, p), values in cells.items() for seed, value in enumerate(values)
+        ("toy", "clean", "complete", m, p, seed, value)
+        for (m, p), values in cells.items()
+        for seed, value in enumerate(values)
     ]
     return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"])
 
@@ -156,18 +158,18 @@ def test_a_mean_outside_is_named_with_value_and_band(shift: int, side: str) -> N
     inside, outside = edge - 0.01 * shift, edge + 0.01 * shift
     assert regression.violations(HELD, flat({**MEANS, ("mla", "image"): inside})) == []
     assert regression.violations(HELD, flat({**MEANS, ("mla", "image"): outside})) == [
-        f"toy clean mla image: {outside:.2f} is {side} its band [{row['low']:.2f}, {row['high']:.2f}]"
+        f"toy clean complete mla image: {outside:.2f} is {side} its band [{row['low']:.2f}, {row['high']:.2f}]"
     ]
 
 
 def test_a_cell_that_was_not_measured_is_a_violation() -> None:
     (line,) = regression.violations(HELD, flat({c: v for c, v in MEANS.items() if c != ("mla", "image")}))
-    assert line.startswith("toy clean mla image: was not measured")
+    assert line.startswith("toy clean complete mla image: was not measured")
 
 
 def test_a_new_cell_is_a_violation_that_tells_the_remedy() -> None:
     (line,) = regression.violations(HELD, flat({**MEANS, ("qmf", "image"): 1.0}))
-    assert line.startswith("toy clean qmf image: has no band; run `mmbench check --update`")
+    assert line.startswith("toy clean complete qmf image: has no band; run `mmbench check --update`")
 
 
 # The command
@@ -231,7 +233,7 @@ def test_a_broken_fusion_trips_the_check(checks: tuple[Path, dict[str, subproces
     answer = answers["broken"]
     assert answer.returncode == 1
     violated = re.findall(
-        r"^tiny clean (\w+) (\S+): (\d+\.\d\d) is (above|below) its band \[(\d+\.\d\d), (\d+\.\d\d)\]$",
+        r"^tiny clean complete (\w+) (\S+): (\d+\.\d\d) is (above|below) its band \[(\d+\.\d\d), (\d+\.\d\d)\]$",
         answer.stdout,
         re.MULTILINE,
     )
@@ -279,7 +281,7 @@ def measure_mla(tmp_path: Path) -> pd.DataFrame:
         predictions = trial_run(trial, str(tmp_path / trial.key), device="cpu").predictions
         for i, pattern in enumerate(predictions.pattern_names):
             accuracy = 100 * float((predictions.predicted[i] == predictions.label).mean())
-            rows.append((trial.dataset, trial.protocol, "mla", pattern, trial.seed, accuracy))
+            rows.append((trial.dataset, trial.protocol, trial.training, "mla", pattern, trial.seed, accuracy))
     return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"])
 
 
@@ -295,4 +297,6 @@ def test_answering_with_the_least_certain_modality_leaves_the_committed_bands(
         monkeypatch.setattr(mla, "entropy", lambda logits: -20 * ENTROPY(logits))
     violated = regression.violations(held[held.method == "mla"], measure_mla(tmp_path))
     assert bool(violated) == broken, violated
-    assert all(re.match(r"openclipart clean mla \S+\+", line) for line in violated), "a single modality is not fused"
+    assert all(re.match(r"openclipart clean complete mla \S+\+", line) for line in violated), (
+        "a single modality is not fused"
+    )

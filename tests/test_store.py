@@ -43,6 +43,8 @@ def make_predictions(seed: int = 0) -> Predictions:
         present=rng.random((5, 2)) < 0.5,
         predicted=log_probs.argmax(axis=-1).astype(np.int16),
         log_probs=log_probs,
+        log_prior=np.log(np.full(log_probs.shape[-1], 1 / log_probs.shape[-1])).astype(np.float16),
+        attack=rng.integers(0, 3, 5).astype(np.int16),
     )
 
 
@@ -115,6 +117,8 @@ def test_any_arrays_survive_and_equal_ones_give_equal_bytes(data: st.DataObject,
         present=draw(np.bool_, (n, m)),
         predicted=draw(np.int16, (2**m - 1, n)),
         log_probs=draw(np.float16, (2**m - 1, n, c), elements=st.floats(width=16, allow_nan=False)),
+        log_prior=draw(np.float16, c, elements=st.floats(width=16, allow_nan=False)),
+        attack=draw(np.int16, 0),
     )
     read = Predictions.from_bytes(meant.to_bytes())
     for name in vars(meant):

@@ -60,7 +60,9 @@ class MissingGrid(BaseModel):
         if self.rate is None and self.rates is None:
             changed = self.model_fields_set - {"rate", "rates"}
             if changed:
-                raise ValueError(f"{', '.join(sorted(changed))} without a rate; name rate, or rates with kind per_modality")
+                raise ValueError(
+                    f"{', '.join(sorted(changed))} without a rate; name rate, or rates with kind per_modality"
+                )
             return [None]
         plain = self.model_dump(exclude={"rate", "rates"})
         single = [] if self.rate is None else self.rate if isinstance(self.rate, list) else [self.rate]

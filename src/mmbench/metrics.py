@@ -14,7 +14,7 @@ BINS = 15
 METRICS = ("accuracy", "macro_f1", "ece")
 """In percent: accuracy; unweighted mean of the classes' F1; expected calibration error over 15 equal bins of confidence."""
 ATTACK_METRICS = ("apcer", "bpcer", "acer")
-"""In percent, of presentation attack detection (ISO/IEC 30107-3): the share of attacks taken for bona fide, of the worst type of attack;
+"""In percent, of presentation attack detection (ISO/IEC 30107-3): the share of attacks taken for bona fide, of the worst type;
 the share of bona fide samples taken for attacks; the mean of the two. With one type of attack, APCER is over all attacks."""
 
 
@@ -106,7 +106,7 @@ def evaluate(sums: Statistics, weights: np.ndarray) -> dict[str, np.ndarray]:
     }
     if sums.attacks.shape[1]:
         samples, wrong = np.moveaxis(np.tensordot(weights, sums.attacks, axes=1), 2, 0)  # (W, K + 1) each
-        # A type of attack that a resample does not hold has no rate; a resample without any attack, or without bona fide, has none either.
+        # A type of attack that a resample does not hold has no rate; without any attack, or without bona fide, nor has the resample.
         with np.errstate(invalid="ignore"):
             rates = 100 * wrong / samples
         attacks = np.where(np.isnan(rates[:, 1:]), -np.inf, rates[:, 1:]).max(axis=1, initial=-np.inf)

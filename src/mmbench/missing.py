@@ -52,13 +52,16 @@ def pattern_numbers(mask: np.ndarray) -> np.ndarray:
         mask: (…, M) bool.
 
     >>> pattern_numbers(np.array([[True, False], [True, True], [False, False]]))
-    array([ 0,  2, -1])
+    array([ 0,  2, -1], dtype=int16)
     """
     modalities = mask.shape[-1]
-    bits = 2 ** np.arange(modalities)
-    numbers = np.full(2**modalities, -1)
-    numbers[np.array(pattern_matrix([str(m) for m in range(modalities)])) @ bits] = np.arange(2**modalities - 1)
-    return numbers[mask @ bits]
+    code = np.zeros(mask.shape[:-1], np.int16)
+    for m in range(modalities):
+        code |= mask[..., m].astype(np.int16) << m
+    numbers = np.full(2**modalities, -1, np.int16)
+    rows = np.array(pattern_matrix([str(m) for m in range(modalities)]))
+    numbers[rows @ 2 ** np.arange(modalities)] = np.arange(len(rows))
+    return numbers[code]
 
 
 class Missing(BaseModel):
@@ -96,6 +99,10 @@ class Missing(BaseModel):
         if self.redraw and not self.train_only:
             raise ValueError("redraw is modality dropout in training: it needs train_only: true")
         return self
+
+    def __hash__(self) -> int:
+        """Equal settings are one; ``rates`` is a dictionary."""
+        return hash(self.model_dump_json())
 
     def __str__(self) -> str:
         """How tables and logs call it: ``anchor 0.3``, ``title 0.5 in training``."""
@@ -154,8 +161,8 @@ def realised(mask: np.ndarray, present: np.ndarray) -> dict[str, float]:
         present: (N, M) bool, what the samples have by nature.
 
     Returns:
-        Shares: ``masked``, of the cells by the mask alone; ``missing``, of the cells by the mask or by nature; ``empty``, of the samples
-        with nothing left.
+        Shares: ``masked``, of the cells by the mask alone; ``missing``, of the cells by the mask or by nature; ``empty``, of the
+        samples with nothing left.
     """
     left = mask & present
     return {

@@ -11,7 +11,8 @@ import pandas as pd
 from mmbench.errors import UsageError
 from mmbench.store import Record, atomic_write
 
-CELL = ["dataset", "protocol", "method", "pattern"]
+CELL = ["dataset", "protocol", "training", "method", "pattern"]
+POOL = ["dataset", "protocol", "training", "pattern"]
 COLUMNS = [*CELL, "n", "mean", "std", "low", "high"]
 ERROR_RATE = 0.01
 LEAST_SEEDS = 5
@@ -22,8 +23,8 @@ EXPLANATION = f"""\
 # Accuracy in percent of every method under every presence pattern: mean and standard deviation over n seeds, and the band that
 # `mmbench check` holds the mean to when it runs the same seeds again.
 # low, high = mean ∓ max({LEAST_HALF_WIDTH}, t · r / sqrt(n)). r is the measured noise of running a trial again, sums taken in another
-# order (on 2 threads instead of 1): the root mean square, over all trials of the data set and protocol, of the difference that it made
-# to the accuracy under the pattern. t is the quantile of Student's distribution at which all cells together stay inside with
+# order (on 2 threads instead of 1): the root mean square, over all trials of the data set, protocol and training, of
+# the difference that it made to the accuracy under the pattern. t is the quantile of Student's distribution at which all cells together stay inside with
 # probability {1 - ERROR_RATE:.0%} or more.
 # Written by `mmbench check --update`.
 """
@@ -32,7 +33,15 @@ EXPLANATION = f"""\
 def accuracies(records: Iterable[Record]) -> pd.DataFrame:
     """The accuracy of every finished trial under every pattern: ``CELL``, seed, accuracy in percent."""
     rows = [
-        (r.trial.dataset, r.trial.protocol, r.trial.method, pattern, r.trial.seed, metrics["accuracy"])
+        (
+            r.trial.dataset,
+            r.trial.protocol,
+            r.trial.training,
+            r.trial.method,
+            pattern,
+            r.trial.seed,
+            metrics["accuracy"],
+        )
         for r in records
         for pattern, metrics in r.metrics.items()
     ]
@@ -55,8 +64,8 @@ def bands(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     cells = both.groupby(CELL, sort=False).accuracy.agg(n="count", mean="mean", std="std").reset_index()
     if cells.n.min() < LEAST_SEEDS:
         raise UsageError(f"accuracy bands need at least {LEAST_SEEDS} seeds, got {cells.n.min()}")
-    pool = both.groupby(["dataset", "protocol", "pattern"]).squared.agg(variance="mean", freedom="count")
-    cells = cells.join(pool, on=["dataset", "protocol", "pattern"])
+    pool = both.groupby(POOL).squared.agg(variance="mean", freedom="count")
+    cells = cells.join(pool, on=POOL)
     quantile = student.ppf(1 - ERROR_RATE / (2 * len(cells)), cells.freedom)
     half = np.maximum(LEAST_HALF_WIDTH, quantile * np.sqrt(cells.variance / cells.n))
     return cells.assign(low=cells["mean"] - half, high=cells["mean"] + half).round(DIGITS)[COLUMNS]

@@ -241,7 +241,9 @@ class MultimodalTask(pl.LightningModule):
         optimizer = (
             torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
             if recipe.optimizer == "sgd"
-            else torch.optim.Adam(parameters, betas=(recipe.momentum, 0.999), **common)
+            else torch.optim.Adam(
+                parameters, betas=(recipe.momentum, 0.999), fused=True, **common
+            )  # several times faster
         )
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)]
 

@@ -7,6 +7,7 @@ from mmbench.data import DATASETS
 from mmbench.data.base import EVALUATION_BATCH, DataSpec
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
+from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
 from planted import Planted3, batch_of, loader, make_world, trainer
 
@@ -195,3 +196,87 @@ def test_the_planted_classes_can_be_learned(world3):
 def test_specification():
     spec = DataSpec(("a", "b"), (3, 4, 5), "a")
     assert (spec.num_classes, spec.num_train) == (3, 12)
+
+
+# What is taken away
+
+
+def presences(data):
+    return {name: getattr(data.splits, name).present for name in ("train", "validation", "test")}
+
+
+def test_training_and_selection_lose_what_the_mask_takes_and_the_test_split_nothing():
+    whole, missing = presences(fresh()), Missing(rate=0.4)
+    data = fresh(missing=missing)
+    for name, present in presences(data).items():
+        keep = torch.from_numpy(missing.mask("planted", name, data.modalities, len(present)))
+        assert torch.equal(present, whole[name] & keep if name != "test" else whole[name])
+    assert not torch.equal(presences(data)["train"], whole["train"])
+    assert set(data.realised) == {"train", "validation"}
+    assert data.realised["train"]["missing"] == pytest.approx(1 - presences(data)["train"].float().mean().item())
+
+
+def test_masks_do_not_depend_on_the_training_seed():
+    one, other = fresh(missing=Missing(rate=0.4), seed=0), fresh(missing=Missing(rate=0.4), seed=1)
+    assert torch.equal(one.splits.train.present, other.splits.train.present)
+
+
+def test_a_mask_of_training_alone_leaves_the_selection_split():
+    missing = Missing(kind="per_modality", rates={"words": 0.9}, train_only=True)
+    whole, data = presences(fresh()), fresh(missing=missing)
+    assert torch.equal(presences(data)["validation"], whole["validation"])
+    lost = whole["train"] & ~presences(data)["train"]
+    assert lost[:, 2].any()
+    assert not lost[:, :2].any()
+
+
+def test_the_epoch_is_chosen_under_the_mask_also_where_it_is_chosen_on_the_test_split():
+    data = fresh(protocol="legacy", missing=Missing(rate=0.4))
+    keep = torch.from_numpy(Missing(rate=0.4).mask("planted", "test", data.modalities, len(data.splits.test)))
+    assert torch.equal(data.selection_split.present, data.splits.test.present & keep)
+
+
+def test_modality_dropout_draws_a_new_mask_every_time():
+    data = fresh(missing=Missing(rate=0.5, train_only=True, redraw=True))
+    natural = fresh().splits.train.present
+    assert torch.equal(data.splits.train.present, natural)
+    assert data.realised["train"]["masked"] == pytest.approx(0.5, abs=0.15)
+    seen = []
+
+    class Stage:
+        training = True
+
+    data.trainer = Stage()
+    for _ in range(2):
+        batch = data.on_after_batch_transfer(batch_of(data.splits.train, 20), 0)
+        assert (batch.present <= natural[:20]).all()
+        seen.append(batch.present)
+    assert not torch.equal(*seen)
+    assert not torch.equal(seen[0], natural[:20])
+    data.trainer.training = False
+    assert torch.equal(data.on_after_batch_transfer(batch_of(data.splits.train, 20), 0).present, natural[:20])
+
+
+def test_a_rate_that_the_data_set_cannot_realise_is_refused_before_loading():
+    with pytest.raises(UsageError, match="at most 0.667"):
+        fresh(missing=Missing(rate=0.9))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_feature_that_is_no_number_is_named(value):
+    data = fresh()
+    loaded = data.load()
+    rows = loaded.validation.present[:, 0].nonzero().squeeze(1)[1:3].tolist()
+    loaded.validation.inputs["sensor"][rows, 2] = value
+    data.load = lambda: loaded
+    with pytest.raises(UsageError, match=rf"planted, validation split: sensor .* 2 samples, .* number {rows[0]}"):
+        data.setup()
+
+
+def test_where_a_modality_is_absent_anything_may_stand():
+    data = fresh()
+    loaded = data.load()
+    loaded.train.inputs["sensor"][~loaded.train.present[:, 0]] = float("nan")
+    data.load = lambda: loaded
+    data.setup()
+    assert not loaded.train.present[:, 0].all()

@@ -6,6 +6,7 @@ from torch import nn
 
 from mmbench.encoders import ENCODERS
 from mmbench.encoders.hashed_text import HashedText, tokens
+from mmbench.encoders.mlp import Mlp
 from mmbench.encoders.small_cnn import SmallCNN
 
 texts = st.lists(st.text("abcé \t", max_size=20), min_size=1, max_size=5)
@@ -16,6 +17,8 @@ def test_registered_encoders(name):
     encoder = ENCODERS[name]().eval()
     if hasattr(encoder, "tokenize"):
         value = encoder.tokenize(["a red fish", "", "one"])
+    elif name == "mlp":
+        value = torch.randn(3, 128)
     else:
         value = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     features = encoder(value)
@@ -23,6 +26,19 @@ def test_registered_encoders(name):
     assert features.isfinite().all()
     features.sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in encoder.parameters())
+
+
+# Mlp
+
+
+def test_mlp_is_relu_of_affine_maps():
+    encoder = Mlp(in_dim=5, width=4, layers=2, dropout=0.5).eval()
+    vectors, (first, second) = torch.randn(3, 5), [m for m in encoder if isinstance(m, nn.Linear)]
+    hidden = (vectors @ first.weight.T + first.bias).clamp(min=0)
+    torch.testing.assert_close(encoder(vectors), (hidden @ second.weight.T + second.bias).clamp(min=0))
+    encoder.train()
+    torch.manual_seed(0)
+    assert not torch.equal(encoder(vectors), encoder(vectors))
 
 
 # SmallCNN

@@ -81,6 +81,8 @@ def predictions(trial: Trial) -> Predictions:
         present=np.stack([np.ones(SAMPLES, bool), np.arange(SAMPLES) % 10 > 0], axis=1),
         predicted=log_probs.argmax(axis=-1).astype(np.int16),
         log_probs=log_probs,
+        log_prior=np.log(np.full(CLASSES, 1 / CLASSES)).astype(np.float16),
+        attack=np.empty(0, np.int16),
     )
 
 

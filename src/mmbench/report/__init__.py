@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Write ``table.{md,csv,tex,html}`` and the figures as SVG and PNG into a folder; ``rates.csv`` and ``areas.csv`` beside them for missing
-    rates.
+    """Write ``table.{md,csv,tex,html}`` and the figures, as SVG and PNG; for missing rates ``rates.csv`` and ``areas.csv`` too.
 
     Returns:
         The files.
@@ -44,7 +43,7 @@ def write(results: Results, folder: Path) -> list[Path]:
 
 
 def figures(results: Results) -> dict[str, Figure]:
-    """The figures of a report by name: ``figure`` shows its main table; for missing rates ``robustness``, ``dropout`` and ``surface`` too."""
+    """The figures of a report by name: ``figure`` shows its main table; missing rates have ``robustness``, ``dropout``, ``surface``."""
     from mmbench.report.curves import draw_curves, draw_surface, draw_training
     from mmbench.report.figure import draw
 

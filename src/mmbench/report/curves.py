@@ -111,7 +111,9 @@ def draw_surface(rates: Rates) -> Figure | None:
     cells = [(key, grid) for key, grid in cells if len(grid) > 1]
     if not cells:
         return None
-    low, high = (f(np.nanmin(g.to_numpy()) if f is min else np.nanmax(g.to_numpy()) for _, g in cells) for f in (min, max))
+    low, high = (
+        f(np.nanmin(g.to_numpy()) if f is min else np.nanmax(g.to_numpy()) for _, g in cells) for f in (min, max)
+    )
     columns = min(4, len(cells))
     rows = -(-len(cells) // columns)
     figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.7), layout="constrained")
@@ -140,13 +142,17 @@ def _rate_of(training: str) -> float:
 
 def draw_training(results: Results) -> Figure | None:
     """Accuracies where one modality is masked in training alone, against its rate: a column of panels a modality, a row a method."""
-    masked = [r for r in results.rows if r.missing and r.missing.rates and r.missing.train_only and len(r.missing.rates) == 1]
+    masked = [
+        r for r in results.rows if r.missing and r.missing.rates and r.missing.train_only and len(r.missing.rates) == 1
+    ]
     if not any(row.records for row in masked):
         return None
     accuracy = results.table[results.table.metric == "accuracy"].set_index(
         ["dataset", "protocol", "method", "training", "pattern"]
     )
-    across = list(dict.fromkeys((r.dataset, r.protocol, next(iter(r.missing.rates or {}))) for r in masked if r.missing))
+    across = list(
+        dict.fromkeys((r.dataset, r.protocol, next(iter(r.missing.rates or {}))) for r in masked if r.missing)
+    )
     methods = list(dict.fromkeys(r.method for r in masked))
     figure = Figure(figsize=(WIDTH, 2.2 * len(methods) + 0.4), layout="constrained")
     panels = figure.subplots(len(methods), len(across), squeeze=False, sharex=True, sharey=True)

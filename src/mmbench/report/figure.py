@@ -25,7 +25,8 @@ def draw(results: Results) -> Figure:
     headings = {d: columns(m, results.experiment.grid.patterns) for d, m in results.modalities.items()}
     widest = max(len(names) for names in headings.values())
     figure = Figure(
-        figsize=(min(2.3 * widest, 12.0) + 1.2, (0.32 * len(methods) + 1.3) * len(results.modalities) + 0.4), layout="constrained"
+        figsize=(min(2.3 * widest, 12.0) + 1.2, (0.32 * len(methods) + 1.3) * len(results.modalities) + 0.4),
+        layout="constrained",
     )
     panels = figure.subplots(len(results.modalities), widest, squeeze=False, sharey=True, sharex="row")
     for axes, (dataset, names) in zip(panels, headings.items(), strict=True):

@@ -75,9 +75,7 @@ class Outcomes:
             return cls(dataset, protocol, missing, method, [], np.zeros((0, 1, 0), bool), empty, empty, empty)
         first = predictions[0]
         names = first.modalities.tolist()
-        alone = [
-            [_selected(record).get(f"{SELECTION_METRIC}/{name}", np.nan) for name in names] for record in records
-        ]
+        alone = [[_selected(record).get(f"{SELECTION_METRIC}/{name}", np.nan) for name in names] for record in records]
         group = np.unique(first.group, return_inverse=True)[1]
         hits = np.stack([hits_of(p) for p in predictions])
         return cls(dataset, protocol, missing, method, names, hits, first.present, group, np.array(alone))
@@ -99,8 +97,8 @@ class Rates:
     """Accuracies by missing rate.
 
     Attributes:
-        curves: with ``CURVE_COLUMNS``. ``evaluation`` is "matched" (trained and tested at the rate, one fixed test mask) or "robustness"
-            (trained as ``training`` says, tested at every rate, mean over 100 masks).
+        curves: with ``CURVE_COLUMNS``. ``evaluation`` is "matched" (trained and tested at the rate, one fixed test mask) or
+            "robustness" (trained as ``training`` says, tested at every rate, mean over 100 masks).
         areas: with ``AREA_COLUMNS``: the area under each curve over its rates above zero, divided by their range, so a mean accuracy in
             percent; and what it gains over the best single modality under the same masks.
         unimodal: (data set, protocol, training) -> the modality that is the best alone, by the split on which epochs are chosen.
@@ -115,7 +113,7 @@ class Rates:
 
 
 def hits_of(p: Predictions) -> np.ndarray:
-    """Whether each stored prediction is right: (P + 1, N) bool; the last row answers with the training split's most frequent class."""
+    """Whether each stored prediction is right: (P + 1, N) bool; the last row answers with training's most frequent class."""
     return np.concatenate([p.predicted == p.label, (p.log_prior.argmax() == p.label)[None]])
 
 

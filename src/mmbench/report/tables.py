@@ -152,10 +152,12 @@ def _by_rate(results: Results, rates: Rates) -> list[Section]:
 
 
 def _rate_notes(results: Results, rates: Rates, key: tuple, curve: pd.DataFrame) -> list[str]:
-    dataset, protocol, evaluation, training = key
+    dataset, _, evaluation, training = key
     low, high = (f"{r:g}" for r in (min(curve.rate[curve.rate > 0]), max(curve.rate)))
     if evaluation == "matched":
-        notes = [f"Trained, epochs chosen and tested at the same missing rate, under one fixed mask. {_realised(rates, dataset)}"]
+        notes = [
+            f"Trained, epochs chosen and tested at the same missing rate, under one fixed mask. {_realised(rates, dataset)}"
+        ]
     else:
         how = "complete data" if training == "complete" else f"modality dropout ({training})"
         notes = [f"Trained on {how}, tested at every rate: mean over {DRAWS} masks, from stored predictions."]

@@ -1,0 +1,168 @@
+"""Features as they are given: the base of methods that do not train encoders, and what they fit in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmbench.batch import Batch
+from mmbench.data.base import DataSpec
+from mmbench.recipe import Recipe
+from mmbench.task import MultimodalTask
+
+NEVER = -1e4
+"""The logit of a class that training did not have."""
+
+
+@contextmanager
+def evaluation(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode for the while, with all that is in them."""
+    modes = [(inner, inner.training) for module in modules for inner in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for inner, mode in modes:
+            inner.training = mode
+
+
+class FixedFeatureTask(MultimodalTask):
+    """A method whose encoders are not trained.
+
+    Where the data set consists of feature vectors, the method works on these and its encoders are not even run; elsewhere, it works
+    on the embeddings of the encoders *as they are given*: pass pretrained ones, as what random ones see is poor. They are
+    run in evaluation mode and never move.
+
+    With features that do not change, there is nothing to gain from small batches: an epoch's rows are collected, and ``learn`` gets
+    all of them in its last step, before the validation of that epoch; without the samples that have nothing. Where modality dropout
+    hides modalities anew in every epoch, it has done so in these rows. (One process: several would each learn from their share.)
+
+    Args:
+        spec: the data set's modalities and classes.
+        encoders: modality -> module that maps its raw input (B, …) to (B, out_dim) and has an ``out_dim``.
+        recipe: its epochs; optimiser, learning rate and batch size have no effect.
+    """
+
+    gradient_exempt = ("encoders",)
+
+    def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
+        super().__init__(spec, encoders, recipe)
+        self.automatic_optimization = False
+        self.encoders.requires_grad_(False)
+        self.dims = self.target_dims
+        self._collected: list[tuple[dict[str, Tensor], Tensor, Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """The feature vectors of the present samples: modality -> (B, dims[modality]), zero where absent, without gradient."""
+        if set(self.modalities) <= set(self.spec.feature_dims):
+            return self.reconstruction_targets(batch, {})
+        with evaluation(self.encoders):
+            return self.reconstruction_targets(batch, super().encode(batch))
+
+    def learn(self, features: dict[str, Tensor], present: Tensor, label: Tensor, index: Tensor) -> Tensor:
+        """Learn from all training samples of an epoch.
+
+        Args:
+            features: modality -> (N, dims[modality]), zero where absent.
+            present: (N, M) bool.
+            label: (N,).
+            index: (N,), the samples' numbers in the training split.
+
+        Returns:
+            The loss to report, a scalar.
+        """
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Collect the batch; in the epoch's last step, learn from all of them."""
+        if batch_idx == 0:
+            self._collected = []  # also what an epoch that was broken off has left
+        features, here = self.zero_absent(self.encode(batch), batch.present), batch.present.any(dim=1)
+        self._collected.append(
+            ({m: f[here] for m, f in features.items()}, batch.present[here], batch.label[here], batch.index[here])
+        )
+        if not self.trainer.is_last_batch:
+            return torch.zeros((), device=here.device)
+        parts, present, label, index = zip(*self._collected, strict=True)
+        self._collected = []
+        features = {m: torch.cat([part[m] for part in parts]) for m in self.modalities}
+        return self.learn(features, torch.cat(present), torch.cat(label), torch.cat(index))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Take the loss of the one step that had one."""
+        if self.trainer.is_last_batch:
+            super().on_train_batch_end(outputs, batch, batch_idx)
+
+
+class Centring(nn.Module):
+    """Vectors minus their mean over the samples that have the modality; zero where it is absent.
+
+    That is imputation by the mean: an imputed vector lies on it.
+
+    Args:
+        dims: modality -> its width D_m, in the data set's order, as all dictionaries of vectors have to be.
+    """
+
+    mean: Tensor
+
+    def __init__(self, dims: Mapping[str, int]) -> None:
+        super().__init__()
+        self.widths = list(dims.values())
+        self.register_buffer("mean", torch.zeros(sum(self.widths)))  # of all modalities, one after the other
+
+    def fit(self, features: dict[str, Tensor], present: Tensor) -> None:
+        """Take the means of (N, D_m) vectors over the rows in which they are present; zero where there are none."""
+        sums = [torch.where(present[:, [c]], f, 0.0).sum(dim=0) for c, f in enumerate(features.values())]
+        counts = present.sum(dim=0).clamp(min=1)  # (M,)
+        self.mean.copy_(torch.cat([total / count for total, count in zip(sums, counts, strict=True)]))
+
+    def forward(self, features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+        """The centred vectors (B, D_m), zero where absent."""
+        means = self.mean.split(self.widths)
+        return {m: torch.where(present[:, [c]], f - means[c], 0.0) for c, (m, f) in enumerate(features.items())}
+
+
+class LinearSvm(nn.Module):
+    """scikit-learn's linear support vector machine, one class against the rest, as two buffers.
+
+    Args:
+        in_dim: F, width of what is classified.
+        classes: C.
+        c: the weight of the squared hinge losses against the norm of the weights.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, in_dim: int, classes: int, c: float) -> None:
+        super().__init__()
+        self.c = c
+        self.register_buffer("weight", torch.zeros(classes, in_dim))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Decision values (B, C) of rows (B, F)."""
+        return rows @ self.weight.T + self.bias
+
+    def fit(self, rows: Tensor, label: Tensor) -> None:
+        """Fit to rows (N, F) and their labels (N,); the classes that do not occur get a constant, very low value."""
+        from sklearn.svm import LinearSVC
+
+        self.weight.zero_()
+        self.bias.fill_(NEVER)
+        seen = label.unique()
+        if len(seen) < 2:  # no question to answer
+            self.bias[seen] = 0.0
+            return
+        svm = LinearSVC(C=self.c, dual=False).fit(rows.double().cpu().numpy(), label.cpu().numpy())
+        weight, bias = torch.from_numpy(svm.coef_), torch.from_numpy(svm.intercept_)
+        if len(seen) == 2:  # one row, which speaks for the second of them
+            weight, bias = torch.cat([-weight, weight]), torch.cat([-bias, bias])
+        self.weight[seen] = weight.to(self.weight)
+        self.bias[seen] = bias.to(self.bias)

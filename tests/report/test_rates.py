@@ -1,0 +1,296 @@
+"""Accuracy by missing rate: look-ups in stored predictions, against naive loops over samples and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mmbench.report
+from mmbench.experiment import Experiment, Grid
+from mmbench.missing import Missing, pattern_name, patterns
+from mmbench.recipe import Recipe
+from mmbench.report.collect import Results, collect
+from mmbench.report.curves import draw_curves, draw_surface, draw_training
+from mmbench.report.figure import render
+from mmbench.report.rates import DRAWS, Rates, robustness
+from mmbench.report.tables import sections, to_markdown
+from mmbench.store import Predictions, Record, Store
+from mmbench.trial import Trial
+
+MODALITIES = ("audio", "image", "text")
+DATASET = "iemocap"  # its name alone: the papers have numbers for it
+RATES = (0.1, 0.4, 0.7)
+METHODS = ("late_fusion", "cra")
+SIZE, CLASSES = 60, 3
+DROPOUT = Missing(rate=0.5, train_only=True, redraw=True)
+TRAIN_ONLY = [Missing(kind="per_modality", rates={m: 0.5}, train_only=True) for m in ("audio", "text")]
+
+
+def trial(method: str, seed: int, missing: Missing | None) -> Trial:
+    return Trial(
+        dataset=DATASET,
+        data="made up",
+        protocol="clean",
+        missing=missing,
+        method=method,
+        seed=seed,
+        encoders={m: {"name": "none"} for m in MODALITIES},
+        params={},
+        recipe=Recipe(),
+    )
+
+
+def predictions(of: Trial) -> Predictions:
+    shared = np.random.default_rng(0)
+    label = shared.integers(0, CLASSES, SIZE)
+    present = shared.random((SIZE, 3)) < 0.9
+    present[~present.any(axis=1), 0] = True
+    own = np.random.default_rng(
+        [METHODS.index(of.method), of.seed, int(10 * (of.missing.rate or 0) if of.missing else 0)]
+    )
+    skill = np.array([len(p) for p in patterns(MODALITIES)])[:, None] / 4
+    right = own.random((7, SIZE)) < skill
+    predicted = np.where(right, label, (label + 1) % CLASSES)
+    log_probs = np.log(np.where(np.arange(CLASSES) == predicted[..., None], 0.8, 0.1)).astype(np.float16)
+    return Predictions(
+        modalities=np.array(MODALITIES),
+        label=label,
+        group=np.arange(SIZE) // 3,
+        present=present,
+        predicted=predicted.astype(np.int16),
+        log_probs=log_probs,
+        log_prior=np.log([0.2, 0.5, 0.3]).astype(np.float16),
+        attack=np.empty(0, np.int16),
+    )
+
+
+def write(store: Store, trials: list[Trial]) -> None:
+    for t in trials:
+        # The modality that is best alone where epochs are chosen: text, whatever the test split says.
+        alone = {"audio": 0.3, "image": 0.4, "text": 0.5}
+        curve = {"validation/accuracy": 0.6, **{f"validation/accuracy/{m}": v for m, v in alone.items()}}
+        record = Record(
+            key=t.key, trial=t, status="done", started="", finished="", environment={}, parameters=1,
+            seconds={"fit": 1.0}, best_epoch=1, curves=[{"validation/accuracy": 0.0}, curve],
+        )  # fmt: skip
+        store.write(record, predictions(t))
+
+
+def experiment(trainings: list[Missing | None]) -> Experiment:
+    grid = Grid.model_validate(
+        {"title": "rates", "datasets": {DATASET: None}, "methods": dict.fromkeys(METHODS), "seeds": [0, 1]}
+    )
+    return Experiment("rates", grid, [trial(m, s, t) for t in trainings for s in (0, 1) for m in METHODS])
+
+
+REPORTED = Path(__file__).parents[2] / "results" / "reported"
+TRAININGS = [None, *(Missing(rate=r) for r in RATES), DROPOUT]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    plan, store = experiment(TRAININGS), Store(tmp_path_factory.mktemp("store"))
+    write(store, plan.trials)
+    return collect(plan, store, REPORTED)
+
+
+@pytest.fixture(scope="module")
+def rates(results: Results) -> Rates:
+    assert results.rates is not None
+    return results.rates
+
+
+def naive_accuracy(p: Predictions, mask: np.ndarray, only: str | None = None) -> float:
+    """Look up every sample's prediction for what the mask shows of it."""
+    names = [pattern_name(q) for q in patterns(MODALITIES)]
+    hits = 0
+    for i in range(len(p.label)):
+        shown = [m for j, m in enumerate(MODALITIES) if mask[i, j] and only in (None, m)]
+        answer = (
+            p.predicted[names.index("+".join(shown))][i] if shown else 1
+        )  # class 1 is the most frequent in training
+        hits += int(answer == p.label[i])
+    return 100 * hits / len(p.label)
+
+
+def mask(rate: float, seed: int = 0) -> np.ndarray:
+    return Missing(rate=rate, seed=seed).mask(DATASET, "test", MODALITIES, SIZE)
+
+
+def line(frame: pd.DataFrame, **where: object) -> pd.Series:
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    assert len(frame) == 1, frame
+    return frame.iloc[0]
+
+
+@pytest.mark.parametrize("rate", [0.0, *RATES])
+def test_matched_is_training_and_test_at_one_rate_under_the_fixed_mask(rates: Rates, rate: float) -> None:
+    missing = Missing(rate=rate) if rate else None
+    expected = [naive_accuracy(predictions(trial("cra", s, missing)), mask(rate)) for s in (0, 1)]
+    got = line(rates.curves, evaluation="matched", method="cra", rate=rate)
+    assert got["mean"] == pytest.approx(np.mean(expected))
+    assert got["std"] == pytest.approx(np.std(expected, ddof=1))
+    assert got["ci_low"] <= got["mean"] <= got["ci_high"]
+    assert got["n"] == 2
+
+
+@pytest.mark.parametrize("training", [None, Missing(rate=0.4), DROPOUT], ids=str)
+def test_robustness_is_the_mean_over_masks_of_every_rate(rates: Rates, training: Missing | None) -> None:
+    for rate in (0.1, 0.7):
+        expected = [
+            np.mean([naive_accuracy(predictions(trial("cra", s, training)), mask(rate, k)) for k in range(DRAWS)])
+            for s in (0, 1)
+        ]
+        name = str(training) if training else "complete"
+        got = line(rates.curves, evaluation="robustness", training=name, method="cra", rate=rate)
+        assert got["mean"] == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize("kind", ["anchor", "bernoulli"])
+def test_one_trials_curve_from_python(kind: str) -> None:
+    p = predictions(trial("cra", 0, None))
+    got = robustness(p, DATASET, [0.1, 0.6], kind, draws=7)  # type: ignore[arg-type]
+    for value, rate in zip(got, [0.1, 0.6], strict=True):
+        masks = [Missing(kind=kind, rate=rate, seed=k).mask(DATASET, "test", MODALITIES, SIZE) for k in range(7)]  # type: ignore[arg-type]
+        assert value == pytest.approx(np.mean([naive_accuracy(p, m) for m in masks]))
+
+
+def test_a_curve_at_rate_zero_is_the_accuracy_with_everything() -> None:
+    p = predictions(trial("cra", 0, None))
+    assert robustness(p, DATASET, [0.0])[0] == pytest.approx(100 * (p.predicted[-1] == p.label).mean())
+
+
+def test_the_area_is_the_mean_height_of_the_curve_without_rate_zero(rates: Rates) -> None:
+    curve = rates.curves[(rates.curves.evaluation == "matched") & (rates.curves.method == "cra")]
+    y = dict(zip(curve.rate, curve["mean"], strict=True))
+    expected = ((y[0.1] + y[0.4]) / 2 * 0.3 + (y[0.4] + y[0.7]) / 2 * 0.3) / 0.6
+    got = line(rates.areas, evaluation="matched", method="cra")
+    assert got["area"] == pytest.approx(expected)
+    assert got["area_low"] < got["area"] < got["area_high"]
+
+
+def test_the_gain_is_over_the_best_modality_alone_under_the_same_mask(rates: Rates) -> None:
+    assert rates.unimodal[DATASET, "clean", "anchor 0.4"] == "text"
+    gains = {}
+    for rate in RATES:
+        alone, whole = (
+            np.mean([naive_accuracy(predictions(trial(m, s, Missing(rate=rate))), mask(rate), only) for s in (0, 1)])
+            for m, only in (("late_fusion", "text"), ("cra", None))
+        )
+        gains[rate] = whole - alone
+    expected = ((gains[0.1] + gains[0.4]) / 2 * 0.3 + (gains[0.4] + gains[0.7]) / 2 * 0.3) / 0.6
+    got = line(rates.areas, evaluation="matched", method="cra")
+    assert got["gain"] == pytest.approx(expected)
+    assert got["gain_low"] < got["gain"] < got["gain_high"]
+
+
+def test_the_papers_numbers_stand_beside_matched_rates_only(rates: Rates) -> None:
+    printed = pd.read_csv(REPORTED / "mla_table6.csv")
+    paper = printed[(printed.method == "late_fusion") & (printed.missing_rate == 0.4)].accuracy.item()
+    assert line(rates.curves, evaluation="matched", method="late_fusion", rate=0.4)["reported"] == paper
+    assert rates.curves[rates.curves.evaluation == "robustness"].reported.isna().all()
+    y = {r: printed[(printed.method == "cra") & (printed.missing_rate == r)].accuracy.item() for r in RATES}
+    expected = ((y[0.1] + y[0.4]) / 2 + (y[0.4] + y[0.7]) / 2) / 2
+    assert line(rates.areas, evaluation="matched", method="cra")["reported"] == pytest.approx(expected)
+
+
+def test_the_report_says_what_masks_come_to(results: Results, rates: Rates) -> None:
+    present = predictions(trial("cra", 0, None)).present
+    assert rates.tests[DATASET, 0.7]["masked"] == pytest.approx(2 / 3)
+    assert rates.tests[DATASET, 0.7]["empty"] == pytest.approx((~(present & mask(0.7)).any(axis=1)).mean())
+    assert "at 0.7, 66.7 % of the cells are masked" in to_markdown(results)
+
+
+def test_the_tables_are_matched_and_robustness(results: Results) -> None:
+    by_rate = [s for s in sections(results) if s.header[1] == "0"]
+    assert [s.title.split("missing rates, ")[1] for s in by_rate] == [
+        "matched",
+        "robustness, trained on complete data",
+        "robustness, anchor 0.5 redrawn",
+    ]
+    for section in by_rate:
+        assert section.header == ["method", "0", "0.1", "0.4", "0.7", "area", "gain", "n"]
+        assert [row[0].text for row in section.body] == list(METHODS)
+        assert sorted(row[5].rank for row in section.body) == [1, 2]
+    assert by_rate[0].body[1][3].text.endswith(")"), "the paper's number"
+
+
+def test_trials_that_are_not_there_leave_dashes(tmp_path: Path) -> None:
+    plan, store = experiment(TRAININGS), Store(tmp_path)
+    kept = [
+        t for t in plan.trials if not (t.method == "cra" and t.missing == Missing(rate=0.4)) and t.missing != DROPOUT
+    ]
+    write(store, kept)
+    made = collect(plan, store)
+    assert made.rates is not None
+    gap = line(made.rates.curves, evaluation="matched", method="cra", rate=0.4)
+    assert np.isnan(gap["mean"])
+    assert gap["n"] == 0
+    assert np.isnan(line(made.rates.areas, evaluation="matched", method="cra")["area"]), "no area of half a curve"
+    matched = next(s for s in sections(made) if s.title.endswith("matched"))
+    assert [c.text for c in matched.body[1]][3] == "–"
+    assert draw_curves(made.rates, "robustness", str(DROPOUT)) is None
+
+
+def test_an_empty_store_has_no_numbers_and_no_curves(tmp_path: Path) -> None:
+    made = collect(experiment(TRAININGS), Store(tmp_path))
+    assert made.rates is not None
+    assert made.rates.curves["mean"].isna().all()
+    assert draw_curves(made.rates, "matched", "at each rate") is None
+    assert draw_surface(made.rates) is None
+    assert "–" in to_markdown(made)
+
+
+# Figures
+
+
+def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> None:
+    names = {path.name for path in mmbench.report.write(results, tmp_path)}
+    figures = {f"{f}.{kind}" for f in ("figure", "robustness", "dropout", "surface") for kind in ("svg", "png")}
+    assert names == figures | {"table.md", "table.csv", "table.tex", "table.html", "rates.csv", "areas.csv"}
+    page = (tmp_path / "table.html").read_text()
+    assert page.count("<svg") == 4
+    again = pd.read_csv(tmp_path / "rates.csv")
+    assert line(again, evaluation="matched", method="cra", rate=0.4)["mean"] > 0
+
+
+def test_lines_are_labelled_at_their_ends(rates: Rates) -> None:
+    figure = draw_curves(rates, "matched", "at each rate")
+    assert figure is not None
+    texts = {t.get_text(): t.xy for axes in figure.axes for t in axes.texts}  # type: ignore[attr-defined]
+    curve = rates.curves[(rates.curves.evaluation == "matched") & (rates.curves.rate == 0.7)]
+    assert {m: xy[1] for m, xy in texts.items()} == pytest.approx(dict(zip(curve.method, curve["mean"], strict=True)))
+    svg = render(figure, "svg")
+    assert render(draw_curves(rates, "matched", "at each rate"), "svg") == svg  # type: ignore[arg-type]
+
+
+def test_the_surface_has_the_training_rates_as_rows(rates: Rates) -> None:
+    figure = draw_surface(rates)
+    assert figure is not None
+    panel = next(a for a in figure.axes if a.get_title() == "cra")
+    grid = panel.images[0].get_array()
+    assert grid is not None
+    for i, training in enumerate(["complete", "anchor 0.1", "anchor 0.4", "anchor 0.7"]):
+        for j, rate in enumerate((0.0, *RATES)):
+            cell = line(rates.curves, evaluation="robustness", training=training, method="cra", rate=rate)
+            assert grid[i, j] == pytest.approx(cell["mean"])
+
+
+def test_one_modality_masked_in_training_is_a_figure_of_its_own(tmp_path: Path) -> None:
+    plan, store = experiment([None, *TRAIN_ONLY]), Store(tmp_path)
+    write(store, plan.trials)
+    made = collect(plan, store)
+    assert made.rates is None, "the test split has no such rate"
+    figure = draw_training(made)
+    assert figure is not None
+    titles = [a.get_title(loc="left") for a in figure.axes]
+    assert titles == [f"{m}, {x} masked" for m in METHODS for x in ("audio", "text")]
+    assert {t.get_text() for t in figure.axes[0].texts} == {*MODALITIES, "multi"}
+    (table,) = sections(made)
+    assert [row[1].text for row in table.body] == [
+        t for t in ("complete", "audio 0.5 in training", "text 0.5 in training") for _ in METHODS
+    ]
