@@ -57,8 +57,10 @@ def main(job: Job) -> None:
     if job.device != "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = job.device
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(job.threads)
+    threadpool_limits(job.threads)  # NumPy's and SciPy's linear algebra would take every core, in every process
     store = Store(job.root)
     with store.lock(job.trial.key):
         if store.done(job.trial.key) is not None:

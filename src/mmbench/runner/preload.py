@@ -3,6 +3,11 @@
 from contextlib import suppress
 
 import pytorch_lightning.plugins.environments  # noqa: F401
+import sklearn.decomposition
+import sklearn.feature_extraction.text
+import sklearn.pipeline
+import sklearn.svm  # noqa: F401
+import threadpoolctl  # noqa: F401
 
 import mmbench.runner.child
 import mmbench.tracking  # noqa: F401
