@@ -54,11 +54,13 @@ format: $(READY) ## format the code
 type: $(READY) ## types
 	$(BIN)/mypy
 
-regression: $(READY) ## run the small grid anew and hold it to its accuracy bands
+regression: $(READY) ## run the small grids anew and hold them to their accuracy bands
 	$(BIN)/mmbench check $(ARGS)
+	$(BIN)/mmbench check regression_missing $(ARGS)
 
 benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/missing.py
 
 clean: ## remove the environment and caches; results are kept
 	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,8 @@ from mmbench.registry import methods
 from mmbench.task import MultimodalTask
 
 METHODS = methods()
+PREPARED = [name for name in DATASETS if DATASETS[name].prepared() is None]
+"""The registered data sets that are on this machine."""
 CLASS_SIZES = (18, 14, 8)  # of the training split
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.05)  # an epoch for each stage of a method that has two
 
@@ -115,7 +117,7 @@ def make_world(name: str, protocol: str = "clean") -> World:
         data_class = DATASETS[name]
 
         def encoders() -> dict[str, nn.Module]:
-            return {m: ENCODERS[data_class.encoders[m]]() for m in data_class.modalities}
+            return {m: ENCODERS[str(data_class.encoders[m])]() for m in data_class.modalities}
 
     tokenizers = {m: e.tokenize for m, e in encoders().items() if m in data_class.text_modalities}
     data = data_class(protocol, batch_size=RECIPE.batch_size, tokenizers=tokenizers)

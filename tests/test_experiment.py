@@ -717,5 +717,39 @@ def test_a_mistake_in_the_quick_version_is_named(tmp_path: Path) -> None:
 def test_trials_are_chosen_by_what_training_lacks() -> None:
     _, trials = expand(missing_grid(complete=None, matched={"rate": [0.1, 0.7]}))
     assert [t.training for t in select(trials, ["training=anchor 0.7"])] == ["anchor 0.7"]
-    with pytest.raises(UsageError, match="anchor 0.1"):
+    with pytest.raises(UsageError, match=r"anchor 0\.1"):
         select(trials, ["training=anchor 0.11"])
+
+
+# Data sets that are not on this machine
+
+
+def test_a_data_set_that_is_not_prepared_has_no_trials_and_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, yaml.safe_dump(GRID))
+    monkeypatch.setattr(OpenClipart, "prepared", classmethod(lambda cls: "put the pictures into data/pictures"))
+    monkeypatch.setattr(OpenClipart, "manifest", classmethod(lambda cls: pytest.fail("there is nothing to hash")))
+    experiment = load(path)
+    assert experiment.trials == []
+    assert experiment.unprepared == {"openclipart": "put the pictures into data/pictures"}
+
+
+def test_an_unprepared_data_set_is_still_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenClipart, "prepared", classmethod(lambda cls: "nothing there"))
+    raw = changed("datasets", "openclipart", "encoders", to={"image": "smal_cnn"})
+    assert "unknown encoder 'smal_cnn'" in mistakes(raw)
+
+
+def test_the_data_sets_own_encoder_arguments_hold_for_its_own_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {**OpenClipart.encoders, "image": {"name": "small_cnn", "width": 9}}
+    monkeypatch.setattr(OpenClipart, "encoders", own)
+
+    def image(choice: Any) -> dict[str, Any]:
+        raw = {**changed("datasets", "openclipart", "encoders", to={"image": choice}), "methods": {"sum": None}}
+        return expand(raw)[1][0].encoders["image"]
+
+    assert image("small_cnn")["width"] == 9
+    assert image({"in_channels": 3})["width"] == 9
+    assert image({"width": 5})["width"] == 5
+    assert image({"name": "small_cnn", "width": 5})["width"] == 5

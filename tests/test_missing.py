@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -118,7 +120,7 @@ def test_masks_do_not_change_with_the_machine_or_the_release():
 def test_what_is_missing_at_one_rate_is_missing_at_higher_ones(kind):
     masks = [Missing(kind=kind, rate=r / 10).mask("food", "test", THREE, 300) for r in range(7)]
     assert masks[0].all()
-    assert all((high <= low).all() for low, high in zip(masks, masks[1:], strict=False))
+    assert all((high <= low).all() for low, high in pairwise(masks))
 
 
 def test_natural_gaps_combine_with_the_mask():

@@ -140,7 +140,10 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment:
     from mmbench.experiment import load
 
     path = experiment_path(arguments.experiment)
-    return load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
+    experiment = load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
+    for dataset, reason in experiment.unprepared.items():
+        print(f"{dataset} is left out, it is not prepared: {reason}", file=sys.stderr)
+    return experiment
 
 
 def open_store(arguments: argparse.Namespace) -> Store:
@@ -276,7 +279,6 @@ def print_report(results: Results) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mmbench.report.collect import gaps
     from mmbench.report.tables import header_notes, sections
 
     console = Console(highlight=False, soft_wrap=True)
@@ -292,7 +294,7 @@ def print_report(results: Results) -> None:
         for note in section.notes:
             console.print(note, markup=False)
         console.print()
-    for note in [*header_notes(results), *(f"–: {gap}" for gap in gaps(results.rows))]:
+    for note in [*header_notes(results), *(f"–: {gap}" for gap in results.not_run)]:
         console.print(note, markup=False)
 
 

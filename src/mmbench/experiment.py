@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import product
@@ -130,11 +130,13 @@ class Experiment:
         name: the folder of its reports: the file's name, and a hash of the settings where they were changed.
         grid: the validated file.
         trials: one a data set, protocol, way of missing, seed and method.
+        unprepared: data set -> what is missing of it on this machine; it has no trials.
     """
 
     name: str
     grid: Grid
     trials: list[Trial]
+    unprepared: dict[str, str] = field(default_factory=dict)
 
 
 def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) -> Experiment:
@@ -165,12 +167,13 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     if mistakes:
         raise UsageError("\n".join(mistakes))
     grid, trials = expand(changed, where=str(path))
+    unprepared = {name: reason for name in grid.datasets if (reason := _unprepared(name))}
     name = path.stem
     if quick and not settings:
         name += "-quick"
     elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
         name += "-" + sha256(grid.model_dump_json().encode()).hexdigest()[:8]
-    return Experiment(name, grid, trials)
+    return Experiment(name, grid, trials, unprepared)
 
 
 def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
@@ -205,6 +208,7 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
             recipe=settings.recipe,
         )
         for dataset, settings in grid.datasets.items()
+        if dataset in manifests
         for protocol in settings.protocols
         for missing in grid.trainings
         for seed in grid.seeds
@@ -245,12 +249,23 @@ def _resolve_datasets(
                 )
         chosen = settings.get("encoders")
         encoders[name] = _resolve_encoders(name, data.encoders, chosen if isinstance(chosen, dict) else {}, mistakes)
-        manifests[name] = data.manifest()
+        if _unprepared(name) is None:
+            manifests[name] = data.manifest()
     return manifests, encoders
 
 
+def _unprepared(dataset: str) -> str | None:
+    """What is missing of a data set on this machine."""
+    from mmbench.data import DATASETS
+
+    return DATASETS[dataset].prepared()
+
+
 def _resolve_encoders(
-    dataset: str, default: Mapping[str, str], chosen: Mapping[str, Any], mistakes: list[str]
+    dataset: str,
+    default: Mapping[str, str | Mapping[str, Any]],
+    chosen: Mapping[str, Any],
+    mistakes: list[str],
 ) -> dict[str, dict[str, Any]]:
     from mmbench.encoders import ENCODERS
 
@@ -260,9 +275,13 @@ def _resolve_encoders(
             mistakes.append(f"{where}.{modality}: unknown modality; {did_you_mean(modality, default)}")
     resolved = {}
     for modality in default:
-        choice = chosen.get(modality, default[modality])
-        options = dict(choice) if isinstance(choice, dict) else {"name": choice}
-        name = options.pop("name", default[modality])
+        given = default[modality]
+        own: Mapping[str, Any] = given if isinstance(given, Mapping) else {"name": given}
+        choice = chosen.get(modality, {})
+        options: dict[str, Any] = dict(choice) if isinstance(choice, dict) else {"name": choice}
+        if options.get("name", own["name"]) == own["name"]:  # the data set's own arguments hold for its own encoder
+            options = {**own, **options}
+        name = options.pop("name")
         if not _is_key(name, ENCODERS):
             mistakes.append(f"{where}.{modality}: unknown encoder '{name}'; {did_you_mean(name, ENCODERS)}")
             continue

@@ -23,9 +23,9 @@ EXPLANATION = f"""\
 # Accuracy in percent of every method under every presence pattern: mean and standard deviation over n seeds, and the band that
 # `mmbench check` holds the mean to when it runs the same seeds again.
 # low, high = mean ∓ max({LEAST_HALF_WIDTH}, t · r / sqrt(n)). r is the measured noise of running a trial again, sums taken in another
-# order (on 2 threads instead of 1): the root mean square, over all trials of the data set, protocol and training, of
-# the difference that it made to the accuracy under the pattern. t is the quantile of Student's distribution at which all cells together stay inside with
-# probability {1 - ERROR_RATE:.0%} or more.
+# order (on 2 threads instead of 1): the root mean square, over all trials of the data set, protocol and training, of the difference
+# that it made to the accuracy under the pattern. t is the quantile of Student's distribution at which all cells together stay inside
+# with probability {1 - ERROR_RATE:.0%} or more.
 # Written by `mmbench check --update`.
 """
 

@@ -16,6 +16,7 @@ from mmbench.data.base import Split
 from mmbench.trial import Trial, build
 from planted import (
     METHODS,
+    PREPARED,
     RECIPE,
     batch_of,
     every_pattern,
@@ -30,7 +31,7 @@ from planted import (
 )
 
 
-@pytest.fixture(params=["planted2", "planted3", *DATASETS])
+@pytest.fixture(params=["planted2", "planted3", *PREPARED])
 def world(request, make_world):
     return make_world(request.param)
 
@@ -208,7 +209,7 @@ def test_the_seed_decides_the_weights(world, method):
     assert not same(*first)
 
 
-@pytest.mark.parametrize("dataset", list(DATASETS))
+@pytest.mark.parametrize("dataset", PREPARED)
 def test_encoders_begin_alike_in_every_method(dataset):
     data_class = DATASETS[dataset]
 

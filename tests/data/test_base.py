@@ -3,13 +3,12 @@ import torch
 from torch import nn
 
 from mmbench.batch import Batch
-from mmbench.data import DATASETS
 from mmbench.data.base import EVALUATION_BATCH, DataSpec
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
 from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
-from planted import Planted3, batch_of, loader, make_world, trainer
+from planted import PREPARED, Planted3, batch_of, loader, make_world, trainer
 
 TOKENIZERS = {"words": HashedText(buckets=64).tokenize}
 
@@ -22,7 +21,7 @@ def fresh(**arguments) -> Planted3:
 
 
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
-@pytest.mark.parametrize("name", ["planted2", "planted3", *DATASETS])
+@pytest.mark.parametrize("name", ["planted2", "planted3", *PREPARED])
 def test_what_every_data_set_holds(name, protocol):
     data = make_world(name, protocol).data
     splits = data.splits
@@ -258,7 +257,7 @@ def test_modality_dropout_draws_a_new_mask_every_time():
 
 
 def test_a_rate_that_the_data_set_cannot_realise_is_refused_before_loading():
-    with pytest.raises(UsageError, match="at most 0.667"):
+    with pytest.raises(UsageError, match=r"at most 0\.667"):
         fresh(missing=Missing(rate=0.9))
 
 

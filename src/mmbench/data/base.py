@@ -124,7 +124,8 @@ class MultimodalDataModule(pl.LightningDataModule):
     text_modalities: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[tuple[str, ...]]
     conditioning: ClassVar[str]
-    encoders: ClassVar[Mapping[str, str]]  # modality -> the encoder that is used if an experiment names none
+    # modality -> the encoder that is used if an experiment names none: a name, or {name: …, and arguments}
+    encoders: ClassVar[Mapping[str, str | Mapping[str, Any]]]
     augmentations: ClassVar[Mapping[str, Augmentation]] = {}
     feature_dims: ClassVar[Mapping[str, int]] = {}  # modality -> width, where the raw input is a feature vector
 
@@ -153,6 +154,11 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.realised: dict[str, dict[str, float]] = {}
         self._redraws = np.random.default_rng(seed)
         self._loaded: Loaded | None = None
+
+    @classmethod
+    def prepared(cls) -> str | None:
+        """None if the data can be loaded; otherwise a sentence that says what is missing and what to put where."""
+        return None
 
     @classmethod
     def manifest(cls) -> str:

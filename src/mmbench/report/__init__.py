@@ -68,7 +68,6 @@ def to_html(results: Results, images: Sequence[str]) -> str:
     """A page that needs nothing else: the tables and the figures, each an SVG document."""
     from jinja2 import Environment
 
-    from mmbench.report.collect import gaps
     from mmbench.report.tables import DASH, header_notes, sections
 
     template = Environment(autoescape=True).from_string((files("mmbench.report") / "page.html").read_text())
@@ -82,6 +81,6 @@ def to_html(results: Results, images: Sequence[str]) -> str:
         notes=header_notes(results),
         figures=[image[image.index("<svg") :] for image in images],
         sections=sections(results),
-        gaps=gaps(results.rows),
+        gaps=results.not_run,
         full=full,
     )

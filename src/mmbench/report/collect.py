@@ -90,6 +90,12 @@ class Results:
     tests: dict[tuple[str, str], SplitFacts]
     commits: list[str]
 
+    @property
+    def not_run(self) -> list[str]:
+        """What is missing and why: data sets that are not prepared, then a line a trial."""
+        unprepared = [f"{name}, not prepared: {reason}" for name, reason in self.experiment.unprepared.items()]
+        return unprepared + gaps(self.rows)
+
 
 def collect(experiment: Experiment, store: Store, reported: Path | None = None) -> Results:
     """Read an experiment's trials from the store and compute its table.

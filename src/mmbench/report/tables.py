@@ -9,7 +9,7 @@ import pandas as pd
 
 from mmbench.missing import pattern_name, patterns
 from mmbench.protocol import PROTOCOLS
-from mmbench.report.collect import MEAN, Results, Row, gaps
+from mmbench.report.collect import MEAN, Results, Row
 from mmbench.report.rates import DRAWS, Rates
 
 DASH = "–"
@@ -162,8 +162,8 @@ def _rate_notes(results: Results, rates: Rates, key: tuple, curve: pd.DataFrame)
         how = "complete data" if training == "complete" else f"modality dropout ({training})"
         notes = [f"Trained on {how}, tested at every rate: mean over {DRAWS} masks, from stored predictions."]
     notes.append(
-        f"area: under the curve from {low} to {high}, divided by its width, with its 95 % interval. gain: the area over that of the best "
-        "modality alone (of late fusion trained likewise, chosen on the split on which epochs are) under the same masks."
+        f"area: under the curve from {low} to {high}, divided by its width, with its 95 % interval. gain: the area over that of the "
+        "best modality alone (of late fusion trained likewise, chosen on the split on which epochs are) under the same masks."
     )
     if curve.reported.notna().any():
         notes.append("In brackets: the paper's number.")
@@ -171,14 +171,16 @@ def _rate_notes(results: Results, rates: Rates, key: tuple, curve: pd.DataFrame)
 
 
 def _realised(rates: Rates, dataset: str) -> str:
-    """What the test mask comes to where that is not what its rate says."""
-    texts = [
-        f"at {rate:g}, {100 * share['masked']:.1f} % of the cells are masked, {100 * share['missing']:.1f} % missing with those that "
-        f"are so by nature, and {100 * share['empty']:.1f} % of the test samples have nothing left and are answered by class frequencies"
-        for (name, rate), share in rates.tests.items()
-        if name == dataset and rate in (0, max(r for n, r in rates.tests if n == dataset))
-    ]
-    return "Realised: " + "; ".join(texts) + "."
+    """What the fixed test masks come to, rate by rate."""
+    shares = {rate: share for (name, rate), share in rates.tests.items() if name == dataset and rate > 0}
+
+    def across(name: str) -> str:
+        return ", ".join(f"{100 * share[name]:.1f}" for share in shares.values())
+
+    return (
+        f"Of the test split's cells, {across('masked')} % are masked, {across('missing')} % missing with those that are so by nature. "
+        f"Nothing is left of {across('empty')} % of the samples: they are answered by the class frequencies."
+    )
 
 
 def _interval(line: pd.Series, name: str, form: str = ".1f") -> str:
@@ -225,7 +227,7 @@ def to_markdown(results: Results) -> str:
         lines += ["| " + " | ".join(section.header) + " |", "|" + " --- |" + " ---: |" * (len(section.header) - 1)]
         lines += ["| " + " | ".join(_mark(c, "**", "**", "<u>", "</u>") for c in row) + " |" for row in section.body]
         lines.append("")
-    if missing := gaps(results.rows):
+    if missing := results.not_run:
         lines += ["## Not run", "", *(f"- {line}" for line in missing), ""]
     return "\n".join(lines)
 
@@ -241,7 +243,7 @@ def to_latex(results: Results) -> str:
             escaped = [Cell(_tex(c.text), c.rank) for c in row]
             lines.append(" & ".join(_mark(c, r"\textbf{", "}", r"\underline{", "}") for c in escaped) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [f"% not run: {line}" for line in gaps(results.rows)]
+    lines += [f"% not run: {line}" for line in results.not_run]
     return "\n".join(lines) + "\n"
 
 
