@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmbench.data.openclipart import OpenClipart
+from mmbench.data.openclipart_features import OpenClipartFeatures
 from mmbench.errors import UsageError
 from mmbench.experiment import expand, load, select
 from mmbench.missing import Missing
@@ -124,6 +125,7 @@ def keys(raw: Any) -> list[str]:
 KEYS_IN_ANOTHER_PROCESS = """
 import json, sys
 from mmbench.data.openclipart import OpenClipart
+from mmbench.data.openclipart_features import OpenClipartFeatures
 from mmbench.experiment import expand
 OpenClipart.manifest = classmethod(lambda cls: "0123456789abcdef")
 print(json.dumps([t.key for t in expand(json.load(sys.stdin))[1]]))
@@ -730,9 +732,26 @@ def test_a_data_set_that_is_not_prepared_has_no_trials_and_a_reason(
     path = write(tmp_path, yaml.safe_dump(GRID))
     monkeypatch.setattr(OpenClipart, "prepared", classmethod(lambda cls: "put the pictures into data/pictures"))
     monkeypatch.setattr(OpenClipart, "manifest", classmethod(lambda cls: pytest.fail("there is nothing to hash")))
-    experiment = load(path)
-    assert experiment.trials == []
+    with pytest.raises(
+        UsageError, match="none of its data sets is prepared\n  openclipart: put the pictures into data/pictures"
+    ):
+        load(path)
+    both = {**GRID, "datasets": {"openclipart": None, "openclipart_features": None}}
+    monkeypatch.setattr(OpenClipartFeatures, "prepared", classmethod(lambda cls: None))
+    monkeypatch.setattr(OpenClipartFeatures, "manifest", classmethod(lambda cls: "features"))
+    experiment = load(write(tmp_path, yaml.safe_dump(both)))
+    assert {t.dataset for t in experiment.trials} == {"openclipart_features"}
     assert experiment.unprepared == {"openclipart": "put the pictures into data/pictures"}
+
+
+def test_a_rate_of_zero_is_complete_training() -> None:
+    _, trials = expand(missing_grid(complete=None, matched={"rate": [0, 0.2]}))
+    assert [t.training for t in trials] == ["complete", "anchor 0.2"]
+
+
+def test_test_rates_are_checked_against_the_data_set() -> None:
+    assert "at most 0.667" in mistakes({**missing_grid(complete=None), "test_rates": [0.2, 0.9]})
+    assert "greater than 0" in mistakes({**missing_grid(complete=None), "test_rates": [0]})
 
 
 def test_an_unprepared_data_set_is_still_checked(monkeypatch: pytest.MonkeyPatch) -> None:

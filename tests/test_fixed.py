@@ -1,10 +1,13 @@
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mmbench.errors import UsageError
 from mmbench.fixed import NEVER, Centring, FixedFeatureTask, LinearSvm, evaluation
 from planted import Planted3, batch_of, fit, make_world, planted_encoders, same, trainer, weights
 
@@ -94,6 +97,14 @@ def test_learning_comes_before_validation(world3):
     trainer(2).fit(task, datamodule=world3.data)
     assert lessons == [1, 2]
     assert sorted(task.lessons[0][3].tolist()) == list(range(len(world3.data.splits.train)))
+
+
+def test_several_processes_are_refused(world3):
+    task = recorder(world3)
+    for world_size in (1, 2):
+        task._trainer = SimpleNamespace(world_size=world_size)
+        with pytest.raises(UsageError, match="devices: 1") if world_size > 1 else nullcontext():
+            task.on_fit_start()
 
 
 def test_evaluation_mode_gives_every_mode_back():

@@ -167,3 +167,16 @@ def test_settings_that_make_no_sense_are_refused(arguments, message):
 def test_a_rate_of_an_unknown_modality_names_the_nearest():
     with pytest.raises(UsageError, match="unknown modality 'adio'; did you mean 'audio'"):
         Missing(kind="per_modality", rates={"adio": 0.5}).check(THREE)
+
+
+def test_equal_settings_are_one_whatever_the_order_of_their_rates():
+    one, other = (Missing(kind="per_modality", rates=r) for r in ({"a": 0.5, "b": 0.1}, {"b": 0.1, "a": 0.5}))
+    assert one == other
+    assert len({one, other}) == 1
+
+
+@pytest.mark.parametrize("modalities", [[], ["audio"]])
+@pytest.mark.parametrize("kind", ["anchor", "bernoulli"])
+def test_a_single_modality_cannot_be_missing(modalities, kind):
+    with pytest.raises(UsageError, match="at least two"):
+        Missing(kind=kind, rate=0.0).check(modalities)

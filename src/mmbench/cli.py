@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = command("run", run_experiment, "run what is missing of an experiment, and report it")
     experiment(quick(settings(run)))
-    pairs(run, "--filter", "filters", "run only trials with this dataset, protocol, method or seed")
+    pairs(run, "--filter", "filters", "run only trials with this dataset, protocol, training, method or seed")
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     machine(run)
     run.add_argument(

@@ -67,7 +67,7 @@ class MissingGrid(BaseModel):
         plain = self.model_dump(exclude={"rate", "rates"})
         single = [] if self.rate is None else self.rate if isinstance(self.rate, list) else [self.rate]
         if self.rates is None:
-            return [Missing(**plain, rate=rate) for rate in single]
+            return [Missing(**plain, rate=rate) if rate else None for rate in single]  # nothing missing is complete
         lists = [r if isinstance(r, list) else [r] for r in self.rates.values()]
         return [
             Missing(**plain, rate=self.rate, rates=dict(zip(self.rates, chosen, strict=True)))
@@ -88,6 +88,9 @@ class Grid(BaseModel):
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
+    test_rates: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [], description="rates to test at beside those of training"
+    )
     patterns: Literal["single", "all"] = Field("single", description="the columns of its tables, beside every modality")
     quick: dict[str, Any] = {}
 
@@ -173,6 +176,9 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
         name += "-quick"
     elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
         name += "-" + sha256(grid.model_dump_json().encode()).hexdigest()[:8]
+    if not trials:
+        reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in unprepared.items())
+        raise UsageError(f"{path}: none of its data sets is prepared{reasons}")
     return Experiment(name, grid, trials, unprepared)
 
 
@@ -320,7 +326,7 @@ def _try_out(
                 mistakes.append(f"{where}: {choice['name']} does not fit, {modality} is {kind}")
         if mistakes:
             continue
-        for missing in filter(None, grid.trainings):
+        for missing in [*filter(None, grid.trainings), *(Missing(rate=rate) for rate in grid.test_rates)]:
             try:
                 missing.check(data.modalities)
             except UsageError as error:

@@ -51,7 +51,7 @@ def statistics(
         attack: (N,) types of attack, 0 for bona fide; None or empty where attacks are not the task.
 
     Raises:
-        ValueError: bona fide samples of several classes, or none at all.
+        ValueError: bona fide samples of several classes, or none at all; a negative type of attack.
     """
     groups, member = np.unique(group, return_inverse=True)
     counts = np.zeros((len(groups), 3, log_probs.shape[1]))
@@ -72,6 +72,8 @@ def _attack_sums(
 ) -> np.ndarray:
     if attack is None or not len(attack):
         return np.zeros((groups, 0, 2))
+    if attack.min() < 0:
+        raise ValueError(f"types of attack are 0 (bona fide) and above, got {attack.min()}")
     classes = np.unique(label[attack == 0])
     if len(classes) != 1 or (label[attack > 0] == classes[0]).any():
         raise ValueError(

@@ -70,7 +70,7 @@ class Missing(BaseModel):
     Kinds, for M modalities and the missing rate η:
         anchor: every sample keeps one modality, chosen uniformly, and each other one with q = (M (1 − η) − 1) / (M − 1), so that a
             share η of all cells is missing and no sample loses everything (what the released code of this line of work does,
-            without its rejection loop). It can realise rates up to (M − 1) / M.
+            without its rejection loop). It can realise rates up to (M − 1) / M; one that is at most 0.05 above is taken for that.
         bernoulli: every cell is missing with probability η (as the MLA paper's text says); a sample may lose everything.
         per_modality: modality m is missing with probability ``rates[m]``, those not named never.
 
@@ -102,7 +102,8 @@ class Missing(BaseModel):
 
     def __hash__(self) -> int:
         """Equal settings are one; ``rates`` is a dictionary."""
-        return hash(self.model_dump_json())
+        rates = frozenset((self.rates or {}).items())
+        return hash((self.kind, self.rate, rates, self.train_only, self.redraw, self.seed))
 
     def __str__(self) -> str:
         """How tables and logs call it: ``anchor 0.3``, ``title 0.5 in training``."""
@@ -111,12 +112,25 @@ class Missing(BaseModel):
         name += " redrawn" if self.redraw else " in training" if self.train_only else ""
         return name + (f" (mask {self.seed})" if self.seed else "")
 
+    @property
+    def family(self) -> str:
+        """What settings that differ by their rate alone have in common: kind and mask seed; for rates by modality, everything."""
+        if self.kind == "per_modality":
+            return str(self)
+        return self.kind + (f" (mask {self.seed})" if self.seed else "")
+
+    def share(self, modalities: int) -> float:
+        """The nominal share of missing cells of M modalities: η, or the mean of the modalities' rates."""
+        return sum((self.rates or {}).values()) / max(1, modalities) if self.rate is None else self.rate
+
     def check(self, modalities: Sequence[str]) -> None:
         """Refuse what cannot be realised on these modalities.
 
         Raises:
-            UsageError: an anchor rate far above (M − 1) / M, or a modality that the data set does not have.
+            UsageError: fewer than two modalities, an anchor rate far above (M − 1) / M, or a modality that the data set has not.
         """
+        if len(modalities) < 2:
+            raise UsageError(f"missing modalities need at least two of them, got {list(modalities)}")
         for name in self.rates or {}:
             if name not in modalities:
                 raise UsageError(f"missing rates: unknown modality '{name}'; {did_you_mean(name, modalities)}")
@@ -124,7 +138,7 @@ class Missing(BaseModel):
         if self.kind == "anchor" and self.rate is not None and self.rate > highest + ANCHOR_SLACK:
             raise UsageError(
                 f"an anchor mask keeps one of {len(modalities)} modalities, so at most {highest:.3f} of the cells can be "
-                f"missing; got the rate {self.rate:g}. Kind bernoulli can realise it"
+                f"missing; got the rate {self.rate:g}, which is more than {ANCHOR_SLACK:g} above. Kind bernoulli can realise it"
             )
 
     def draw(self, modalities: Sequence[str], size: int, generator: np.random.Generator) -> np.ndarray:
@@ -145,6 +159,11 @@ class Missing(BaseModel):
     def mask(self, dataset: str, split: str, modalities: Sequence[str], size: int) -> np.ndarray:
         """The fixed mask of a split of a data set: (size, M) bool, True where the sample keeps the modality."""
         return self.draw(modalities, size, mask_generator(dataset, split, self.seed))
+
+
+def training_name(missing: Missing | None) -> str:
+    """What a training split lacks, in words: ``complete``, ``anchor 0.3``."""
+    return str(missing) if missing else "complete"
 
 
 def mask_generator(dataset: str, split: str, seed: int) -> np.random.Generator:

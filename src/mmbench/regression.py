@@ -83,7 +83,7 @@ def violations(held: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
     for cell in sorted(set(means.index) | set(expected.index)):
         name = " ".join(cell)
         if cell not in expected.index:
-            lines.append(f"{name}: has no band; run `mmbench check --update` and commit the file")
+            lines.append(f"{name}: has no band; run `mmbench check --update` on its experiment and commit the file")
         elif cell not in means.index:
             lines.append(f"{name}: was not measured; the experiment no longer has it")
         elif not expected.low[cell] <= means[cell] <= expected.high[cell]:

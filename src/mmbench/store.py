@@ -37,7 +37,7 @@ class Predictions:
         present: (N, M) bool, the modalities that each sample has.
         predicted: (P, N) int16 classes, from the full-precision logits.
         log_probs: (P, N, C) float16.
-        log_prior: (C,) float16, log class frequencies of the training split: the answer where a mask leaves nothing to see.
+        log_prior: (C,) float32, log class frequencies of the training split: the answer where a mask leaves nothing to see.
         attack: (N,) int16, where the task is to detect presentation attacks: 0 for bona fide, k for an attack of type k. Empty (0,)
             where it is not.
     """

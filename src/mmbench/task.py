@@ -18,7 +18,7 @@ from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
 from mmbench.recipe import Recipe
 
-SELECTION_METRIC = "validation/accuracy"  # what the best epoch is chosen by: accuracy with every modality
+SELECTION_METRIC = "validation/accuracy"  # what the best epoch is chosen by: accuracy with all that is there
 
 
 class DivergedError(RuntimeError):

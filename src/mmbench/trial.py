@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mmbench.missing import Missing
+from mmbench.missing import Missing, training_name
 from mmbench.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Trial(BaseModel):
     @property
     def training(self) -> str:
         """What the training split lacks, in words: ``complete``, ``anchor 0.3``."""
-        return str(self.missing) if self.missing else "complete"
+        return training_name(self.missing)
 
     @property
     def label(self) -> str:
@@ -206,7 +206,7 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
             present=test.present.numpy(),
             predicted=log_probs.argmax(axis=-1).astype(np.int16),
             log_probs=log_probs.astype(np.float16),
-            log_prior=task.log_prior.cpu().numpy().astype(np.float16),
+            log_prior=task.log_prior.cpu().numpy(),
             attack=np.empty(0, np.int16) if test.attack is None else test.attack.numpy().astype(np.int16),
         ),
         curves=rows,

@@ -79,9 +79,9 @@ def write(store: Store, trials: list[Trial]) -> None:
         store.write(record, predictions(t))
 
 
-def experiment(trainings: list[Missing | None]) -> Experiment:
+def experiment(trainings: list[Missing | None], **settings: object) -> Experiment:
     grid = Grid.model_validate(
-        {"title": "rates", "datasets": {DATASET: None}, "methods": dict.fromkeys(METHODS), "seeds": [0, 1]}
+        {"title": "rates", "datasets": {DATASET: None}, "methods": dict.fromkeys(METHODS), "seeds": [0, 1], **settings}
     )
     return Experiment("rates", grid, [trial(m, s, t) for t in trainings for s in (0, 1) for m in METHODS])
 
@@ -174,7 +174,7 @@ def test_the_area_is_the_mean_height_of_the_curve_without_rate_zero(rates: Rates
 
 
 def test_the_gain_is_over_the_best_modality_alone_under_the_same_mask(rates: Rates) -> None:
-    assert rates.unimodal[DATASET, "clean", "anchor 0.4"] == "text"
+    assert set(rates.curves.best_alone) == {"text"}
     gains = {}
     for rate in RATES:
         alone, whole = (
@@ -200,18 +200,20 @@ def test_the_papers_numbers_stand_beside_matched_rates_only(rates: Rates) -> Non
 
 def test_the_report_says_what_masks_come_to(results: Results, rates: Rates) -> None:
     present = predictions(trial("cra", 0, None)).present
-    assert rates.tests[DATASET, 0.7]["masked"] == pytest.approx(2 / 3)
-    assert rates.tests[DATASET, 0.7]["empty"] == pytest.approx((~(present & mask(0.7)).any(axis=1)).mean())
+    at = line(rates.curves, evaluation="matched", method="cra", rate=0.7)
+    assert at["masked"] == pytest.approx(2 / 3)
+    assert at["missing"] == pytest.approx(1 - (present & mask(0.7)).mean())
+    assert at["empty"] == pytest.approx((~(present & mask(0.7)).any(axis=1)).mean())
     masked = ", ".join(f"{100 * (~mask(r)).mean():.1f}" for r in RATES)
     assert f"Of the test split's cells, {masked} % are masked" in to_markdown(results)
 
 
 def test_the_tables_are_matched_and_robustness(results: Results) -> None:
     by_rate = [s for s in sections(results) if s.header[1] == "0"]
-    assert [s.title.split("missing rates, ")[1] for s in by_rate] == [
+    assert [s.title.split("missing rates (anchor), ")[1] for s in by_rate] == [
         "matched",
         "robustness, trained on complete data",
-        "robustness, anchor 0.5 redrawn",
+        "robustness, trained with modality dropout (anchor 0.5 redrawn)",
     ]
     for section in by_rate:
         assert section.header == ["method", "0", "0.1", "0.4", "0.7", "area", "gain", "n"]
@@ -232,6 +234,10 @@ def test_trials_that_are_not_there_leave_dashes(tmp_path: Path) -> None:
     assert np.isnan(gap["mean"])
     assert gap["n"] == 0
     assert np.isnan(line(made.rates.areas, evaluation="matched", method="cra")["area"]), "no area of half a curve"
+    figure = draw_curves(made.rates, "matched", "at each rate")
+    assert figure is not None
+    drawn = [np.isnan(np.asarray(one.get_ydata())).any() for one in figure.axes[0].get_lines()]
+    assert sum(drawn) == 1, "its line is broken, the others are whole"
     matched = next(s for s in sections(made) if s.title.endswith("matched"))
     assert [c.text for c in matched.body[1]][3] == "–"
     assert draw_curves(made.rates, "robustness", str(DROPOUT)) is None
@@ -254,7 +260,7 @@ def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> 
     figures = {f"{f}.{kind}" for f in ("figure", "robustness", "dropout", "surface") for kind in ("svg", "png")}
     assert names == figures | {"table.md", "table.csv", "table.tex", "table.html", "rates.csv", "areas.csv"}
     page = (tmp_path / "table.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == page.count("<figcaption>") == 4
     again = pd.read_csv(tmp_path / "rates.csv")
     assert line(again, evaluation="matched", method="cra", rate=0.4)["mean"] > 0
 
@@ -295,3 +301,99 @@ def test_one_modality_masked_in_training_is_a_figure_of_its_own(tmp_path: Path) 
     assert [row[1].text for row in table.body] == [
         t for t in ("complete", "audio 0.5 in training", "text 0.5 in training") for _ in METHODS
     ]
+
+
+# Other grids
+
+
+def collected(folder: Path, trainings: list[Missing | None], **settings: object) -> tuple[Results, Rates]:
+    plan, store = experiment(trainings, **settings), Store(folder)
+    write(store, plan.trials)
+    made = collect(plan, store)
+    mmbench.report.write(made, folder / "report")
+    assert made.rates is not None
+    return made, made.rates
+
+
+def test_another_mask_seed_is_another_test_mask_and_another_table(tmp_path: Path) -> None:
+    trainings = [None, *(Missing(rate=0.4, seed=s) for s in (0, 1))]
+    made, rates = collected(tmp_path, trainings)
+    for seed, name in ((0, "anchor"), (1, "anchor (mask 1)")):
+        missing = Missing(rate=0.4, seed=seed)
+        expected = [naive_accuracy(predictions(trial("cra", s, missing)), mask(0.4, seed)) for s in (0, 1)]
+        got = line(rates.curves, evaluation="matched", mask=name, method="cra", rate=0.4)
+        assert got["mean"] == pytest.approx(np.mean(expected))
+    assert sum("matched" in s.title for s in sections(made)) == 2
+
+
+def test_two_kinds_of_mask_have_a_table_each(tmp_path: Path) -> None:
+    bernoulli = Missing(kind="bernoulli", rate=0.6)
+    made, rates = collected(tmp_path, [None, Missing(rate=0.4), bernoulli])
+    keep = bernoulli.mask(DATASET, "test", MODALITIES, SIZE)
+    assert not keep.any(axis=1).all(), "some samples lose everything"
+    expected = [naive_accuracy(predictions(trial("cra", s, bernoulli)), keep) for s in (0, 1)]
+    got = line(rates.curves, evaluation="matched", mask="bernoulli", method="cra", rate=0.6)
+    assert got["mean"] == pytest.approx(np.mean(expected))
+    alone = [naive_accuracy(predictions(trial("late_fusion", s, bernoulli)), keep, "text") for s in (0, 1)]
+    assert got["gain"] == pytest.approx(np.mean(expected) - np.mean(alone))
+    titles = [s.title for s in sections(made)]
+    assert [t for t in titles if t.endswith("matched")] == [
+        f"{DATASET}, clean, missing rates ({kind}), matched" for kind in ("anchor", "bernoulli")
+    ]
+
+
+def test_rates_by_modality_are_tested_under_their_own_mask(tmp_path: Path) -> None:
+    uneven = Missing(kind="per_modality", rates={"audio": 0.8, "text": 0.1})
+    made, rates = collected(tmp_path, [None, uneven])
+    keep = uneven.mask(DATASET, "test", MODALITIES, SIZE)
+    expected = [naive_accuracy(predictions(trial("cra", s, uneven)), keep) for s in (0, 1)]
+    got = line(rates.curves[rates.curves.rate > 0], evaluation="matched", method="cra")
+    assert got["mean"] == pytest.approx(np.mean(expected))
+    assert got["rate"] == pytest.approx(0.3)
+    assert f"{DATASET}, clean, missing rates (audio 0.8 text 0.1), matched" in [s.title for s in sections(made)]
+
+
+def test_modality_dropout_alone_is_tested_at_the_rates_that_the_file_names(tmp_path: Path) -> None:
+    bernoulli = Missing(kind="bernoulli", rate=0.3, train_only=True, redraw=True)
+    _, rates = collected(tmp_path, [None, bernoulli], test_rates=[0.2, 0.5])
+    assert set(rates.curves.evaluation) == {"robustness"}
+    p = [predictions(trial("cra", s, bernoulli)) for s in (0, 1)]
+    got = line(rates.curves, training=str(bernoulli), method="cra", rate=0.5)
+    assert got["mean"] == pytest.approx(np.mean([robustness(q, DATASET, [0.5])[0] for q in p]))
+    assert {f.name for f in (tmp_path / "report").glob("*.svg")} == {"figure.svg", "robustness.svg", "dropout.svg"}
+
+
+def test_one_rate_has_a_gain_and_no_area(tmp_path: Path) -> None:
+    made, rates = collected(tmp_path, [None, Missing(rate=0.4)])
+    assert rates.areas.empty
+    assert np.isfinite(line(rates.curves, evaluation="matched", method="cra", rate=0.4)["gain_low"])
+    matched = next(s for s in sections(made) if s.title.endswith("matched"))
+    assert matched.header == ["method", "0", "0.4", "gain", "n"]
+    assert not any(note.startswith("area") for note in matched.notes)
+
+
+def test_gains_compare_the_same_seeds_or_nothing(tmp_path: Path) -> None:
+    plan, store = experiment(TRAININGS), Store(tmp_path)
+    write(store, [t for t in plan.trials if (t.method, t.seed) != ("cra", 0)])
+    made = collect(plan, store)
+    assert made.rates is not None
+    got = line(made.rates.curves, evaluation="matched", method="cra", rate=0.4)
+    assert np.isfinite(got["mean"])
+    assert np.isnan(got["gain"])
+    assert np.isfinite(line(made.rates.curves, evaluation="matched", method="late_fusion", rate=0.4)["gain"])
+
+
+def test_without_late_fusion_there_is_no_gain_and_the_report_says_so(tmp_path: Path) -> None:
+    plan, store = experiment(TRAININGS), Store(tmp_path)
+    plan.trials = [t for t in plan.trials if t.method == "cra"]
+    write(store, plan.trials)
+    made = collect(plan, store)
+    assert made.rates is not None
+    assert made.rates.curves.gain.isna().all()
+    assert "without late_fusion there is no unimodal model" in to_markdown(made)
+
+
+def test_matched_rates_and_one_modality_masked_in_training_have_a_figure_each(tmp_path: Path) -> None:
+    collected(tmp_path, [*TRAININGS, *TRAIN_ONLY])
+    names = {f.stem for f in (tmp_path / "report").glob("*.svg")}
+    assert names == {"figure", "robustness", "dropout", "surface", "training"}

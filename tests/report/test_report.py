@@ -282,7 +282,7 @@ class Page(HTMLParser):
 
 
 def page(results: Results) -> str:
-    return to_html(results, [render_figure(draw(results), "svg").decode()])
+    return to_html(results, [(render_figure(draw(results), "svg").decode(), "a <caption>")])
 
 
 def test_the_page_needs_nothing_from_elsewhere(results: Results) -> None:

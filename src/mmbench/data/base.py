@@ -185,13 +185,13 @@ class MultimodalDataModule(pl.LightningDataModule):
         self._loaded = replace(loaded, train=self.masked("train", loaded.train), validation=validation)
 
     def masked(self, name: str, split: Split) -> Split:
-        """The split with its fixed mask; as it is where the mask is redrawn or for other splits. Notes what the mask comes to."""
-        if self.missing is None or (self.missing.train_only and name != "train"):
+        """The split with its fixed mask, as it is where it has none. Notes what the mask comes to."""
+        if self.missing is None or self.missing.redraw or (self.missing.train_only and name != "train"):
             return split
         present = split.present.numpy()
         keep = self.missing.mask(str(self.name), name, self.modalities, len(split))
         self.realised[name] = realised(keep, present)
-        return split if self.missing.redraw else replace(split, present=torch.from_numpy(keep & present))
+        return replace(split, present=torch.from_numpy(keep & present))
 
     def _check_finite(self, name: str, split: Split) -> None:
         for column, modality in enumerate(self.modalities):

@@ -26,46 +26,67 @@ def write(results: Results, folder: Path) -> list[Path]:
     from mmbench.report.tables import to_latex, to_markdown
 
     drawn = figures(results)
-    svg = {name: render(figure, "svg") for name, figure in drawn.items()}
+    svg = {name: render(figure, "svg") for name, (figure, _) in drawn.items()}
     content = {
         "table.md": to_markdown(results).encode(),
         "table.csv": _csv(results.table),
         "table.tex": to_latex(results).encode(),
-        "table.html": to_html(results, [image.decode() for image in svg.values()]).encode(),
+        "table.html": to_html(
+            results, [(svg[name].decode(), caption) for name, (_, caption) in drawn.items()]
+        ).encode(),
     }
     if results.rates is not None:
         content |= {"rates.csv": _csv(results.rates.curves), "areas.csv": _csv(results.rates.areas)}
-    for name, figure in drawn.items():
+    for name, (figure, _) in drawn.items():
         content |= {f"{name}.svg": svg[name], f"{name}.png": render(figure, "png")}
     for name, data in content.items():
         atomic_write(folder / name, data)
     return [folder / name for name in content]
 
 
-def figures(results: Results) -> dict[str, Figure]:
-    """The figures of a report by name: ``figure`` shows its main table; missing rates have ``robustness``, ``dropout``, ``surface``."""
+def figures(results: Results) -> dict[str, tuple[Figure, str]]:
+    """The figures of a report and their captions, by name.
+
+    ``figure`` shows the main table. Where training lacks modalities there are also ``robustness``, ``dropout`` (one for each way of
+    dropping them), ``surface``, and ``training`` for a modality that training alone lacks.
+    """
     from mmbench.report.curves import draw_curves, draw_surface, draw_training
     from mmbench.report.figure import draw
 
-    rates = results.rates
-    if rates is None:
-        return {"figure": draw_training(results) or draw(results)}
-    redrawn = next((row.training for row in results.rows if row.missing and row.missing.redraw), "")
-    drawn = {
-        "figure": draw_curves(rates, "matched", "at each rate") or draw(results),
-        "robustness": draw_curves(rates, "robustness", "complete"),
-        "dropout": draw_curves(rates, "robustness", redrawn),
-        "surface": draw_surface(rates),
-    }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    bands = "Bands: one standard deviation over seeds; dotted: the papers' numbers; grey: the other methods."
+    drawn: dict[str, tuple[Figure | None, str]] = {}
+    if results.rates is not None:
+        rates = results.rates
+        drawn["figure"] = (
+            draw_curves(rates, "matched", "at each rate"),
+            f"Trained and tested at the same rate. {bands}",
+        )
+        drawn["robustness"] = (
+            draw_curves(rates, "robustness", "complete"),
+            f"Trained on complete data, tested at every rate. {bands}",
+        )
+        redrawn = dict.fromkeys(row.training for row in results.rows if row.missing and row.missing.redraw)
+        for number, training in enumerate(redrawn):
+            drawn[f"dropout-{number + 1}" if number else "dropout"] = (
+                draw_curves(rates, "robustness", training),
+                f"Trained with modality dropout ({training}), tested at every rate. {bands}",
+            )
+        drawn["surface"] = (draw_surface(rates), "Accuracy by training rate (down) and test rate (across).")
+    name = "training" if drawn.get("figure", (None,))[0] else "figure"
+    drawn[name] = (draw_training(results), "One modality missing in training alone; the test split is complete.")
+    found = {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None}
+    if "figure" not in found and results.modalities:
+        caption = "Accuracy with each modality alone and with all, and 95 % intervals."
+        found = {"figure": (draw(results), caption), **found}
+    return found
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False, float_format="%.4f").encode()
 
 
-def to_html(results: Results, images: Sequence[str]) -> str:
-    """A page that needs nothing else: the tables and the figures, each an SVG document."""
+def to_html(results: Results, images: Sequence[tuple[str, str]]) -> str:
+    """A page that needs nothing else: the tables and the figures, each an SVG document and its caption."""
     from jinja2 import Environment
 
     from mmbench.report.tables import DASH, header_notes, sections
@@ -79,7 +100,7 @@ def to_html(results: Results, images: Sequence[str]) -> str:
     return template.render(
         title=results.experiment.grid.title,
         notes=header_notes(results),
-        figures=[image[image.index("<svg") :] for image in images],
+        figures=[(image[image.index("<svg") :], caption) for image, caption in images],
         sections=sections(results),
         gaps=results.not_run,
         full=full,

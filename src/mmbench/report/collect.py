@@ -12,7 +12,7 @@ import pandas as pd
 
 from mmbench.experiment import Experiment
 from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
-from mmbench.missing import Missing, pattern_name, patterns
+from mmbench.missing import Missing, pattern_name, patterns, training_name
 from mmbench.report.rates import Outcomes, Rates, collect_rates
 from mmbench.report.resampling import RESAMPLES, resamples, summarise
 from mmbench.store import CorruptRecord, Predictions, Record, Store
@@ -45,7 +45,7 @@ class Row:
     @property
     def training(self) -> str:
         """What training lacked, in words."""
-        return str(self.missing) if self.missing else "complete"
+        return training_name(self.missing)
 
     @property
     def seconds(self) -> float:
@@ -142,7 +142,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
             lines.append((*line, *values, len(predictions), value))
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
     commits = sorted({_commit(r) for row in rows for r in row.records})
-    rates = collect_rates(outcomes, reported)
+    rates = collect_rates(outcomes, experiment.grid.test_rates, reported)
     return Results(experiment, table, rates, rows, modalities, tests, commits)
 
 

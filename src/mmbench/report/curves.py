@@ -22,12 +22,12 @@ WIDTH = 7.0
 
 
 def draw_curves(rates: Rates, evaluation: str, training: str) -> Figure | None:
-    """Accuracy against missing rate, up to four methods a panel and all others in grey behind them; None if nothing was run.
+    """Accuracy against nominal missing rate, up to four methods a panel and all others in grey behind them; None if nothing was run.
 
-    Bands are one standard deviation over seeds; dotted lines are the papers' numbers.
+    Bands are one standard deviation over seeds; dotted lines are the papers' numbers. Where a rate was not run, the line is broken.
     """
     every = rates.curves[(rates.curves.evaluation == evaluation) & (rates.curves.training == training)]
-    groups = [g for _, g in every.groupby(["dataset", "protocol"], sort=False) if g["mean"].notna().any()]
+    groups = [g for _, g in every.groupby(["dataset", "protocol", "mask"], sort=False) if g["mean"].notna().any()]
     if not groups:
         return None
     methods = list(dict.fromkeys(every.method))
@@ -38,37 +38,37 @@ def draw_curves(rates: Rates, evaluation: str, training: str) -> Figure | None:
     panels = figure.subplots(rows * len(groups), columns, squeeze=False, sharex=True)
     for block, values in enumerate(groups):
         axes = panels[block * rows : (block + 1) * rows].ravel()
-        shown = values[values["mean"].notna()]
-        low, high = _limits(shown)
+        low, high = _limits(values)
         for panel, chunk in zip(axes, chunks, strict=False):
             for method in methods:
-                line = shown[shown.method == method]
+                line = values[values.method == method]
                 if method not in chunk:
                     panel.plot(line.rate, line["mean"], color="0.85", lw=0.8, zorder=1)
-            ends = [_curve(panel, shown[shown.method == m], m, i) for i, m in enumerate(chunk)]
+            ends = [_curve(panel, values[values.method == m], m, i) for i, m in enumerate(chunk)]
             _label(panel, [end for end in ends if end], low, high)
             panel.set_ylim(low, high)
             _tidy(panel)
             if len(groups) > 1:
-                panel.set_title(f"{values.dataset.iloc[0]}, {values.protocol.iloc[0]}", fontsize=8, loc="left")
+                panel.set_title(", ".join(values[["dataset", "protocol", "mask"]].iloc[0]), fontsize=8, loc="left")
         for panel in axes[len(chunks) :]:
             panel.set_visible(False)
-    figure.supxlabel("missing rate", fontsize=9)
+    figure.supxlabel("nominal missing rate", fontsize=9)
     figure.supylabel("accuracy, %", fontsize=9)
     return figure
 
 
 def _curve(panel: Axes, line: pd.DataFrame, name: str, number: int) -> tuple[float, float, str, str] | None:
     """Draw one method; where its label belongs: (x, y, text, colour)."""
-    if line.empty:
-        return None
     colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
     x, y, std = line.rate.to_numpy(), line["mean"].to_numpy(), line["std"].fillna(0).to_numpy()
-    panel.fill_between(x, y - std, y + std, color=colour, alpha=0.15, lw=0, zorder=2)
-    panel.plot(x, y, color=colour, ls=style, lw=1.5, marker="o", ms=2.5, zorder=3)
     if line.reported.notna().any():
         panel.plot(x, line.reported, color=colour, ls=":", lw=0.9, zorder=2)
-    return float(x[-1]), float(y[-1]), name, colour
+    done = np.flatnonzero(~np.isnan(y))
+    if not len(done):
+        return None
+    panel.fill_between(x, y - std, y + std, color=colour, alpha=0.15, lw=0, zorder=2)
+    panel.plot(x, y, color=colour, ls=style, lw=1.5, marker="o", ms=2.5, zorder=3)
+    return float(x[done[-1]]), float(y[done[-1]]), name, colour
 
 
 def _label(panel: Axes, ends: Sequence[tuple[float, float, str, str]], low: float, high: float) -> None:
@@ -103,28 +103,26 @@ def _tidy(panel: Axes) -> None:
 def draw_surface(rates: Rates) -> Figure | None:
     """Accuracy by training rate (down) and test rate (across), a panel a method, one colour scale; None if nothing was run."""
     every = rates.curves[(rates.curves.evaluation == "robustness") & rates.curves["mean"].notna()]
-    every = every[~every.training.str.contains("redrawn")]
+    every = every[every.training_rate.notna()]
     cells = [
-        (key, g.pivot(index="training", columns="rate", values="mean"))
-        for key, g in every.groupby(["dataset", "protocol", "method"], sort=False)
+        (key, g.pivot(index="training_rate", columns="rate", values="mean").sort_index())
+        for key, g in every.groupby(["dataset", "protocol", "mask", "method"], sort=False)
     ]
     cells = [(key, grid) for key, grid in cells if len(grid) > 1]
     if not cells:
         return None
-    low, high = (
-        f(np.nanmin(g.to_numpy()) if f is min else np.nanmax(g.to_numpy()) for _, g in cells) for f in (min, max)
-    )
+    low = min(np.nanmin(grid.to_numpy()) for _, grid in cells)
+    high = max(np.nanmax(grid.to_numpy()) for _, grid in cells)
     columns = min(4, len(cells))
     rows = -(-len(cells) // columns)
     figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.7), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    several = len({key[:2] for key, _ in cells}) > 1
-    for panel, ((dataset, protocol, method), grid) in zip(panels, cells, strict=False):
-        order = sorted(grid.index, key=_rate_of)
-        image = panel.imshow(grid.loc[order], vmin=low, vmax=high, cmap="cividis", aspect="auto", origin="lower")
-        panel.set_title(f"{dataset}, {protocol}\n{method}" if several else method, fontsize=8)
+    several = len({key[:3] for key, _ in cells}) > 1
+    for panel, ((*where, method), grid) in zip(panels, cells, strict=False):
+        image = panel.imshow(grid, vmin=low, vmax=high, cmap="cividis", aspect="auto", origin="lower")
+        panel.set_title(f"{', '.join(where)}\n{method}" if several else method, fontsize=8)
         panel.set_xticks(range(len(grid.columns)), [f"{r:g}" for r in grid.columns], fontsize=6)
-        panel.set_yticks(range(len(order)), [f"{_rate_of(t):g}" for t in order], fontsize=6)
+        panel.set_yticks(range(len(grid)), [f"{r:g}" for r in grid.index], fontsize=6)
         panel.tick_params(length=0)
     for panel in panels[len(cells) :]:
         panel.set_visible(False)
@@ -134,10 +132,6 @@ def draw_surface(rates: Rates) -> Figure | None:
     figure.supxlabel("test missing rate", fontsize=9)
     figure.supylabel("training missing rate", fontsize=9)
     return figure
-
-
-def _rate_of(training: str) -> float:
-    return 0.0 if training == "complete" else float(training.split()[1])
 
 
 def draw_training(results: Results) -> Figure | None:
@@ -157,6 +151,7 @@ def draw_training(results: Results) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 2.2 * len(methods) + 0.4), layout="constrained")
     panels = figure.subplots(len(methods), len(across), squeeze=False, sharex=True, sharey=True)
     complete = {(r.dataset, r.protocol, r.method) for r in results.rows if r.missing is None and r.records}
+    ends: dict[Axes, list[tuple[float, float, str, str]]] = {}
     for (dataset, protocol, modality), column in zip(across, panels.T, strict=True):
         modalities = results.modalities[dataset]
         for method, panel in zip(methods, column, strict=True):
@@ -168,24 +163,26 @@ def draw_training(results: Results) -> Figure | None:
             ]  # fmt: skip
             if (dataset, protocol, method) in complete:
                 here.append((0.0, "complete"))
-            ends = []
+            lines = []
             for number, pattern in enumerate([*modalities, pattern_name(patterns(modalities)[-1])]):
                 line = pd.DataFrame(
                     [
-                        {"rate": rate, **accuracy.loc[(dataset, protocol, method, training, pattern)]}
+                        {
+                            "rate": rate,
+                            **accuracy.loc[(dataset, protocol, method, training, pattern)],
+                            "reported": np.nan,
+                        }
                         for rate, training in sorted(here)
                     ]
                 )
                 if len(line):
-                    line["reported"] = np.nan  # the papers' numbers are of complete training
-                    name = "multi" if number == len(modalities) else pattern
-                    ends.append(_curve(panel, line, name, number))
-            if ends:
-                panel.relim()
-                _label(panel, [end for end in ends if end], *panel.get_ylim())
+                    lines.append(_curve(panel, line, "multi" if number == len(modalities) else pattern, number))
+            ends[panel] = [line for line in lines if line]
             _tidy(panel)
             where = f"{dataset}, " if len({d for d, _, _ in across}) > 1 else ""
             panel.set_title(f"{method}, {where}{modality} masked", fontsize=8, loc="left")
+    for panel, labels in ends.items():  # now that the limits, which all panels share, are known
+        _label(panel, labels, *panel.get_ylim())
     figure.supxlabel("share of the training samples from which the modality is taken", fontsize=9)
     figure.supylabel("accuracy, % (complete test split)", fontsize=9)
     return figure

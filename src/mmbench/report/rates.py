@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
 
-from mmbench.missing import Missing, pattern_numbers, patterns, realised
+from mmbench.missing import Missing, pattern_numbers, patterns, realised, training_name
 from mmbench.report.resampling import resamples, summarise
 from mmbench.store import Predictions, Record
 from mmbench.task import SELECTION_METRIC
@@ -25,15 +26,14 @@ DRAWS = 100
 REFERENCE = "late_fusion"
 """Its modalities are trained alone: their own predictions are the unimodal models that others are held against."""
 
-RateKind = Literal["anchor", "bernoulli"]
+Evaluation = Literal["matched", "robustness"]
 
+KEY = ("dataset", "protocol", "evaluation", "mask", "training", "method")
 CURVE_COLUMNS = (
-    "dataset", "protocol", "evaluation", "training", "method", "rate", "mean", "std", "ci_low", "ci_high", "n", "reported",
+    *KEY, "training_rate", "rate", "masked", "missing", "empty", "mean", "std", "ci_low", "ci_high", "gain", "gain_low", "gain_high",
+    "best_alone", "n", "reported",
 )  # fmt: skip
-AREA_COLUMNS = (
-    "dataset", "protocol", "evaluation", "training", "method", "area", "area_low", "area_high", "gain", "gain_low", "gain_high", "n",
-    "reported",
-)  # fmt: skip
+AREA_COLUMNS = (*KEY, "area", "area_low", "area_high", "gain", "gain_low", "gain_high", "n", "reported")
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Outcomes:
 
     Attributes:
         missing: what training lacked; None: nothing.
+        seeds: (S,) of the trials.
         modalities: (M,) names.
         hits: (S, P + 1, N) bool, by pattern; the last row is the answer to a sample that shows nothing.
         present: (N, M) bool, what the samples have by nature.
@@ -53,6 +54,7 @@ class Outcomes:
     protocol: str
     missing: Missing | None
     method: str
+    seeds: list[int]
     modalities: list[str]
     hits: np.ndarray
     present: np.ndarray
@@ -72,24 +74,35 @@ class Outcomes:
         """From the records and predictions of the trials that are done, one a seed."""
         if not predictions:
             empty = np.zeros(0)
-            return cls(dataset, protocol, missing, method, [], np.zeros((0, 1, 0), bool), empty, empty, empty)
+            return cls(dataset, protocol, missing, method, [], [], np.zeros((0, 1, 0), bool), empty, empty, empty)
         first = predictions[0]
         names = first.modalities.tolist()
         alone = [[_selected(record).get(f"{SELECTION_METRIC}/{name}", np.nan) for name in names] for record in records]
-        group = np.unique(first.group, return_inverse=True)[1]
-        hits = np.stack([hits_of(p) for p in predictions])
-        return cls(dataset, protocol, missing, method, names, hits, first.present, group, np.array(alone))
+        return cls(
+            dataset, protocol, missing, method,
+            seeds=[record.trial.seed for record in records],
+            modalities=names,
+            hits=np.stack([hits_of(p) for p in predictions]),
+            present=first.present,
+            group=np.unique(first.group, return_inverse=True)[1],
+            unimodal=np.array(alone),
+        )  # fmt: skip
 
     @property
     def training(self) -> str:
         """What training lacked, in words."""
-        return str(self.missing) if self.missing else "complete"
+        return training_name(self.missing)
 
     @property
-    def kind(self) -> RateKind | None:
-        """The kind of mask, if training and test lack modalities at the same rate (the papers' protocol)."""
-        m = self.missing
-        return None if m is None or m.train_only or m.kind == "per_modality" else m.kind
+    def matched(self) -> Missing | None:
+        """The mask that training and test share, if the test split is to lack modalities in the same way (the papers' protocol)."""
+        return None if self.missing is None or self.missing.train_only else self.missing
+
+    @property
+    def best_alone(self) -> int | None:
+        """The modality that is the best alone where epochs are chosen, by its mean over seeds; None where records do not say."""
+        means = self.unimodal.mean(axis=0)
+        return None if np.isnan(means).any() else int(means.argmax())
 
 
 @dataclass
@@ -97,19 +110,16 @@ class Rates:
     """Accuracies by missing rate.
 
     Attributes:
-        curves: with ``CURVE_COLUMNS``. ``evaluation`` is "matched" (trained and tested at the rate, one fixed test mask) or
-            "robustness" (trained as ``training`` says, tested at every rate, mean over 100 masks).
-        areas: with ``AREA_COLUMNS``: the area under each curve over its rates above zero, divided by their range, so a mean accuracy in
-            percent; and what it gains over the best single modality under the same masks.
-        unimodal: (data set, protocol, training) -> the modality that is the best alone, by the split on which epochs are chosen.
-        tests: (data set, rate) -> what the fixed test mask comes to: shares of cells masked, of cells missing by the mask or by
-            nature, and of samples with nothing left.
+        curves: one row a curve and rate, with ``CURVE_COLUMNS``. ``evaluation`` is "matched" (trained and tested at the rate, one
+            fixed test mask) or "robustness" (trained as ``training`` says, tested at every rate, mean over 100 masks). ``masked``,
+            ``missing`` and ``empty`` are what the fixed test mask comes to (``missing.realised``); ``gain`` is over the modality
+            ``best_alone``.
+        areas: one row a curve, with ``AREA_COLUMNS``: the area under it over its rates above zero, divided by their range, so a mean
+            accuracy in percent.
     """
 
     curves: pd.DataFrame
     areas: pd.DataFrame
-    unimodal: dict[tuple[str, str, str], str]
-    tests: dict[tuple[str, float], dict[str, float]]
 
 
 def hits_of(p: Predictions) -> np.ndarray:
@@ -125,7 +135,11 @@ def shown(masks: np.ndarray) -> np.ndarray:
 
 
 def robustness(
-    predictions: Predictions, dataset: str, rates: Sequence[float], kind: RateKind = "anchor", draws: int = DRAWS
+    predictions: Predictions,
+    dataset: str,
+    rates: Sequence[float],
+    kind: Literal["anchor", "bernoulli"] = "anchor",
+    draws: int = DRAWS,
 ) -> np.ndarray:
     """Accuracy, in percent, of one trial at test missing rates: the mean over masks.
 
@@ -139,139 +153,174 @@ def robustness(
     Returns:
         (len(rates),).
     """
-    hits, names = hits_of(predictions), predictions.modalities.tolist()
-    shares = [shown(masks_of_test(dataset, names, len(predictions.label), rate, kind, draws)) for rate in rates]
+    hits, names, size = hits_of(predictions), predictions.modalities.tolist(), len(predictions.label)
+    shares = [shown(masks_of_test(dataset, names, size, Missing(kind=kind, rate=rate), draws)) for rate in rates]
     return np.array([100 * (share * hits).sum(axis=0).mean() for share in shares])
 
 
 def masks_of_test(
-    dataset: str, modalities: Sequence[str], size: int, rate: float, kind: RateKind, draws: int = DRAWS
+    dataset: str, modalities: Sequence[str], size: int, missing: Missing, draws: int = DRAWS
 ) -> np.ndarray:
     """The masks (draws, size, M) of a test split; the first is the fixed one of the matched protocol."""
-    return np.stack(
-        [Missing(kind=kind, rate=rate, seed=seed).mask(dataset, "test", modalities, size) for seed in range(draws)]
-    )
+    seeds = range(missing.seed, missing.seed + draws)
+    return np.stack([missing.model_copy(update={"seed": s}).mask(dataset, "test", modalities, size) for s in seeds])
 
 
-def collect_rates(outcomes: Sequence[Outcomes], reported: Path | None = None) -> Rates | None:
-    """The curves of an experiment; None if it trains at no missing rate that a test split could have too.
+def collect_rates(
+    outcomes: Sequence[Outcomes], test_rates: Sequence[float] = (), reported: Path | None = None
+) -> Rates | None:
+    """The curves of an experiment; None if it names no missing rate that a test split could have.
 
     Args:
         outcomes: one a data set, protocol, way of training and method.
+        test_rates: rates of anchor masks to test at, beside those of training.
         reported: a folder with the papers' numbers.
     """
-    if not any(o.kind for o in outcomes):
-        return None
     printed = _read_reported(reported)
     curves: list[tuple] = []
     areas: list[tuple] = []
-    unimodal: dict[tuple[str, str, str], str] = {}
-    tests: dict[tuple[str, float], dict[str, float]] = {}
-    for dataset, protocol, kind in dict.fromkeys((o.dataset, o.protocol, o.kind) for o in outcomes if o.kind):
+    for dataset, protocol in dict.fromkeys((o.dataset, o.protocol) for o in outcomes):
         here = [o for o in outcomes if (o.dataset, o.protocol) == (dataset, protocol)]
-        here = [o for o in here if o.kind == kind or o.missing is None or (o.missing.redraw and o.missing.kind == kind)]
-        rates = sorted({0.0} | {o.missing.rate for o in here if o.kind and o.missing and o.missing.rate is not None})
-        done = next((o for o in here if len(o.hits)), None)
-        masks = _Masks(done, rates, kind) if done and kind else None
-        references = {o.missing: o for o in here if o.method == REFERENCE and len(o.hits)}
-        for method in dict.fromkeys(o.method for o in here):
-            own = [o for o in here if o.method == method]
-            at = {o.missing.rate if o.missing else 0.0: o for o in own if o.kind or o.missing is None}
-            for evaluation, training, trained in (
-                ("matched", "at each rate", {rate: at[rate] for rate in rates if rate in at}),
-                *(("robustness", o.training, dict.fromkeys(rates, o)) for o in own),
-            ):
-                head = (dataset, protocol, evaluation, training, method)
-                paper = {r: printed.get((dataset, method, r)) for r in rates} if evaluation == "matched" else {}
-                points = {rate: _point(o, rate, masks, evaluation, references) for rate, o in trained.items()}
-                for rate, point in points.items():
-                    curves.append((*head, rate, *point.summary, point.seeds, paper.get(rate)))
-                areas.append((*head, *_areas(points, [r for r in rates if r > 0], paper)))
-        unimodal |= {(dataset, protocol, o.training): o.modalities[_best_alone(o)] for o in references.values()}
-        if masks is not None:
-            tests |= {(dataset, rate): realised(masks.fixed[rate], masks.present) for rate in rates}
+        modalities = next((o.modalities for o in here if o.modalities), [])
+        families: dict[str, dict[float, Missing]] = {}
+        if test_rates:
+            families["anchor"] = {rate: Missing(rate=rate) for rate in test_rates if rate > 0}
+        for missing in dict.fromkeys(o.matched for o in here):
+            if missing is not None:
+                families.setdefault(missing.family, {})[missing.share(len(modalities))] = missing
+        for name, family in families.items():
+            _Family(here, name, dict(sorted(family.items()))).add_to(curves, areas, printed)
+    if not curves:
+        return None
     return Rates(
-        pd.DataFrame(curves, columns=list(CURVE_COLUMNS)).astype({"reported": float}),
+        pd.DataFrame(curves, columns=list(CURVE_COLUMNS)).astype({"reported": float, "training_rate": float}),
         pd.DataFrame(areas, columns=list(AREA_COLUMNS)).astype({"reported": float}),
-        unimodal,
-        tests,
     )
-
-
-class _Masks:
-    """The masks of one test split: the fixed ones, and how often each sample shows each pattern over many."""
-
-    def __init__(self, example: Outcomes, rates: Sequence[float], kind: RateKind) -> None:
-        self.modalities, self.present = example.modalities, example.present
-        drawn = {r: masks_of_test(example.dataset, self.modalities, len(self.present), r, kind) for r in rates}
-        self.fixed = {rate: masks[0] for rate, masks in drawn.items()}
-        self._shares = {
-            "matched": {rate: shown(masks[:1]) for rate, masks in drawn.items()},
-            "robustness": {rate: shown(masks) for rate, masks in drawn.items()},
-        }
-
-    def shares(self, evaluation: str, rate: float, modality: int | None = None) -> np.ndarray:
-        """How often each sample shows each pattern, (P + 1, N); with ``modality``: to a model that sees nothing but that one."""
-        share = self._shares[evaluation][rate]
-        if modality is None:
-            return share
-        sees = np.array([self.modalities[modality] in p for p in patterns(self.modalities)] + [False])
-        alone = np.zeros_like(share)
-        alone[modality], alone[-1] = share[sees].sum(axis=0), share[~sees].sum(axis=0)
-        return alone
 
 
 @dataclass
 class _Point:
     """Accuracy at one rate: of each seed (S,), the bootstrap's draws (R,), and the gain over the best modality alone, likewise."""
 
+    seeds: list[int]
     accuracy: np.ndarray
     draws: np.ndarray
     gain: float = float("nan")
     gain_draws: np.ndarray | None = None
-
-    @property
-    def seeds(self) -> int:
-        return len(self.accuracy)
-
-    @property
-    def summary(self) -> tuple[float, float, float, float]:
-        return summarise(self.accuracy, self.draws) if self.seeds else (np.nan,) * 4
+    best_alone: str | None = None
 
 
-def _point(
-    o: Outcomes,
-    rate: float,
-    masks: _Masks | None,
-    evaluation: str,
-    references: Mapping[Missing | None, Outcomes],
-) -> _Point:
-    if masks is None or not len(o.hits):
-        return _Point(np.zeros(0), np.zeros(0))
-    point = _Point(*_accuracy(o, masks.shares(evaluation, rate)))
-    if reference := references.get(o.missing):
-        alone, draws = _accuracy(reference, masks.shares(evaluation, rate, _best_alone(reference)))
-        point.gain, point.gain_draws = float(point.accuracy.mean() - alone.mean()), point.draws - draws
-    return point
+class _Family:
+    """The masks of one kind and mask seed by rate, on one data set under one protocol, and what was trained for them."""
 
+    def __init__(self, outcomes: Sequence[Outcomes], name: str, masks: Mapping[float, Missing]) -> None:
+        self.name, self.masks = name, masks
+        self.rates = [0.0, *masks]
+        # Trained at a rate of this family; trained otherwise, for a test under any mask.
+        self.rate_of = {m: rate for rate, m in masks.items()}
+        self.outcomes = [o for o in outcomes if o.matched is None or o.matched in self.rate_of]
+        self.references = {o.missing: o for o in outcomes if o.method == REFERENCE and o.seeds}
+        self.example = next((o for o in self.outcomes if o.seeds), None)
+        self.share = cache(self._share)
+        self.alone = cache(self._alone)
 
-def _areas(points: Mapping[float, _Point], rates: Sequence[float], paper: Mapping[float, float | None]) -> tuple:
-    """The columns of ``AREA_COLUMNS`` after the first five; NaN where a rate was not run, or there is only one."""
-    chosen = [points[rate] for rate in rates if rate in points and points[rate].seeds]
-    printed = [value for rate in rates if (value := paper.get(rate)) is not None]
-    x = np.array(rates)
-    whole = len(rates) > 1
-    reported = float(_area(x, np.array(printed))) if whole and len(printed) == len(rates) else None
-    if not whole or len(chosen) < len(rates):
-        return (*(np.nan,) * 6, 0, reported)
-    area = float(_area(x, np.array([p.accuracy.mean() for p in chosen])))
-    low, high = np.percentile(_area(x, np.stack([p.draws for p in chosen])), [2.5, 97.5])
-    gains = [p.gain_draws for p in chosen if p.gain_draws is not None]
-    gain = gain_low = gain_high = np.nan
-    if len(gains) == len(rates):
-        gain = float(_area(x, np.array([p.gain for p in chosen])))
-        gain_low, gain_high = np.percentile(_area(x, np.stack(gains)), [2.5, 97.5])
-    return area, low, high, gain, gain_low, gain_high, min(p.seeds for p in chosen), reported
+    def add_to(self, curves: list[tuple], areas: list[tuple], printed: Mapping) -> None:
+        """Append the rows of all curves."""
+        for method in dict.fromkeys(o.method for o in self.outcomes):
+            own = [o for o in self.outcomes if o.method == method]
+            at = {self._training_rate(o): o for o in own if o.missing is None or o.matched}
+            paper = {rate: printed.get((own[0].dataset, method, rate)) for rate in self.masks}
+            if any(o.matched for o in own):
+                trained = {rate: at[rate] for rate in self.rates if rate in at}
+                self._curve(curves, areas, "matched", "at each rate", trained, paper)
+            for o in own:
+                self._curve(curves, areas, "robustness", o.training, dict.fromkeys(self.rates, o), {})
+
+    def _training_rate(self, o: Outcomes) -> float:
+        """The rate of this family that a model was trained at; NaN where it was trained in another way."""
+        return 0.0 if o.missing is None else self.rate_of.get(o.missing, np.nan)
+
+    def _curve(
+        self,
+        curves: list[tuple],
+        areas: list[tuple],
+        evaluation: Evaluation,
+        training: str,
+        trained: Mapping[float, Outcomes],
+        paper: Mapping[float, float | None],
+    ) -> None:
+        first = next(iter(trained.values()))
+        key = (first.dataset, first.protocol, evaluation, self.name, training, first.method)
+        points = {rate: self._point(o, evaluation, rate) for rate, o in trained.items()}
+        for rate, point in points.items():
+            values = summarise(point.accuracy, point.draws) if point.seeds else (np.nan,) * 4
+            gain = (point.gain, *_interval(point.gain_draws))
+            row = (self._training_rate(trained[rate]), rate, *self._realised(rate), *values, *gain)
+            curves.append((*key, *row, point.best_alone, len(point.seeds), paper.get(rate)))
+        if len(self.masks) > 1:
+            areas.append((*key, *self._area([points.get(rate) for rate in self.masks]), self._printed_area(paper)))
+
+    def _point(self, o: Outcomes, evaluation: Evaluation, rate: float) -> _Point:
+        if not o.seeds:
+            return _Point([], np.zeros(0), np.zeros(0))
+        point = _Point(o.seeds, *_accuracy(o, self.share(evaluation, rate)))
+        reference = self.references.get(o.missing)
+        if reference is not None and reference.seeds == o.seeds and reference.best_alone is not None:
+            point.best_alone = reference.modalities[reference.best_alone]
+            accuracy, draws = self.alone(o.missing, evaluation, rate)
+            point.gain, point.gain_draws = float(point.accuracy.mean() - accuracy.mean()), point.draws - draws
+        return point
+
+    def _alone(self, missing: Missing | None, evaluation: Evaluation, rate: float) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and draws of the best modality alone of models trained in this way: what they answer to that modality, if shown."""
+        reference = self.references[missing]
+        best = cast(int, reference.best_alone)
+        share = self.share(evaluation, rate)
+        sees = np.array([reference.modalities[best] in p for p in patterns(reference.modalities)] + [False])
+        alone = np.zeros_like(share)
+        alone[best], alone[-1] = share[sees].sum(axis=0), share[~sees].sum(axis=0)
+        return _accuracy(reference, alone)
+
+    def _area(self, points: Sequence[_Point | None]) -> tuple:
+        """Area and gain with their intervals, and n; NaN where a rate was not run, or not with the same seeds."""
+        done = [p for p in points if p is not None and p.seeds]
+        if len(done) < len(points) or any(p.seeds != done[0].seeds for p in done):
+            return (*(np.nan,) * 6, 0)
+        x = np.array(list(self.masks))
+        area = float(_mean_height(x, np.array([p.accuracy.mean() for p in done])))
+        gains = [p.gain_draws for p in done if p.gain_draws is not None]
+        gain = float(_mean_height(x, np.array([p.gain for p in done])))
+        gain_draws = _mean_height(x, np.stack(gains)) if len(gains) == len(done) else None
+        draws = _mean_height(x, np.stack([p.draws for p in done]))
+        return area, *_interval(draws), gain, *_interval(gain_draws), len(done[0].seeds)
+
+    def _printed_area(self, paper: Mapping[float, float | None]) -> float | None:
+        values = [value for rate in self.masks if (value := paper.get(rate)) is not None]
+        return (
+            float(_mean_height(np.array(list(self.masks)), np.array(values)))
+            if len(values) == len(self.masks)
+            else None
+        )
+
+    def _share(self, evaluation: Evaluation, rate: float) -> np.ndarray:
+        """How often each test sample shows each pattern, (P + 1, N): under the fixed mask, or over many."""
+        example = cast(Outcomes, self.example)
+        size = len(example.group)
+        if rate == 0:
+            return shown(np.ones((1, size, len(example.modalities)), bool))
+        draws = 1 if evaluation == "matched" else DRAWS
+        return shown(masks_of_test(example.dataset, example.modalities, size, self.masks[rate], draws))
+
+    def _realised(self, rate: float) -> tuple[float, float, float]:
+        """Shares of masked and of missing cells, and of samples with nothing left, under the fixed test mask."""
+        if self.example is None:
+            return (np.nan,) * 3
+        present = self.example.present
+        keep = np.ones_like(present)
+        if rate > 0:
+            keep = self.masks[rate].mask(self.example.dataset, "test", self.example.modalities, len(present))
+        shares = realised(keep, present)
+        return shares["masked"], shares["missing"], shares["empty"]
 
 
 def _accuracy(o: Outcomes, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -279,21 +328,22 @@ def _accuracy(o: Outcomes, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     right = (o.hits * share).sum(axis=1)  # (S, N): the share of the masks under which the sample is answered rightly
     groups = int(o.group.max()) + 1
     weights, chosen = resamples(groups, len(right))
-    sums = np.zeros((len(right), groups))
-    for seed, values in enumerate(right):
-        sums[seed] = np.bincount(o.group, values, groups)
+    sums = np.stack([np.bincount(o.group, values, groups) for values in right])  # (S, G)
     sizes = np.bincount(o.group, minlength=groups)
     draws = 100 * (weights @ sums.T) / (weights @ sizes)[:, None]  # (R, S)
     return 100 * right.mean(axis=1), (draws * chosen).sum(axis=1)
 
 
-def _best_alone(o: Outcomes) -> int:
-    """The modality that is the best alone where epochs are chosen, by its mean over seeds."""
-    return int(o.unimodal.mean(axis=0).argmax())
+def _interval(draws: np.ndarray | None) -> tuple[float, float]:
+    """The 95 % percentile interval."""
+    if draws is None:
+        return np.nan, np.nan
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
 
 
-def _area(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The mean height of curves y (len(x), …) over x, by the trapezoidal rule."""
+def _mean_height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The area under curves y (len(x), …) over x, by the trapezoidal rule, divided by the range of x."""
     return np.trapezoid(y, x, axis=0) / (x[-1] - x[0])
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 RESAMPLES = 2000
 
 
+@cache
 def resamples(groups: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
     """The weights of a hierarchical bootstrap.
 
@@ -20,6 +23,7 @@ def resamples(groups: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
     weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)
     chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    weights.flags.writeable = chosen.flags.writeable = False  # they are shared
     return weights, chosen
 
 

@@ -43,6 +43,8 @@ def columns(modalities: tuple[str, ...], shown: str = "single") -> dict[str, str
 
 def sections(results: Results) -> list[Section]:
     """For each data set: accuracies by pattern, one table a protocol; what its protocols differ by; accuracies by missing rate."""
+    if results.table.empty:
+        return []
     table = results.table.set_index(["metric", "dataset", "protocol", "training", "method", "pattern"])
     accuracy = table.loc["accuracy"]
     made = []
@@ -56,9 +58,10 @@ def sections(results: Results) -> list[Section]:
             made.append(_by_pattern(results, accuracy, here, names))
             if "acer" in table.index and (dataset, protocol) in table.loc["acer"].index:
                 made.append(_by_pattern(results, table.loc["acer"], here, names, "acer"))
-        if {"clean", "legacy"} <= set(protocols):
-            made.append(_inflation(accuracy, dataset, [r for r in rows if r.missing is None], names))
-    return made + (_by_rate(results, results.rates) if results.rates else [])
+        complete = [r for r in rows if r.missing is None]
+        if {"clean", "legacy"} <= {r.protocol for r in complete}:
+            made.append(_inflation(accuracy, dataset, complete, names))
+    return made + (_by_rate(results.rates) if results.rates else [])
 
 
 def _by_pattern(
@@ -66,7 +69,9 @@ def _by_pattern(
 ) -> Section:
     dataset, protocol = rows[0].dataset, rows[0].protocol
     trained = len({row.training for row in rows}) > 1
-    cells = [[values.loc[(dataset, protocol, r.training, r.method, pattern)] for pattern in names] for r in rows]
+    nothing = pd.Series({"mean": np.nan, "std": np.nan, "reported": np.nan})
+    keys = [[(dataset, protocol, r.training, r.method, pattern) for pattern in names] for r in rows]
+    cells = [[values.loc[key] if key in values.index else nothing for key in line] for line in keys]
     sign = 1 if metric == "accuracy" else -1
     ranks = [_ranks([sign * line[i]["mean"] for line in cells]) for i in range(len(names))]
     body = []
@@ -117,70 +122,90 @@ def _inflation(accuracy: pd.DataFrame, dataset: str, rows: list[Row], names: dic
     return Section(f"{dataset}, inflation", [note], ["method", *names.values()], body)
 
 
-TRAININGS = {"complete": "trained on complete data"}
-
-
-def _by_rate(results: Results, rates: Rates) -> list[Section]:
+def _by_rate(rates: Rates) -> list[Section]:
     """Accuracies by missing rate: trained at the rate; then trained otherwise and tested at every rate."""
+    # Trained at one rate and tested at others: that is the surface, in rates.csv.
+    curves = rates.curves[(rates.curves.evaluation == "matched") | ~(rates.curves.training_rate > 0)]
     made = []
-    matched_at = {row.training for row in results.rows if row.missing and not row.missing.train_only}
-    curves = rates.curves[~rates.curves.training.isin(matched_at)]  # the others are the surface, in rates.csv
-    for key, curve in curves.groupby(["dataset", "protocol", "evaluation", "training"], sort=False):
-        dataset, protocol, evaluation, training = key
-        chosen = np.logical_and.reduce([rates.areas[c] == v for c, v in zip(curve.columns, key, strict=False)])
-        areas = rates.areas[chosen].set_index("method")
-        points = sorted(set(curve.rate))
+    for key, curve in curves.groupby(["dataset", "protocol", "evaluation", "mask", "training"], sort=False):
+        dataset, protocol, evaluation, mask, training = key
+        areas = rates.areas
+        for name, value in zip(curve.columns, key, strict=False):
+            areas = areas[areas[name] == value]
+        areas = areas.set_index("method")
+        points, methods = sorted(set(curve.rate)), list(dict.fromkeys(curve.method))
         cells = curve.set_index(["method", "rate"])
-        methods = list(dict.fromkeys(curve.method))
-        means = [[cells["mean"].get((m, rate), np.nan) for m in methods] for rate in points] + [list(areas.area)]
-        ranks = [_ranks(column) for column in means]
-        body = []
+        ranks = [_ranks([cells["mean"].get((m, rate), np.nan) for m in methods]) for rate in points]
+        header = ["method", *(f"{rate:g}" for rate in points)]
+        body = [
+            [Cell(m)]
+            + [
+                Cell(_value(cells.loc[m, r]) if (m, r) in cells.index else DASH, ranks[j][i])
+                for j, r in enumerate(points)
+            ]
+            for i, m in enumerate(methods)
+        ]
+        if len(areas):
+            header.append("area")
+            rank = _ranks([areas.area[m] for m in methods])
+            for i, m in enumerate(methods):
+                body[i].append(Cell(_interval(areas.loc[m], "area"), rank[i]))
+        header += ["gain", "n"]
+        last = points[-1]
         for i, m in enumerate(methods):
-            line = [Cell(m)]
-            for j, rate in enumerate(points):
-                line.append(Cell(_value(cells.loc[(m, rate)]) if (m, rate) in cells.index else DASH, ranks[j][i]))
-            line.append(Cell(_interval(areas.loc[m], "area"), ranks[-1][i]))
-            line.append(Cell(_interval(areas.loc[m], "gain", "+.1f")))
-            line.append(Cell(str(min(curve[curve.method == m].n))))
-            body.append(line)
-        head = ["method", *(f"{rate:g}" for rate in points), "area", "gain", "n"]
-        title = f"{dataset}, {protocol}, missing rates, " + (
-            "matched" if evaluation == "matched" else f"robustness, {TRAININGS.get(training, training)}"
-        )
-        made.append(Section(title, _rate_notes(results, rates, key, curve), head, body))
+            gain = areas.loc[m] if len(areas) else cells.loc[m, last] if (m, last) in cells.index else None
+            body[i].append(Cell(DASH if gain is None else _interval(gain, "gain", "+.1f")))
+            body[i].append(Cell(str(min(curve[curve.method == m].n))))
+        how = "matched" if evaluation == "matched" else f"robustness, {_trained(str(training))}"
+        title = f"{dataset}, {protocol}, missing rates ({mask}), {how}"
+        made.append(Section(title, _rate_notes(key, curve), header, body))
     return made
 
 
-def _rate_notes(results: Results, rates: Rates, key: tuple, curve: pd.DataFrame) -> list[str]:
-    dataset, _, evaluation, training = key
-    low, high = (f"{r:g}" for r in (min(curve.rate[curve.rate > 0]), max(curve.rate)))
+def _trained(training: str) -> str:
+    if training == "complete":
+        return "trained on complete data"
+    return f"trained with modality dropout ({training})" if "redrawn" in training else f"trained on {training}"
+
+
+def _rate_notes(key: tuple, curve: pd.DataFrame) -> list[str]:
+    *_, evaluation, _, training = key
+    at = curve.drop_duplicates("rate").sort_values("rate")
+    at = at[at.rate > 0]
     if evaluation == "matched":
-        notes = [
-            f"Trained, epochs chosen and tested at the same missing rate, under one fixed mask. {_realised(rates, dataset)}"
-        ]
+        notes = ["Trained, epoch chosen and tested at the same nominal missing rate, under one fixed test mask."]
+        if at.masked.notna().all():
+            notes.append(
+                f"Of the test split's cells, {_percent(at.masked)} % are masked; with those that are missing by nature, it is "
+                f"{_percent(at.missing)} %. Nothing is left of {_percent(at['empty'])} % of the samples: they are answered by the class "
+                "frequencies."
+            )
     else:
-        how = "complete data" if training == "complete" else f"modality dropout ({training})"
-        notes = [f"Trained on {how}, tested at every rate: mean over {DRAWS} masks, from stored predictions."]
+        notes = [
+            f"{_trained(str(training)).capitalize()}, tested at every rate: mean over {DRAWS} masks, from stored predictions."
+        ]
+    if len(at) > 1:
+        low, high = at.rate.min(), at.rate.max()
+        notes.append(f"area: under the curve from {low:g} to {high:g}, divided by its width.")
+    alone = sorted(set(curve.best_alone.dropna()))
     notes.append(
-        f"area: under the curve from {low} to {high}, divided by its width, with its 95 % interval. gain: the area over that of the "
-        "best modality alone (of late fusion trained likewise, chosen on the split on which epochs are) under the same masks."
+        f"gain: over the best modality alone ({', '.join(alone)}) under the same masks, "
+        + ("in area. " if len(at) > 1 else "at the highest rate. ")
+        + "That is late fusion's own answer to the modality, trained likewise, its epoch chosen by the fused accuracy and the modality "
+        "where epochs are chosen."
+        if alone
+        else "gain: none, without late_fusion there is no unimodal model to compare with."
+    )
+    notes.append(
+        "In square brackets: 95 % intervals over seeds and groups of test samples; they do not cover the draw of the mask."
     )
     if curve.reported.notna().any():
         notes.append("In brackets: the paper's number.")
     return notes
 
 
-def _realised(rates: Rates, dataset: str) -> str:
-    """What the fixed test masks come to, rate by rate."""
-    shares = {rate: share for (name, rate), share in rates.tests.items() if name == dataset and rate > 0}
-
-    def across(name: str) -> str:
-        return ", ".join(f"{100 * share[name]:.1f}" for share in shares.values())
-
-    return (
-        f"Of the test split's cells, {across('masked')} % are masked, {across('missing')} % missing with those that are so by nature. "
-        f"Nothing is left of {across('empty')} % of the samples: they are answered by the class frequencies."
-    )
+def _percent(shares: pd.Series) -> str:
+    return ", ".join(f"{100 * share:.1f}" for share in shares)
 
 
 def _interval(line: pd.Series, name: str, form: str = ".1f") -> str:
