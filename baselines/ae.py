@@ -28,6 +28,8 @@ class Ae(MultimodalTask):
         x̂_m = F_m(r)                     a decoder a modality, widths D, 128, 128, those of x_m
         loss = CE(z) + w · mean over hidden cells (a sample's modality) of ‖x̂_m − x_m‖² / dim(x_m)
 
+    As in the release, decoders read all of r, and A ends with ReLU.
+
     Departures:
         1. The release reconstructs the true values of views that are missing in training. Here what is missing does not exist: each
            step hides views among the present ones (uniform over the non-empty subsets of what a sample has), x_m are the hidden but
@@ -41,7 +43,9 @@ class Ae(MultimodalTask):
         5. A's weights are initialised as He et al. do (ICCV 2015). Encoders, A and C are ten layers without a shortcut, and with
            PyTorch's default little of the input arrives at their end: on ``openclipart_features`` it costs more than a quarter of the
            validation accuracy. The release draws all weights from a normal distribution of standard deviation 0.02.
-        6. Decoders read all of r, as in the release, and A ends with ReLU there, too.
+        6. The release clips the gradients of each of its networks at a norm of 5; here they are never clipped.
+        7. A sample that has nothing is an input of zeros, and the cross-entropy of the answer to it is part of the loss. Where every
+           sample has one view or none, there is nothing to hide, and no error of reconstruction ever.
 
     Args:
         weight: w.

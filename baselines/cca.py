@@ -34,10 +34,13 @@ class Cca(FixedFeatureTask):
         2. n: the release searches 2…20 per data set. Here it is 20, or the width of the narrowest modality where that is less. The
            number of samples sets no limit, as r keeps the covariances regular.
         3. r = 1e-4 and the SVM's C = 0.01 as released; its other variant, which normalises the features first, is left out.
-        4. S^(−1/2) is an inverse Cholesky factor instead of the symmetric root, which turns T, but changes neither Σ nor A.
+        4. S^(−1/2) is an inverse Cholesky factor instead of the symmetric root, which turns T, but changes neither Σ nor A where
+           singular values differ. Where no sample has both views, T is zero and A is the first n whitened coordinates of each view: at
+           the highest anchor rate this is no CCA.
         5. The SVM's one-against-rest decision values are the logits (for two classes, minus and plus the one that there is). They
            rank the classes; their softmax is not calibrated. A class that does not occur in training gets the logit −10⁴.
         6. Nothing is learned step by step: one epoch is enough, and after it training stops.
+        7. Samples without any view are left out of training.
 
     Args:
         components: n.

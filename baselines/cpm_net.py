@@ -26,6 +26,7 @@ class CpmNet(FixedFeatureTask):
         L_class = Σ_i max(0, 1[ŷ_i ≠ y_i] + max_c s_ic − s_{i y_i}),   ŷ_i = argmax_c s_ic
         s_ic = mean of ⟨h_i, h_j⟩ over the samples j ≠ i of class c
 
+    All samples are in every step, and an epoch is 5 steps of the networks and 5 of the latent vectors, as released.
     A new sample's h has the least L_rec, whatever its label; its logit of class c is its mean inner product with class c's h_j.
 
     Departures:
@@ -33,11 +34,12 @@ class CpmNet(FixedFeatureTask):
            W_mᵀ(x_m − b_m), over the views that the sample has. ρ replaces the small start and early end of the search; between
            0.1 and 10 it makes little difference. Test vectors then are about half as long as those of training.
         2. Latent vectors have 128 numbers and λ = 1, as GCNet's README runs it; the class defaults there are 512 and 10.
-        3. As released, all samples are in every step, an epoch is 5 steps of the networks and 5 of the latent vectors, and the learning
-           rates of Adam are the method's own: of the recipe, the number of epochs alone has an effect.
+        3. The learning rates of Adam are not the recipe's, of which the number of epochs alone has an effect.
         4. A sample alone in its class has no s to compare with and no term in L_class. Samples without any view are left out. A class
            that does not occur in training gets the logit −10⁴.
         5. The softmax of mean inner products is no calibrated probability; the paper takes their argmax.
+        6. The journal version's adversarial part, which makes imputed views look like real ones, is left out, as in GCNet's release.
+        7. The networks start from PyTorch's default; in the release from Xavier weights and zero biases.
 
     Args:
         latent_dim: numbers in a latent vector.

@@ -42,10 +42,16 @@ class Dcca(MultimodalTask):
         3. Dropout within the encoders is off: the paper's networks have none, and its noise, drawn for each modality by itself, is
            what correlation is spoilt by.
         4. S^(−1/2) is an inverse Cholesky factor instead of the symmetric root: the correlations are the same, and their gradient stays
-           finite where eigenvalues of S coincide. The eigenvalues of TᵀT are floored at 1e-9, all in double precision; r = 1e-3.
+           finite where eigenvalues of S coincide. The eigenvalues of TᵀT are floored at 1e-9, as released, but the release adds r I to
+           TᵀT before it takes them; here all is in double precision. r = 1e-3.
         5. The SVM (C = 0.01) is fitted to the whole training split in evaluation mode, in one more pass an epoch: without
            augmentation and without modality dropout. A missing output is imputed by the mean of the training outputs that exist;
-           the release imputes inputs, by a mean over all splits. Outputs are centred. Logits are as in ``Cca``: not calibrated.
+           the release imputes inputs, by a mean over all splits. Outputs are centred. Samples that have nothing are among those that it
+           is fitted to, at zero. Logits are as in ``Cca``: not calibrated.
+        6. The release's networks are fully connected with batch normalisation; here they are the encoders that are given. It keeps the
+           last epoch; here the epoch is chosen by the validation accuracy, as for every method.
+        7. A batch in which no pair has two samples moves no parameter. At the highest anchor rate no batch has such a pair: what is
+           evaluated is an SVM on the outputs of networks that were never trained.
 
     Args:
         components: n.
@@ -68,7 +74,8 @@ class Dcca(MultimodalTask):
         self.heads = nn.ModuleDict({m: nn.Linear(d, components, bias=False) for m, d in self.dims.items()})
         self.centring = Centring(dict.fromkeys(self.modalities, components))
         self.svm = LinearSvm(len(self.modalities) * components, spec.num_classes, svm_c)
-        self.dropouts = [module for module in self.encoders.modules() if isinstance(module, nn.Dropout)]
+        kinds = nn.modules.dropout._DropoutNd
+        self.dropouts = [module for module in self.encoders.modules() if isinstance(module, kinds)]
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Encode the present samples of each modality, without dropout: modality -> (B, out_dim)."""
@@ -88,14 +95,18 @@ class Dcca(MultimodalTask):
         return self.correlation_loss(self.project(self.encode(batch)), batch.present)
 
     def correlation_loss(self, outputs: dict[str, Tensor], present: Tensor) -> Tensor:
-        """Minus the sum of the pairs' correlations, of outputs (B, n); zero where no pair has two samples."""
+        """Minus the sum of the pairs' correlations, of outputs (B, n).
+
+        Where no pair has two samples it is zero, and a leaf of its own: no parameter gets a gradient from it, not even one of zero,
+        with which weight decay and momentum would move what nothing teaches.
+        """
         correlations = []
         for (i, one), (j, other) in combinations(enumerate(self.modalities), 2):
             both = present[:, i] & present[:, j]
             if both.sum() > 1:
                 correlations.append(total_correlation(outputs[one][both], outputs[other][both], self.regularisation))
         if not correlations:
-            return 0 * torch.stack([p.sum() for p in self.heads.parameters()]).sum()
+            return torch.zeros((), device=present.device, requires_grad=True)
         return -torch.stack(correlations).sum()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

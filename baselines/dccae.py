@@ -26,7 +26,7 @@ class Dccae(Dcca):
     where o_m is the output of modality m's network and x_m, of D_m numbers, its input.
 
     Departures:
-        1. DCCA's own.
+        1. DCCA's own; but where no pair has two samples, the reconstruction still trains the networks.
         2. x_m is the input where the data set consists of feature vectors. Elsewhere it is the encoder's embedding, without gradient:
            from it the error goes into the decoder and into the map to o_m, and it is no reason to make embeddings small.
         3. A decoder mirrors the encoders of feature vectors: fully connected with ReLU, n → D → D → D_m, for an encoder of width D.

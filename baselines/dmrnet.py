@@ -17,7 +17,7 @@ from mmbench.task import MultimodalTask
 
 
 class Dmrnet(MultimodalTask):
-    """Decoupled multimodal representation network (Wei, Luo, Luo, ECCV 2024, arXiv 2407.04458).
+    """Decoupled multimodal representation network (Wei, Luo, Wang, Luo, ECCV 2024, arXiv 2407.04458).
 
     Authors' code: https://github.com/shicaiwei123/ECCV2024-DMRNet (``audio-visual classification``). In training each sample
     shows one of its combinations of modalities; h is the concatenation of their features, absent ones zero, W wide:
@@ -44,7 +44,7 @@ class Dmrnet(MultimodalTask):
     Args:
         kl_weight: λ.
         hard_weight: β.
-        warmup: epochs before combinations are ranked.
+        warmup: epochs before combinations are ranked; with 0 none is ever recorded, hence none hard, which switches L_hard off.
         literal_hard_loss: True for what departure 5 describes.
     """
 

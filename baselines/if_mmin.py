@@ -40,12 +40,17 @@ class IfMmin(MultimodalTask):
            means over the cells in question, and the stages share one optimiser and schedule. The release's scripts give 20 epochs to
            the first stage and 40 to the second; ``pretraining`` is that share.
         2. P_m, a linear layer to a common width, stands for the last layer of the specific encoders, which have one width there.
-        3. S ends with tanh, so that c_m lies in [−1, 1], as CMD is defined on an interval. In the release it ends with LeakyReLU, where
-           CMD takes fifth powers of unbounded numbers.
+        3. S ends with tanh, so that c_m lies in [−1, 1], as CMD is defined on an interval, and CMD divides the k-th moments by the k-th
+           power of the interval's width, as its paper does. In the release S ends with LeakyReLU, so that CMD takes fifth powers of
+           unbounded numbers, and nothing is divided.
         4. The cascade adds each block's output to the input of the next one, as in ``mmin``, and the invariant features to each input
            once. The released one adds up invariant features from block to block instead, and drops all outputs but the last one.
         5. w: the released script asks for 100, through an option of a name that does not exist. 1 is the default of the one that does.
         6. CMD compares the samples that have the one modality with those that have the other.
+        7. As in ``mmin``, weights start from PyTorch's default, where the release initialises as He et al. do, and gradients are never
+           clipped, where the release does so at a norm of 0.5 in the first stage and of 1 in the second.
+        8. A sample that has nothing is an input of zeros and S(0), and the cross-entropy of the answer to it is part of both
+           stages' loss. Where every sample has one view or none, nothing is ever hidden.
 
     Args:
         invariant_weight: w.

@@ -49,6 +49,8 @@ class Shaspec(MultimodalTask):
         complete_share: share of the epochs, at the start, in which nothing is hidden.
     """
 
+    pairs: Tensor
+
     def __init__(
         self,
         spec: DataSpec,
@@ -64,6 +66,8 @@ class Shaspec(MultimodalTask):
         self.alignment_weight = alignment_weight
         self.domain_weight = domain_weight
         self.complete_epochs = round(complete_share * self.recipe.epochs)
+        pairs = torch.tensor(list(combinations(range(len(self.modalities)), 2)))  # of modalities, (pairs, 2)
+        self.register_buffer("pairs", pairs, persistent=False)
         self.project = nn.ModuleDict({m: nn.Linear(d, width) for m, d in self.dims.items()})  # P_m
         self.specific = nn.ModuleDict({m: nn.Linear(d, width) for m, d in self.dims.items()})  # S_m
         self.shared = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU())
@@ -101,7 +105,7 @@ class Shaspec(MultimodalTask):
 
     def alignment_loss(self, shared: Tensor, visible: Tensor) -> Tensor:
         """Mean L1 distance between the shared features (B, M, D) of each two visible modalities (B, M) of a sample."""
-        one, other = torch.tensor(list(combinations(range(len(self.modalities)), 2)), device=shared.device).T  # pairs
+        one, other = self.pairs.T
         distance = (shared[:, one] - shared[:, other]).abs().mean(dim=2)  # (B, pairs)
         return mean_where(distance, visible[:, one] & visible[:, other])
 

@@ -40,12 +40,19 @@ class Tate(MultimodalTask):
         2. The release adds the tag's bits to the width; here a linear layer brings them back to it, as heads have to divide it.
         3. The tag really is the pattern. In the release a comparison of a tensor with −1 is never true, so that it is constant.
         4. Both stages are one run: the pretrained network goes on as the student; the release has a model trained beforehand.
-        5. The decoder is a layer like the encoder; what it has to give back are the teacher's pairs, those that the sample has. The
-           release compares the decoder's output by a KL divergence too; to which target exactly was not to be learnt.
+        5. The release compares the decoder's output with the encoder's own tagged input, and the encoder's with the teacher's position
+           by position, each by the KL divergence in both directions. Here both targets are the teacher's (its pairs, those that the
+           sample has; its pooled e), one direction.
         6. What a sample shows is drawn uniformly among the non-empty subsets of what it has, and its teacher sees what it has and no
-           more. The release hides one modality in a share of the samples and teaches from complete ones.
-        7. Dropout is off at test, where the release leaves it on. The L2 penalty of 1e-4 is the recipe's weight decay.
+           more. The release takes one modality or two from a share of the samples, once; its teacher reads the same incomplete ones.
+        7. Dropout is off at test, where the release leaves it on. Its L2 penalty of 1e-4, on the last layer, is
+           the recipe's weight decay here, on all.
         8. A sample that has nothing takes no part in training; at test it attends to all pairs, which are constant then.
+        9. Tokens are pairs; the release's are modalities, [W_mn x_m; W_mk x_m]. E and D are averaged, over pairs that are not attended
+           to as well, where it has a learned attention; the tag is predicted from D, where it reads the encoder's output. Its tag has
+           four numbers, "complete" and one for each missing modality. With M = 2 there is one pair, and attention has nothing to
+           choose from.
+        10. The release sums cross-entropy and divergences over the batch; here every term is a mean over the samples.
 
     Args:
         width: D.

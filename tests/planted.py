@@ -16,18 +16,23 @@ from mmbench.batch import Batch, map_input
 from mmbench.data import DATASETS
 from mmbench.data.augment import WordDropout
 from mmbench.data.base import Loaded, MultimodalDataModule, Split, as_is
-from mmbench.encoders import ENCODERS
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.encoders.small_cnn import SmallCNN
 from mmbench.recipe import Recipe
 from mmbench.registry import methods
 from mmbench.task import MultimodalTask
+from mmbench.trial import build_encoder
 
 METHODS = methods()
 PREPARED = [name for name in DATASETS if DATASETS[name].prepared() is None]
 """The registered data sets that are on this machine."""
 CLASS_SIZES = (18, 14, 8)  # of the training split
 RECIPE = Recipe(epochs=2, batch_size=8, lr=0.05)  # an epoch for each stage of a method that has two
+
+
+def choices(data_class: type[MultimodalDataModule]) -> dict[str, dict]:
+    """The encoders of a registered data set, as trials name them."""
+    return {m: {"name": e} if isinstance(e, str) else dict(e) for m, e in data_class.encoders.items()}
 
 
 class VectorEncoder(nn.Sequential):
@@ -117,7 +122,7 @@ def make_world(name: str, protocol: str = "clean") -> World:
         data_class = DATASETS[name]
 
         def encoders() -> dict[str, nn.Module]:
-            return {m: ENCODERS[str(data_class.encoders[m])]() for m in data_class.modalities}
+            return {m: build_encoder(choice) for m, choice in choices(data_class).items()}
 
     tokenizers = {m: e.tokenize for m, e in encoders().items() if m in data_class.text_modalities}
     data = data_class(protocol, batch_size=RECIPE.batch_size, tokenizers=tokenizers)

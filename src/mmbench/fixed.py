@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmbench.batch import Batch
 from mmbench.data.base import DataSpec
+from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -40,7 +41,7 @@ class FixedFeatureTask(MultimodalTask):
 
     With features that do not change, there is nothing to gain from small batches: an epoch's rows are collected, and ``learn`` gets
     all of them in its last step, before the validation of that epoch; without the samples that have nothing. Where modality dropout
-    hides modalities anew in every epoch, it has done so in these rows. (One process: several would each learn from their share.)
+    hides modalities anew in every epoch, it has done so in these rows.
 
     Args:
         spec: the data set's modalities and classes.
@@ -78,6 +79,17 @@ class FixedFeatureTask(MultimodalTask):
             The loss to report, a scalar.
         """
         raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        """Refuse several processes, each of which would learn from its share of the rows alone.
+
+        Raises:
+            UsageError: there are several.
+        """
+        if self.trainer.world_size > 1:
+            raise UsageError(
+                f"{type(self).__name__} learns from the whole split in one process; use devices: 1 (got {self.trainer.world_size})"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Collect the batch; in the epoch's last step, learn from all of them."""

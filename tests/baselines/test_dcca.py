@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 
 from mmbench.baselines.dcca import total_correlation
-from planted import batch_of, every_pattern, fit, weights
+from planted import METHODS, batch_of, every_pattern, fit, same, weights
 
 
 def inverse_root(matrix):
@@ -84,14 +85,34 @@ def test_the_loss_is_over_pairs_that_samples_have(world3):
     assert expected < -2
 
 
-def test_a_batch_without_pairs_has_no_loss_but_a_gradient(world3):
+def test_a_batch_without_pairs_moves_no_parameter(world3):
     task = world3.task("dcca")
+    optimizer = torch.optim.Adam(task.parameters(), lr=0.1, weight_decay=0.1)
+
+    def step(batch):
+        before = {name: p.detach().clone() for name, p in task.named_parameters()}
+        optimizer.zero_grad()
+        loss = task.training_step(batch, 0)
+        loss.backward()
+        optimizer.step()
+        return loss, same(before, {name: p.detach() for name, p in task.named_parameters()})
+
     batch = batch_of(world3.complete, 6)
-    batch.present = torch.tensor([[True, False, False], [False, True, False]] * 3)
-    loss = task.training_step(batch, 0)
-    loss.backward()
-    assert loss == 0
-    assert all(head.weight.grad is not None for head in task.heads.values())
+    lonely = replace(batch, present=torch.tensor([[True, False, False], [False, True, False]] * 3))
+    assert step(lonely) == (0, True)
+    assert not step(batch)[1]
+    assert step(lonely) == (0, True)  # with momentum from the step before
+
+
+def test_where_no_sample_has_two_views_the_classifier_alone_learns(world3):
+    task = world3.task("dcca")
+    before = {name: p.detach().clone() for name, p in task.named_parameters()}
+    split = replace(world3.complete, present=torch.eye(3, dtype=torch.bool)[torch.arange(len(world3.complete)) % 3])
+    run = fit(task, split, epochs=2)
+    assert run.callback_metrics["train/loss"] == 0
+    assert same(before, dict(task.named_parameters()))
+    assert task.svm.weight.any()
+    assert all(task.fuse(task.encode(batch_of(split, 6)), p.expand(6, -1)).isfinite().all() for p in every_pattern(3))
 
 
 def test_descent_raises_the_correlation(world2):
@@ -108,12 +129,14 @@ def test_descent_raises_the_correlation(world2):
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_dropout_in_encoders_is_off(make_world):
+@pytest.mark.parametrize("dropout", [nn.Dropout, nn.Dropout1d, nn.AlphaDropout])
+def test_dropout_in_encoders_is_off(make_world, dropout):
     world = make_world("openclipart_features")
-    task = world.task("dcca")
-    for m, encoder in task.encoders.items():
-        task.encoders[m] = nn.Sequential(encoder, nn.Dropout(0.9))
-    task.dropouts = [module for module in task.encoders.modules() if isinstance(module, nn.Dropout)]
+    encoders = {}
+    for m, encoder in world.encoders().items():
+        encoders[m] = nn.Sequential(encoder, dropout(0.9))
+        encoders[m].out_dim = encoder.out_dim
+    task = METHODS["dcca"](world.data.spec, encoders)
     batch = batch_of(world.complete, 6)
     for mode in (True, False):
         features = task.train(mode).encode(batch)

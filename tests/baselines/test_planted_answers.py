@@ -109,8 +109,7 @@ EXPECTED = {
     "cra": INTERACTS,  # likewise
     "mmin": INTERACTS,  # a network on the latents of autoencoders of all
     "if_mmin": INTERACTS,  # likewise
-    # The latent vector is found by descending a squared error that is quadratic in it, and read by inner products. Adam's steps are
-    # not linear in their gradients, but that does not amount to an interaction.
+    # For one pattern the latent vector is an affine function of the views, and it is read by inner products.
     "cpm_net": ADDS_UP,
     "tate": INTERACTS,  # feed-forward layers on pairs of modalities
     "dmrnet": ADDS_UP,  # at test, all after the concatenation is linear

@@ -176,9 +176,9 @@ def _rate_notes(key: tuple, curve: pd.DataFrame) -> list[str]:
         notes = ["Trained, epoch chosen and tested at the same nominal missing rate, under one fixed test mask."]
         if at.masked.notna().all():
             notes.append(
-                f"Of the test split's cells, {_percent(at.masked)} % are masked; with those that are missing by nature, it is "
-                f"{_percent(at.missing)} %. Nothing is left of {_percent(at['empty'])} % of the samples: they are answered by the class "
-                "frequencies."
+                f"Of the test split's cells, {_percent(at.masked)} % are masked; with those missing by nature, it is "
+                f"{_percent(at.missing)} %. Nothing is left of {_percent(at['empty'])} % of the samples: they are answered by the "
+                "class frequencies."
             )
     else:
         notes = [
