@@ -262,10 +262,13 @@ def source_state() -> dict[str, Any]:
 
 def write_report(experiment: Experiment, store: Store, results: Path) -> Results:
     """Write the tables and the figure of an experiment; says where."""
+    from threadpoolctl import threadpool_limits
+
     import mmbench.report
     from mmbench.report.collect import collect
 
-    collected = collect(experiment, store, results / "reported")
+    with threadpool_limits(1):  # small matrices: more threads only get in each other's way
+        collected = collect(experiment, store, results / "reported")
     folder = results / experiment.name
     written = mmbench.report.write(collected, folder)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
