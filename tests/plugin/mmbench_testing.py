@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,21 @@ class Tiny(MultimodalDataModule):
             return Loaded(*(whole.rows(rows) for rows in cuts))
         order = np.random.default_rng(8).permutation(120)
         return Loaded(whole.rows(order[:60]), None, whole.rows(order[80:]))
+
+
+class Spoof(Tiny):
+    """The same vectors as presentation attacks: class a is bona fide, b and c are two types of attack."""
+
+    name = "spoof"
+    classes = ("live", "attack")
+
+    def load(self) -> Loaded:
+        parts = super().load()
+
+        def detect(split: Split) -> Split:
+            return replace(split, label=(split.label > 0).long(), attack=split.label)
+
+        return Loaded(detect(parts.train), parts.validation and detect(parts.validation), detect(parts.test))
 
 
 class TinyLinear(nn.Module):
