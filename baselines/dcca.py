@@ -15,7 +15,7 @@ from mmbench.batch import Batch
 from mmbench.data.base import EVALUATION_BATCH, DataSpec, Split
 from mmbench.fixed import Centring, LinearSvm, evaluation
 from mmbench.recipe import Recipe
-from mmbench.task import MultimodalTask
+from mmbench.task import DivergedError, MultimodalTask
 
 FLOOR = 1e-9
 """Of a squared correlation, below which it has no gradient."""
@@ -100,6 +100,11 @@ class Dcca(MultimodalTask):
         Where no pair has two samples it is zero, and a leaf of its own: no parameter gets a gradient from it, not even one of zero,
         with which weight decay and momentum would move what nothing teaches.
         """
+        if not all(output.isfinite().all() for output in outputs.values()):  # there is nothing to factorise
+            raise DivergedError(
+                f"the networks' outputs are nan in epoch {self.current_epoch} (lr {self.recipe.lr:g}); "
+                "a lower recipe.lr is the usual remedy"
+            )
         correlations = []
         for (i, one), (j, other) in combinations(enumerate(self.modalities), 2):
             both = present[:, i] & present[:, j]

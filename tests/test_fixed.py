@@ -174,3 +174,11 @@ def test_nothing_of_validation_or_test_enters_a_fit(method):
 
     plain, shifted = fitted(0.0), fitted(50.0)
     assert same(plain, shifted)
+
+
+def test_an_encoder_that_gives_no_numbers_is_named(world3):
+    task = world3.task("cca")
+    with torch.no_grad():
+        next(iter(task.encoders["sensor"].parameters())).fill_(float("nan"))
+    with pytest.raises(UsageError, match="the encoder of sensor gives features that are not finite"):
+        fit(task, world3.complete)

@@ -104,6 +104,11 @@ class FixedFeatureTask(MultimodalTask):
         parts, present, label, index = zip(*self._collected, strict=True)
         self._collected = []
         features = {m: torch.cat([part[m] for part in parts]) for m in self.modalities}
+        for modality, vectors in features.items():
+            if not vectors.isfinite().all():
+                raise UsageError(
+                    f"the encoder of {modality} gives features that are not finite numbers; check its weights"
+                )
         return self.learn(features, torch.cat(present), torch.cat(label), torch.cat(index))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
