@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mmbench.batch import Batch
 from mmbench.data.base import DataSpec
 from mmbench.recipe import Recipe
-from mmbench.task import MultimodalTask
+from mmbench.task import MultimodalTask, mean_where
 
 
 class Ae(MultimodalTask):
@@ -75,7 +75,7 @@ class Ae(MultimodalTask):
 
     def reconstruct(self, features: dict[str, Tensor], visible: Tensor) -> Tensor:
         """The joint representation r (B, D) of the visible views, (B, M) bool."""
-        return self.autoencoder(torch.cat(list(self.zero_absent(features, visible).values()), dim=1))
+        return self.autoencoder(self.concatenate(features, visible))
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Classify the reconstruction from the present modalities: (B, C)."""
@@ -112,4 +112,4 @@ def mean_squared_error(views: Iterable[Tensor], targets: Iterable[Tensor], cells
         A scalar; zero where nothing counts.
     """
     errors = [(view - target).square().mean(dim=1) for view, target in zip(views, targets, strict=True)]
-    return (torch.stack(errors, dim=1) * cells).sum() / cells.sum().clamp(min=1)
+    return mean_where(torch.stack(errors, dim=1), cells)

@@ -78,7 +78,7 @@ class Dmrnet(MultimodalTask):
 
     def distribution(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of the fused embedding, each (B, W)."""
-        joint = torch.cat(list(self.zero_absent(features, present).values()), dim=1)  # (B, W)
+        joint = self.concatenate(features, present)  # (B, W)
         return self.mean(joint), self.log_variance(joint)
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:

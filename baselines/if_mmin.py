@@ -101,7 +101,7 @@ class IfMmin(MultimodalTask):
         specific, invariant = self.space(features, visible)
         imagined, latents = self.imagination(specific.flatten(1), invariant.flatten(1))
         with torch.no_grad():
-            known = self.teacher_space(frozen_embeddings(self.teacher_encoders, batch, present), present)
+            known = self.teacher_space(frozen_embeddings(self, self.teacher_encoders, batch, present), present)
         imagination = mean_squared_error(imagined.view_as(specific).unbind(1), known[0].unbind(1), present & ~visible)
         invariance = mean_squared_error(invariant.unbind(1), known[1].unbind(1), present)
         return F.cross_entropy(self.classifier(latents), batch.label) + imagination + self.invariant_weight * invariance

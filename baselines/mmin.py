@@ -16,7 +16,7 @@ from mmbench.baselines.cra import ResidualAutoencoder
 from mmbench.batch import Batch
 from mmbench.data.base import DataSpec
 from mmbench.recipe import Recipe
-from mmbench.task import MultimodalTask, select_rows
+from mmbench.task import MultimodalTask
 
 
 class Mmin(MultimodalTask):
@@ -80,10 +80,6 @@ class Mmin(MultimodalTask):
         self.cycle = ResidualAutoencoder(sum(self.widths), blocks=blocks)
         self.classifier = fully_connected(self.imagination.latent_dim, 128, 128, spec.num_classes, dropout=dropout)
 
-    def concatenate(self, features: dict[str, Tensor], visible: Tensor) -> Tensor:
-        """The visible views side by side, (B, Σ_m D_m)."""
-        return torch.cat(list(self.zero_absent(features, visible).values()), dim=1)
-
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Classify the latents of imagining from the present modalities: (B, C)."""
         return self.classifier(self.imagination(self.concatenate(features, present))[1])
@@ -99,7 +95,7 @@ class Mmin(MultimodalTask):
         joint = self.concatenate(features, visible)  # (B, Σ D_m)
         imagined, latents = self.imagination(joint)
         returned, _ = self.cycle(imagined)
-        targets = frozen_embeddings(self.teacher, batch, hidden)
+        targets = frozen_embeddings(self, self.teacher, batch, hidden)
         imagination = mean_squared_error(imagined.split(self.widths, dim=1), targets.values(), hidden)
         cycle = mean_squared_error(
             returned.split(self.widths, dim=1), joint.detach().split(self.widths, dim=1), visible
@@ -117,24 +113,11 @@ class Mmin(MultimodalTask):
 
 
 @torch.no_grad()
-def frozen_embeddings(encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
-    """Embed without gradient, dropout or a change of any statistic.
-
-    Args:
-        encoders: modality -> encoder; set to evaluation mode.
-        batch: of B samples.
-        cells: (B, M) bool, what to embed.
+def frozen_embeddings(task: MultimodalTask, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
+    """Embed cells of a batch, (B, M) bool, by a teacher's encoders: no gradient, no dropout, no change of any statistic.
 
     Returns:
         modality -> (B, D_m); zero outside the cells.
     """
     encoders.eval()
-    embedded = {}
-    for column, (modality, encoder) in enumerate(encoders.items()):
-        rows = cells[:, column].nonzero().squeeze(1)
-        width = int(encoder.out_dim)  # type: ignore[arg-type]
-        embedded[modality] = torch.zeros(len(batch), width, device=cells.device)
-        if len(rows):
-            values = encoder(select_rows(batch.inputs[modality], rows))  # (B', D_m)
-            embedded[modality] = embedded[modality].to(values.dtype).index_copy(0, rows, values)
-    return embedded
+    return task.embed(encoders, batch, cells)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mmbench.batch import Batch
 from mmbench.data.base import DataSpec
 from mmbench.recipe import Recipe
-from mmbench.task import MultimodalTask
+from mmbench.task import MultimodalTask, mean_where
 
 
 class Shaspec(MultimodalTask):
@@ -114,8 +114,3 @@ class Shaspec(MultimodalTask):
         own = torch.arange(len(self.modalities), device=specific.device).expand(len(specific), -1)  # (B, M)
         losses = F.cross_entropy(self.domain(specific).transpose(1, 2), own, reduction="none")  # (B, M)
         return mean_where(losses, visible)
-
-
-def mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the values that a mask of their shape selects; zero where it selects none."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -16,7 +16,7 @@ from mmbench.baselines.mmin import frozen_embeddings
 from mmbench.batch import Batch
 from mmbench.data.base import DataSpec
 from mmbench.recipe import Recipe
-from mmbench.task import MultimodalTask
+from mmbench.task import MultimodalTask, mean_where
 
 HEADS = 4
 
@@ -95,12 +95,12 @@ class Tate(MultimodalTask):
             backward = (divergence(target_pairs, decoded) * here).sum(dim=1) / here.sum(dim=1).clamp(min=1)
             auxiliary = divergence(target, embedding) + backward + (tag - visible.float()).abs().mean(dim=1)
             loss = loss + self.auxiliary_weight * auxiliary
-        return (loss * rows).sum() / rows.sum().clamp(min=1)
+        return mean_where(loss, rows)
 
     @torch.no_grad()
     def teach(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The teacher's pair vectors (B, pairs, D) and embedding (B, D) of everything that is present."""
-        features = frozen_embeddings(self.teacher_encoders, batch, batch.present)
+        features = frozen_embeddings(self, self.teacher_encoders, batch, batch.present)
         return self.teacher_network.eval()(features, batch.present)[:2]
 
     def on_train_epoch_start(self) -> None:

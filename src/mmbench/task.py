@@ -92,14 +92,18 @@ class MultimodalTask(pl.LightningModule):
             modality -> (B, out_dim). Rows of samples without the modality are zero: they were not encoded, so they cost
             nothing, do not enter batch statistics, and what stands in the input there has no effect.
         """
+        return self.embed(self.encoders, batch, batch.present)
+
+    def embed(self, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
+        """Run encoders on those cells of a batch, (B, M) bool, alone: modality -> (B, out_dim), zero elsewhere."""
         features = {}
-        for column, (modality, encoder) in enumerate(self.encoders.items()):
-            here, value = batch.present[:, column], batch.inputs[modality]
+        for here, (modality, encoder) in zip(cells.T, encoders.items(), strict=True):
+            value = batch.inputs[modality]
             if here.all():
                 features[modality] = encoder(value)
                 continue
-            rows = here.nonzero().squeeze(1)
-            out = torch.zeros(len(batch), self.dims[modality], device=here.device, dtype=self.log_prior.dtype)
+            rows, width = here.nonzero().squeeze(1), int(encoder.out_dim)  # type: ignore[arg-type]
+            out = torch.zeros(len(batch), width, device=here.device, dtype=self.log_prior.dtype)
             if len(rows):
                 encoded = encoder(select_rows(value, rows))  # (B', D)
                 out = out.to(encoded.dtype).index_copy(0, rows, encoded)
@@ -129,6 +133,10 @@ class MultimodalTask(pl.LightningModule):
     def zero_absent(self, features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
         """The features with the rows of absent modalities set to zero."""
         return {m: features[m].masked_fill(~present[:, [column]], 0.0) for column, m in enumerate(self.modalities)}
+
+    def concatenate(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
+        """The features side by side, (B, Σ_m D_m), those of absent modalities zero."""
+        return torch.cat(list(self.zero_absent(features, present).values()), dim=1)
 
     def split_modalities(self, conditioning: str | None) -> tuple[str, tuple[str, ...]]:
         """The conditioning modality of an asymmetric method (the data set's own if None), and the others."""
@@ -238,13 +246,11 @@ class MultimodalTask(pl.LightningModule):
         """SGD with momentum, or Adam, and step decay, as the recipe says."""
         recipe, parameters = self.recipe, [p for p in self.parameters() if p.requires_grad]
         common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-        optimizer = (
-            torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
-            if recipe.optimizer == "sgd"
-            else torch.optim.Adam(
-                parameters, betas=(recipe.momentum, 0.999), fused=True, **common
-            )  # several times faster
-        )
+        optimizer: torch.optim.Optimizer
+        if recipe.optimizer == "sgd":
+            optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
+        else:  # fused: several times faster
+            optimizer = torch.optim.Adam(parameters, betas=(recipe.momentum, 0.999), fused=True, **common)
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)]
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
@@ -278,3 +284,8 @@ def modality_cross_entropy(logits: Tensor, present: Tensor, label: Tensor) -> Te
 def mean_over_present(values: Tensor, present: Tensor) -> Tensor:
     """The mean of (B, M) values over the samples in which each modality is present: (M,); zero where there are none."""
     return (values * present).sum(dim=0) / present.sum(dim=0).clamp(min=1)
+
+
+def mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the values that a mask of their shape selects; zero where it selects none."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -4,21 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from planted import METHODS, batch_of, every_pattern, random_features
+from planted import METHODS, batch_of, every_pattern, naive_layers, random_features
 
 
 def linears(module):
     return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-
-
-def naive_layers(module, x, slope=0.0):
-    """One vector through the linear layers of a module, a (leaky) rectifier in between."""
-    layers = linears(module)
-    for number, layer in enumerate(layers):
-        x = torch.stack([layer.weight[row] @ x + layer.bias[row] for row in range(len(layer.bias))])
-        if number < len(layers) - 1:
-            x = torch.where(x > 0, x, slope * x)
-    return x
 
 
 def naive_joint(task, features, visible, i):

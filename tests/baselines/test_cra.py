@@ -1,27 +1,7 @@
 import torch
-from torch import nn
 
 from mmbench.baselines.cra import ResidualAutoencoder
-from planted import batch_of, every_pattern, random_features
-
-
-def naive_layers(module, x, slope=0.0):
-    """One vector through the linear layers of a module, a (leaky) rectifier in between."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    for number, layer in enumerate(layers):
-        x = layer.weight @ x + layer.bias
-        if number < len(layers) - 1:
-            x = torch.where(x > 0, x, slope * x)
-    return x
-
-
-def naive_cascade(cascade, x, shared=0.0):
-    """Every block sees the input and the sum of all that the blocks before it put out."""
-    outputs, latents = [], []
-    for encoder, decoder in zip(cascade.encoders, cascade.decoders, strict=True):
-        latents.append(naive_layers(encoder, x + sum(outputs) + shared, slope=0.01))
-        outputs.append(naive_layers(decoder, latents[-1]))
-    return naive_layers(cascade.transition, x + sum(outputs)), torch.cat(latents)
+from planted import batch_of, every_pattern, naive_cascade, naive_layers, random_features
 
 
 def test_blocks_correct_what_the_ones_before_left():

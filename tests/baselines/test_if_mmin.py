@@ -3,29 +3,10 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from mmbench.baselines.if_mmin import central_moment_discrepancy
 from mmbench.recipe import Recipe
-from planted import batch_of, fit, same, weights
-
-
-def naive_layers(module, x, slope=0.0):
-    """One vector through the linear layers of a module, a (leaky) rectifier in between."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    for number, layer in enumerate(layers):
-        x = layer.weight @ x + layer.bias
-        if number < len(layers) - 1:
-            x = torch.where(x > 0, x, slope * x)
-    return x
-
-
-def naive_cascade(cascade, x, shared):
-    latents = []
-    for encoder, decoder in zip(cascade.encoders, cascade.decoders, strict=True):
-        latents.append(naive_layers(encoder, x + shared, slope=0.01))
-        x = x + naive_layers(decoder, latents[-1])
-    return naive_layers(cascade.transition, x), torch.cat(latents)
+from planted import batch_of, fit, naive_cascade, naive_layers, same, weights
 
 
 def naive_cmd(x, y, moments=5):

@@ -1,29 +1,10 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from mmbench.baselines.mmin import frozen_embeddings
 from mmbench.recipe import Recipe
-from planted import batch_of, fit, noisy_rows, same, weights
-
-
-def naive_layers(module, x, slope=0.0):
-    """One vector through the linear layers of a module, a (leaky) rectifier in between."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    for number, layer in enumerate(layers):
-        x = layer.weight @ x + layer.bias
-        if number < len(layers) - 1:
-            x = torch.where(x > 0, x, slope * x)
-    return x
-
-
-def naive_cascade(cascade, x):
-    latents = []
-    for encoder, decoder in zip(cascade.encoders, cascade.decoders, strict=True):
-        latents.append(naive_layers(encoder, x, slope=0.01))
-        x = x + naive_layers(decoder, latents[-1])
-    return naive_layers(cascade.transition, x), torch.cat(latents)
+from planted import batch_of, fit, naive_cascade, naive_layers, noisy_rows, same, weights
 
 
 def masks():
@@ -124,8 +105,8 @@ def test_only_hidden_but_known_views_are_imagined(world3, monkeypatch):
     loss = task.training_step(batch, 0)
 
     def with_shift(cells):
-        def shifted(encoders, batch, _):
-            embedded = frozen_embeddings(encoders, batch, present & ~visible)
+        def shifted(task, encoders, batch, _):
+            embedded = frozen_embeddings(task, encoders, batch, present & ~visible)
             return {m: t + 100 * cells[:, [c]] for c, (m, t) in enumerate(embedded.items())}
 
         monkeypatch.setattr("mmbench.baselines.mmin.frozen_embeddings", shifted)
@@ -144,8 +125,8 @@ def test_frozen_embeddings_see_their_cells_only_and_leave_no_trace(world3):
     noisy = batch_of(world3.complete, 5)
     noisy.inputs = {m: noisy_rows(v, ~present[:, c], generator) for c, (m, v) in enumerate(batch.inputs.items())}
     before = weights(task.teacher)
-    embedded = frozen_embeddings(task.teacher, batch, present)
-    again = frozen_embeddings(task.teacher, noisy, present)
+    embedded = frozen_embeddings(task, task.teacher, batch, present)
+    again = frozen_embeddings(task, task.teacher, noisy, present)
     whole = task.eval().encode(batch)  # the teacher begins as a copy of the encoders
     for c, m in enumerate(task.modalities):
         assert torch.equal(embedded[m], again[m])
