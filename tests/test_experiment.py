@@ -677,11 +677,11 @@ def test_the_same_way_under_two_names_runs_once() -> None:
     [
         ({"rate": [0.1, 0.9]}, "at most 0.667 of the cells can be missing; got the rate 0.9"),
         ({"rate": [0.1, 0.1]}, "the same value is given twice"),
-        ({"rate": 1.5}, "less than or equal to 1"),
+        ({"rate": 1.5}, "missing.m.rate: input should be less than or equal to 1, got 1.5"),
         ({"rate": []}, "at least 1 item"),
         ({"kind": "ancor", "rate": 0.1}, "ancor"),
         ({"rat": 0.1}, "missing.m.rat: unknown key; did you mean 'rate'"),
-        ({"train_only": True}, "train_only without a rate"),
+        ({"train_only": True}, "missing.m: kind anchor takes a rate"),
         ({"kind": "per_modality", "rates": {"titel": 0.5}}, "unknown modality 'titel'; did you mean 'title'"),
         ({"kind": "per_modality", "rates": {"title": [0.5, 2]}}, "between 0 and 1"),
         ({"rate": 0.5, "redraw": True}, "train_only"),
@@ -689,6 +689,11 @@ def test_the_same_way_under_two_names_runs_once() -> None:
 )
 def test_mistakes_about_missing_modalities(settings: dict[str, Any], message: str) -> None:
     assert message in mistakes(missing_grid(m=settings))
+
+
+def test_all_mistakes_about_missing_modalities_are_told_at_once() -> None:
+    told = mistakes(missing_grid(one={"rat": 1, "rate": 0.1}, other={"rate": 2}, third={"rates": {"title": 0.1}}))
+    assert told.startswith("file.yaml: 3 mistakes")
 
 
 def test_quick_makes_the_files_own_changes(tmp_path: Path) -> None:

@@ -46,25 +46,16 @@ class DatasetGrid(BaseModel):
 class MissingGrid(BaseModel):
     """A named way of training with missing modalities: the keys of ``Missing``, of which a rate may be a list of rates."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")  # the other keys are for Missing to check
 
-    kind: str = "anchor"
     rate: float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)] | None = None
     rates: dict[str, float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)]] | None = None
-    train_only: bool = False
-    redraw: bool = False
-    seed: int = 0
 
     def expand(self) -> list[Missing | None]:
         """One setting a rate, or a combination of the modalities' rates; None where nothing is missing."""
+        plain = self.model_extra or {}
         if self.rate is None and self.rates is None:
-            changed = self.model_fields_set - {"rate", "rates"}
-            if changed:
-                raise ValueError(
-                    f"{', '.join(sorted(changed))} without a rate; name rate, or rates with kind per_modality"
-                )
-            return [None]
-        plain = self.model_dump(exclude={"rate", "rates"})
+            return [Missing(**plain)] if plain else [None]
         single = [] if self.rate is None else self.rate if isinstance(self.rate, list) else [self.rate]
         if self.rates is None:
             return [Missing(**plain, rate=rate) if rate else None for rate in single]  # nothing missing is complete
@@ -98,18 +89,6 @@ class Grid(BaseModel):
     def trainings(self) -> list[Missing | None]:
         """What training lacks, one setting after the other."""
         return list(dict.fromkeys(m for grid in self.missing.values() for m in grid.expand()))
-
-    @field_validator("missing")
-    @classmethod
-    def _expandable(cls, value: dict[str, MissingGrid]) -> dict[str, MissingGrid]:
-        for name, grid in value.items():
-            try:
-                grid.expand()
-            except ValidationError as error:
-                raise ValueError(f"{name}: {'; '.join(describe(error, lambda _: Missing.model_fields))}") from error
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-        return value
 
     @field_validator("datasets", "methods", "missing", mode="before")
     @classmethod
@@ -196,6 +175,8 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
         mistakes += describe(error, _known_keys)
     methods = _resolve_methods(_mapping(raw, "methods"), mistakes)
     manifests, encoders = _resolve_datasets(_mapping(raw, "datasets"), mistakes)
+    if grid is not None:
+        _check_missing(grid.missing, mistakes)
     if grid is not None and not mistakes:
         _try_out(grid, methods, encoders, mistakes)
     if mistakes or grid is None:
@@ -221,6 +202,16 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
         for method, params in methods.items()
     ]
     return grid, trials
+
+
+def _check_missing(given: Mapping[str, MissingGrid], mistakes: list[str]) -> None:
+    for name, settings in given.items():
+        try:
+            settings.expand()
+        except ValidationError as error:
+            for mistake in describe(error, lambda _: Missing.model_fields):
+                key, _, text = mistake.partition(": ")
+                mistakes.append(f"missing.{name}{'.' if key else ''}{key}: {text}")
 
 
 def _resolve_methods(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str, dict[str, Any]]:
@@ -353,8 +344,6 @@ def _known_keys(place: tuple[Any, ...]) -> Collection[str]:
     model: type[BaseModel] = Grid
     if place[0] == "datasets" and len(place) > 2:
         model = Recipe if place[2] == "recipe" and len(place) > 3 else DatasetGrid
-    elif place[0] == "missing" and len(place) > 2:
-        model = MissingGrid
     return model.model_fields
 
 
