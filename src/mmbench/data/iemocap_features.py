@@ -54,7 +54,7 @@ class IemocapFeatures(MultimodalDataModule):
     modalities = tuple(WIDTHS)
     classes = ("neutral", "angry", "sad", "happy")
     conditioning = "audio"
-    encoders = {modality: {"name": "mlp", "in_dim": width} for modality, width in WIDTHS.items()}
+    encoders = {modality: {"name": "mlp", "in_dim": width, "dropout": 0.5} for modality, width in WIDTHS.items()}
     feature_dims = WIDTHS
 
     @staticmethod

@@ -55,30 +55,26 @@ def figures(results: Results) -> dict[str, tuple[Figure, str]]:
 
     bands = "Bands: one standard deviation over seeds; dotted: the papers' numbers; grey: the other methods."
     drawn: dict[str, tuple[Figure | None, str]] = {}
-    if results.rates is not None:
-        rates = results.rates
-        drawn["figure"] = (
+    if (rates := results.rates) is not None:
+        drawn["matched"] = (
             draw_curves(rates, "matched", "at each rate"),
             f"Trained and tested at the same rate. {bands}",
         )
-        drawn["robustness"] = (
-            draw_curves(rates, "robustness", "complete"),
-            f"Trained on complete data, tested at every rate. {bands}",
-        )
+        complete = draw_curves(rates, "robustness", "complete")
+        drawn["robustness"] = (complete, f"Trained on complete data, tested at every rate. {bands}")
         redrawn = dict.fromkeys(row.training for row in results.rows if row.missing and row.missing.redraw)
         for number, training in enumerate(redrawn):
-            drawn[f"dropout-{number + 1}" if number else "dropout"] = (
-                draw_curves(rates, "robustness", training),
-                f"Trained with modality dropout ({training}), tested at every rate. {bands}",
-            )
+            caption = f"Trained with modality dropout ({training}), tested at every rate. {bands}"
+            name = f"dropout-{number + 1}" if number else "dropout"
+            drawn[name] = (draw_curves(rates, "robustness", training), caption)
         drawn["surface"] = (draw_surface(rates), "Accuracy by training rate (down) and test rate (across).")
-    name = "training" if drawn.get("figure", (None,))[0] else "figure"
-    drawn[name] = (draw_training(results), "One modality missing in training alone; the test split is complete.")
+    caption = "One modality missing in training alone; the test split is complete."
+    drawn["training"] = (draw_training(results), caption)
     found = {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None}
-    if "figure" not in found and results.modalities:
-        caption = "Accuracy with each modality alone and with all, and 95 % intervals."
-        found = {"figure": (draw(results), caption), **found}
-    return found
+    for main in ("matched", "training"):
+        if main in found:
+            return {"figure": found.pop(main), **found}
+    return {"figure": (draw(results), "Accuracy with each modality alone and with all, and 95 % intervals."), **found}
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

@@ -60,10 +60,19 @@ class Row:
 
 @dataclass
 class SplitFacts:
-    """What the reader of a section should know of its test split."""
+    """What the reader of a section should know of its test split.
+
+    Attributes:
+        size: samples.
+        groups: of samples that stand or fall together.
+        largest: percent of the samples that are in the two largest groups; intervals are wide where it is large.
+        majority: percent of the samples that are of the most frequent class.
+        absent: modality -> the share of the samples that lack it.
+    """
 
     size: int
     groups: int
+    largest: float
     majority: float
     absent: dict[str, float]
 
@@ -184,9 +193,11 @@ def estimate(
 def describe_test(p: Predictions) -> SplitFacts:
     """Size, majority class and natural gaps of a test split."""
     absent = {m: float(1 - p.present[:, i].mean()) for i, m in enumerate(p.modalities.tolist())}
+    sizes = np.unique(p.group, return_counts=True)[1]
     return SplitFacts(
         size=len(p.label),
-        groups=len(np.unique(p.group)),
+        groups=len(sizes),
+        largest=100 * float(np.sort(sizes)[-2:].sum() / sizes.sum()),
         majority=100 * float(np.bincount(p.label).max() / len(p.label)),
         absent={m: share for m, share in absent.items() if share > 0},
     )

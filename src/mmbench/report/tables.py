@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mmbench.missing import pattern_name, patterns
+from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.protocol import PROTOCOLS
 from mmbench.report.collect import MEAN, Results, Row
 from mmbench.report.rates import DRAWS, Rates
@@ -61,7 +61,7 @@ def sections(results: Results) -> list[Section]:
         complete = [r for r in rows if r.missing is None]
         if {"clean", "legacy"} <= {r.protocol for r in complete}:
             made.append(_inflation(accuracy, dataset, complete, names))
-    return made + (_by_rate(results.rates) if results.rates else [])
+    return made + (_by_rate(results, results.rates) if results.rates else [])
 
 
 def _by_pattern(
@@ -91,7 +91,8 @@ def _by_pattern(
         notes.append("ACER in percent, the lower the better: the mean of the worst attack's APCER and of BPCER.")
     if test := results.tests.get((dataset, protocol)):
         notes.append(
-            f"{test.size} test samples in {test.groups} groups; the most frequent class is {test.majority:.1f} % of them."
+            f"{test.size} test samples in {test.groups} groups, {test.largest:.0f} % of them in the two largest; the most frequent "
+            f"class is {test.majority:.1f} % of them."
             + "".join(
                 f" {100 * share:.0f} % have no {m}: alone, it answers with the class frequencies there."
                 for m, share in test.absent.items()
@@ -122,8 +123,9 @@ def _inflation(accuracy: pd.DataFrame, dataset: str, rows: list[Row], names: dic
     return Section(f"{dataset}, inflation", [note], ["method", *names.values()], body)
 
 
-def _by_rate(rates: Rates) -> list[Section]:
+def _by_rate(results: Results, rates: Rates) -> list[Section]:
     """Accuracies by missing rate: trained at the rate; then trained otherwise and tested at every rate."""
+    missing = {row.training: row.missing for row in results.rows}
     # Trained at one rate and tested at others: that is the surface, in rates.csv.
     curves = rates.curves[(rates.curves.evaluation == "matched") | ~(rates.curves.training_rate > 0)]
     made = []
@@ -156,23 +158,22 @@ def _by_rate(rates: Rates) -> list[Section]:
             gain = areas.loc[m] if len(areas) else cells.loc[m, last] if (m, last) in cells.index else None
             body[i].append(Cell(DASH if gain is None else _interval(gain, "gain", "+.1f")))
             body[i].append(Cell(str(min(curve[curve.method == m].n))))
-        how = "matched" if evaluation == "matched" else f"robustness, {_trained(str(training))}"
+        how = "matched" if evaluation == "matched" else f"robustness, {_trained(missing[training])}"
         title = f"{dataset}, {protocol}, missing rates ({mask}), {how}"
-        made.append(Section(title, _rate_notes(key, curve), header, body))
+        made.append(Section(title, _rate_notes(curve, how), header, body))
     return made
 
 
-def _trained(training: str) -> str:
-    if training == "complete":
+def _trained(missing: Missing | None) -> str:
+    if missing is None:
         return "trained on complete data"
-    return f"trained with modality dropout ({training})" if "redrawn" in training else f"trained on {training}"
+    return f"trained with modality dropout ({missing})" if missing.redraw else f"trained on {missing}"
 
 
-def _rate_notes(key: tuple, curve: pd.DataFrame) -> list[str]:
-    *_, evaluation, _, training = key
+def _rate_notes(curve: pd.DataFrame, how: str) -> list[str]:
     at = curve.drop_duplicates("rate").sort_values("rate")
     at = at[at.rate > 0]
-    if evaluation == "matched":
+    if how == "matched":
         notes = ["Trained, epoch chosen and tested at the same nominal missing rate, under one fixed test mask."]
         if at.masked.notna().all():
             notes.append(
@@ -182,7 +183,7 @@ def _rate_notes(key: tuple, curve: pd.DataFrame) -> list[str]:
             )
     else:
         notes = [
-            f"{_trained(str(training)).capitalize()}, tested at every rate: mean over {DRAWS} masks, from stored predictions."
+            f"{how.removeprefix('robustness, ').capitalize()}, tested at every rate: mean over {DRAWS} masks, from stored predictions."
         ]
     if len(at) > 1:
         low, high = at.rate.min(), at.rate.max()
