@@ -1,0 +1,116 @@
+"""A trial, run in this process: which epoch it answers with, and what it notes of stages and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmbench.arguments import resolve_arguments
+from mmbench.baselines.concat import Concat
+from mmbench.batch import Batch
+from mmbench.data import DATASETS
+from mmbench.encoders import ENCODERS
+from mmbench.missing import Missing
+from mmbench.recipe import Recipe
+from mmbench.registry import methods
+from mmbench.runner.child import Job, execute
+from mmbench.store import Store
+from mmbench.trial import Outcome, Trial, run
+from plugin.mmbench_testing import Tiny
+
+
+class Forgets(Concat):
+    """A method of two stages that knows the answer after the first and nothing after the second."""
+
+    def __init__(self, spec: Any, encoders: Any, recipe: Any = None) -> None:
+        super().__init__(spec, encoders, recipe)
+        self.pretraining_epochs = recipe.epochs // 2
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if not self.is_pretraining:
+            with torch.no_grad():
+                self.head.weight.zero_()
+                self.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+
+
+@pytest.fixture(autouse=True)
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    list(DATASETS), list(ENCODERS), list(methods())
+    monkeypatch.setitem(DATASETS._targets, "tiny", "plugin.mmbench_testing:Tiny")
+    monkeypatch.setitem(ENCODERS._targets, "tiny_linear", "plugin.mmbench_testing:TinyLinear")
+    monkeypatch.setitem(methods()._targets, "forgets", "test_trial:Forgets")
+    monkeypatch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)  # a trial's process changes it
+
+
+def trial(method: str = "concat", missing: Missing | None = None, protocol: str = "clean", epochs: int = 4) -> Trial:
+    return Trial(
+        dataset="tiny",
+        data=Tiny.manifest(),
+        protocol=protocol,
+        missing=missing,
+        method=method,
+        seed=0,
+        encoders={m: {"name": "tiny_linear"} for m in Tiny.modalities},
+        params={},
+        recipe=Recipe(epochs=epochs, batch_size=16, lr=0.1, weight_decay=0.0),
+    )
+
+
+def run_in(folder: Path, of: Trial) -> Outcome:
+    return run(of, str(folder / of.key), device="cpu")
+
+
+def test_no_epoch_of_pretraining_is_chosen_however_good_it_was(tmp_path: Path) -> None:
+    outcome = run_in(tmp_path, trial("forgets"))
+    accuracy = [row["validation/accuracy"] for row in outcome.curves]
+    assert min(accuracy[:2]) > max(accuracy[2:])
+    assert outcome.best_epoch == 2
+    assert (outcome.predictions.predicted[-1] == 1).all(), "the weights are those of the second stage, too"
+    assert outcome.stages == {"pretraining": 2, "training": 2}
+    assert [row["train/pretraining"] for row in outcome.curves] == [1, 1, 0, 0]
+
+
+def test_the_best_epoch_is_that_of_the_curves(tmp_path: Path) -> None:
+    outcome = run_in(tmp_path, trial())
+    accuracy = [row["validation/accuracy"] for row in outcome.curves]
+    assert outcome.best_epoch == accuracy.index(max(accuracy))
+    assert outcome.stages == {"training": 4}
+    assert outcome.realised == {}
+    assert "train/pretraining" not in outcome.curves[0]
+
+
+@pytest.mark.parametrize(("protocol", "selection"), [("clean", "validation"), ("legacy", "test")])
+def test_a_mask_is_noted_and_leaves_the_stored_test_split_whole(
+    tmp_path: Path, protocol: str, selection: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = Missing(rate=0.4)
+    data = Tiny(protocol=protocol)
+    natural = data.splits
+    outcome = run_in(tmp_path, trial(missing=missing, protocol=protocol))
+    assert set(outcome.realised) == {"train", selection}
+    keep = missing.mask("tiny", "train", Tiny.modalities, len(natural.train))
+    assert outcome.realised["train"]["masked"] == pytest.approx(1 - keep.mean())
+    assert f"train split: masked {1 - keep.mean():.3f} missing" in capsys.readouterr().out
+    assert (outcome.predictions.present == natural.test.present.numpy()).all()
+    # Accuracy where the epoch is chosen is under the mask: no modality that the mask took was looked at.
+    whole = run_in(tmp_path, trial(protocol=protocol))
+    assert outcome.curves[-1]["validation/accuracy/left"] < whole.curves[-1]["validation/accuracy/left"]
+
+
+def test_the_record_has_stages_and_masks(tmp_path: Path) -> None:
+    store, one = Store(tmp_path), trial("mmin", Missing(rate=0.3), epochs=4)
+    params, wrong = resolve_arguments(methods()["mmin"], {}, ("spec", "encoders", "recipe"))
+    assert not wrong
+    one = one.model_copy(update={"params": params})
+    store.folder(one.key).mkdir(parents=True)
+    execute(Job(one, str(store.root), 1, "cpu"), store)
+    record = store.done(one.key)
+    assert record is not None
+    assert record.stages == {"pretraining": 1, "training": 3}
+    assert set(record.realised) == {"train", "validation"}
+    assert record.trial.missing == Missing(rate=0.3)
+    assert [row["train/pretraining"] for row in record.curves] == [1, 0, 0, 0]
