@@ -21,7 +21,7 @@ from mmbench.store import Predictions, Record, Store
 from mmbench.trial import Trial
 
 MODALITIES = ("audio", "image", "text")
-DATASET = "iemocap"  # its name alone: the papers have numbers for it
+DATASET = "iemocap_features"  # its name alone: the papers have numbers for it
 RATES = (0.1, 0.4, 0.7)
 METHODS = ("late_fusion", "cra")
 SIZE, CLASSES = 60, 3

@@ -353,11 +353,14 @@ def _selected(record: Record) -> dict[str, float]:
 
 
 def _read_reported(folder: Path | None) -> dict[tuple[str, str, float], float]:
-    """The papers' accuracies where training and test lack modalities at the same rate: (data set, method, rate) -> percent."""
+    """The papers' accuracies where training and test lack modalities at the same rate: (data set, method, rate) -> percent.
+
+    They are measured on pre-extracted features, so what is printed for IEMOCAP stands beside ``iemocap_features``.
+    """
     path = folder / "mla_table6.csv" if folder else None
     if path is None or not path.is_file():
         return {}
     return {
-        (str(r.dataset), str(r.method), float(cast(float, r.missing_rate))): float(cast(float, r.accuracy))
+        (f"{r.dataset}_features", str(r.method), float(cast(float, r.missing_rate))): float(cast(float, r.accuracy))
         for r in pd.read_csv(path).itertuples()
     }
