@@ -141,7 +141,7 @@ def test_dropout_in_encoders_is_off(make_world, dropout):
     for mode in (True, False):
         features = task.train(mode).encode(batch)
         assert all(
-            torch.equal(f, encoder[0](batch.inputs[m]))
+            torch.equal(f, encoder[0].eval()(batch.inputs[m]))
             for (m, f), encoder in zip(features.items(), task.encoders.values(), strict=True)
         )
     assert task.train().dropouts[-1].training
