@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from mmbench.batch import Batch
 from mmbench.data.base import DataSpec
+from mmbench.encoders.pretrained import Pretrained, in_layers
 from mmbench.errors import UsageError
 from mmbench.fixed import FixedFeatureTask
 from mmbench.recipe import Recipe
 from mmbench.task import DivergedError, MultimodalTask, mean_over_present, modality_cross_entropy, select_rows
-from planted import METHODS, batch_of, fit, loader, trainer, weights
+from planted import METHODS, VectorEncoder, batch_of, fit, loader, same, trainer, weights
 
 # Those that do not train by the recipe have tests of their own, in test_fixed.py.
 BY_GRADIENT = [name for name in METHODS if not issubclass(METHODS[name], FixedFeatureTask)]
@@ -198,6 +199,103 @@ def test_frozen_parameters_are_left_out_of_the_optimizer(world2):
     fit(task, world2.complete)
     parameters = [name for name, _ in task.encoders["picture"].named_parameters()]
     assert all(torch.equal(before[name], weights(task.encoders["picture"])[name]) for name in parameters)
+
+
+# Pretrained encoders
+
+
+class PretrainedVector(Pretrained):
+    """Planted's encoder of six numbers, in two layers."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.net = VectorEncoder()
+        self.out_dim = self.net.out_dim
+        self.adapt()
+
+    def layers(self):
+        return in_layers(self, [self.net[2]])
+
+    def forward(self, value):
+        return self.net(value)
+
+
+def pretrained_task(world, method, **settings):
+    encoders = {**world.encoders(), "sensor": PretrainedVector(**settings)}
+    return METHODS[method](
+        world.data.spec, encoders, Recipe(epochs=4, lr=0.2, momentum=0.7, weight_decay=0.03, gamma=0.5, step_size=2)
+    )
+
+
+def test_without_pretrained_encoders_there_is_one_group(world2):
+    task = world2.task("sum", recipe=Recipe(lr=0.2))
+    [group] = task.configure_optimizers()[0][0].param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in task.parameters()]
+    assert group["lr"] == 0.2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_layers_of_a_pretrained_encoder_have_their_own_learning_rates(world2, optimizer):
+    task = pretrained_task(world2, "sum", lr_factor=0.5, layer_decay=0.1)
+    task.recipe = task.recipe.model_copy(update={"optimizer": optimizer})
+    groups = task.configure_optimizers()[0][0].param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([0.2, 0.01, 0.1])
+    assert {group["weight_decay"] for group in groups} == {0.03}
+    first, second = (
+        {id(p) for p in layer.parameters()}
+        for layer in (task.encoders["sensor"].net[0], task.encoders["sensor"].net[2])
+    )
+    got = [{id(p) for p in group["params"]} for group in groups]
+    assert got == [{id(p) for p in task.parameters()} - first - second, first, second]
+    assert sum(len(group["params"]) for group in groups) == len(list(task.parameters()))
+
+
+def test_encoders_of_the_same_rate_share_a_group(world2):
+    encoders = {m: PretrainedVector(lr_factor=0.1) for m in world2.data.spec.modalities}
+    task = METHODS["sum"](world2.data.spec, encoders, Recipe(lr=1))
+    groups = task.configure_optimizers()[0][0].param_groups
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(1, 4), (0.1, 8)]
+
+
+def test_a_pretrained_encoder_moves_by_its_factor(world2):
+    """One step of SGD without momentum, at a hundredth of the rate."""
+    moves = []
+    for factor in (1.0, 0.01):
+        torch.manual_seed(0)
+        task = pretrained_task(world2, "sum", lr_factor=factor)
+        task.recipe = Recipe(lr=0.1, momentum=0, weight_decay=0)
+        before = weights(task)
+        fit(task, world2.complete, batches=1)
+        moves.append({name: value - before[name] for name, value in weights(task).items() if value.is_floating_point()})
+    for name in moves[0]:
+        scale = 0.01 if name.startswith("encoders.sensor") else 1
+        torch.testing.assert_close(moves[1][name], scale * moves[0][name], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", BY_GRADIENT)
+def test_the_decay_scales_all_groups(world3, method):
+    torch.manual_seed(0)
+    task = pretrained_task(world3, method, lr_factor=0.5, layer_decay=0.1)
+    rates = []
+    end = task.on_train_epoch_start
+    task.on_train_epoch_start = lambda: (rates.append([g["lr"] for g in task.optimizers().param_groups]), end())
+    before = weights(task.encoders["sensor"])
+    fit(task, world3.complete, epochs=3, batches=2)
+    assert rates == [pytest.approx([scale * r for r in (0.2, 0.01, 0.1)]) for scale in (1, 1, 0.5)]
+    assert not any(torch.equal(before[name], value) for name, value in weights(task.encoders["sensor"]).items())
+
+
+@pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")  # as it is meant to be
+@pytest.mark.parametrize("method", METHODS)
+def test_a_frozen_encoder_never_moves(world3, method):
+    torch.manual_seed(0)
+    task = pretrained_task(world3, method, freeze=True)
+    before = weights(task.encoders["sensor"])
+    run = fit(task, world3.data.splits.train)
+    assert same(before, weights(task.encoders["sensor"]))
+    assert not task.encoders["sensor"].training
+    frozen = {id(p) for p in task.encoders["sensor"].parameters()}
+    assert not frozen & {id(p) for o in run.optimizers for g in o.param_groups for p in g["params"]}
 
 
 def test_modality_cross_entropy_and_its_mean():

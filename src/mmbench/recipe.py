@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Precision = Annotated[Literal["32", "bf16"], BeforeValidator(str)]  # YAML reads 32 as a number
 
 
 class Recipe(BaseModel):
@@ -24,3 +26,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(1e-4, ge=0)
     step_size: int = Field(70, ge=1, description="epochs after which the learning rate is decayed")
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the decay")
+    precision: Precision = Field(
+        "32", description="bf16: computes in bfloat16 where that is safe; weights stay in float32"
+    )
+    compile: bool = Field(False, description="compile the encoders by torch.compile")

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from mmbench.batch import Batch, Input, map_input
 from mmbench.data.base import DataSpec
+from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
 from mmbench.recipe import Recipe
@@ -244,7 +245,7 @@ class MultimodalTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum, or Adam, and step decay, as the recipe says."""
-        recipe, parameters = self.recipe, [p for p in self.parameters() if p.requires_grad]
+        recipe, parameters = self.recipe, self.parameter_groups()
         common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         optimizer: torch.optim.Optimizer
         if recipe.optimizer == "sgd":
@@ -252,6 +253,26 @@ class MultimodalTask(pl.LightningModule):
         else:  # fused: several times faster
             optimizer = torch.optim.Adam(parameters, betas=(recipe.momentum, 0.999), fused=True, **common)
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)]
+
+    def evaluated(self, batch: Batch) -> Batch:
+        """A batch that the method read from a split itself, as the data module gives batches for evaluation."""
+        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        return batch if data is None else data.evaluated(batch)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The trainable parameters as an optimiser takes them: those of each learning rate in a group of their own.
+
+        The first group has the recipe's rate; the others are of encoders that give theirs (``encoders.pretrained``).
+        """
+        by_factor: dict[float, list[nn.Parameter]] = {1.0: []}
+        elsewhere: set[int] = set()
+        for encoder in self.encoders.values():
+            for factor, parameters in encoder.parameter_groups() if isinstance(encoder, Pretrained) else []:
+                if factor != 1:
+                    by_factor.setdefault(factor, []).extend(parameters)
+                    elsewhere.update(map(id, parameters))
+        by_factor[1.0] = [p for p in self.parameters() if p.requires_grad and id(p) not in elsewhere]
+        return [{"params": ps, "lr": self.recipe.lr * factor} for factor, ps in by_factor.items() if ps]
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """The mean of a batch statistic over data-parallel ranks; gradient modulation must be the same on all of them."""

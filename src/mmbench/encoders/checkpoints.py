@@ -1,0 +1,184 @@
+"""Reading published weights. Nothing in a file is executed: whatever a pickle names becomes an inert object."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmbench.errors import UsageError
+from mmbench.store import atomic_write
+
+FLOATS = {order + code for order in "<>" for code in ("f2", "f4", "f8")}
+
+
+class _Held:
+    """Stands for an object of any class: it keeps what the pickle made the object of, and does nothing.
+
+    Items that a pickle adds to lists, sets and dictionaries of other classes are of no use here and not kept.
+    """
+
+    args: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Held:
+        held = super().__new__(cls)
+        held.args, held.state = args, None
+        return held
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Held:
+        return _Held(*args)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    def add(self, value: Any) -> None:
+        pass
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Imports nothing: whatever a pickle names is a new class of inert objects, numpy's arrays included."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return type(name, (_Held,), {})
+
+
+def load_m3ae_pickle(path: Path) -> dict[str, np.ndarray]:
+    """The weights of an M3AE checkpoint: a pickled ``{"state": …}`` with the weights at ``state.params["params"]``.
+
+    Returns:
+        float32 arrays by their path in the tree, such as ``encoder/Block_0/LayerNorm_0/scale``.
+
+    Raises:
+        UsageError: the file cannot be read, or has another layout.
+    """
+    try:
+        with path.open("rb") as stream:
+            tree = _InertUnpickler(stream).load()
+        for key in ("state", "params", "params"):
+            tree = fields(tree)
+            if key not in tree:
+                raise UsageError(f"{path}: expected the weights of M3AE at state.params['params'], there is no '{key}'")
+            tree = tree[key]
+        return {key: to_array(leaf, f"{path}: '{key}'") for key, leaf in leaves(tree)}
+    except UsageError:
+        raise
+    except Exception as error:  # damaged and hostile pickles fail in many ways
+        raise UsageError(f"{path}: expected a pickled M3AE checkpoint ({type(error).__name__}: {error})") from error
+
+
+def to_array(held: Any, where: str) -> np.ndarray:
+    """The float32 array that a leaf stands for: ``_frombuffer`` (pickle protocol 5) or ``_reconstruct`` (those before)."""
+    try:
+        if (kind := type(held).__name__) == "_frombuffer":
+            content, dtype, shape, order = held.args
+        elif kind == "_reconstruct":
+            _, shape, dtype, fortran, content = held.state
+            order = "F" if fortran else "C"
+        else:
+            raise UsageError(f"{where}: expected an array of floats, got {kind}")
+        code = f"{dtype.state[1]}{dtype.args[0]}"
+        if code not in FLOATS:
+            raise UsageError(f"{where}: expected an array of floats, got one of '{code}'")
+        return np.ascontiguousarray(np.frombuffer(content, code).reshape(shape, order=order), np.float32)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{where}: expected an array of floats ({error})") from error
+
+
+def fields(value: Any) -> dict[Any, Any]:
+    """What a dictionary, an object (its attributes) or a FrozenDict (the dictionary that it was made of) holds."""
+    candidates = [value, value.state, *value.args[:1]] if isinstance(value, _Held) else [value]
+    return next((c for c in candidates if isinstance(c, dict)), {})
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dictionaries with their paths."""
+    branches = fields(tree)
+    if not branches:
+        yield path, tree
+    for key, branch in branches.items():
+        yield from leaves(branch, f"{path}/{key}" if path else str(key))
+
+
+def to_safetensors(source: Path, target: Path) -> None:
+    """Write the weights of a pickled M3AE checkpoint, under the same names, as a safetensors file.
+
+    Raises:
+        UsageError: the source has no such layout, or the target exists or is named otherwise.
+    """
+    from safetensors.numpy import save
+
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target}: expected a name that ends in .safetensors")
+    if target.exists():
+        raise UsageError(f"{target} exists; delete it or choose another name")
+    atomic_write(target, save(load_m3ae_pickle(source)))
+
+
+def load_m3ae(path: Path) -> dict[str, Tensor]:
+    """The weights of an M3AE checkpoint as published (``.pkl``) or converted (``.safetensors``), float32."""
+    if path.suffix == ".pkl":
+        return {key: torch.tensor(array) for key, array in load_m3ae_pickle(path).items()}
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path}: expected M3AE's weights as .pkl or, converted, .safetensors")
+    from safetensors.torch import load_file
+
+    try:
+        return {key: tensor.float() for key, tensor in load_file(path).items()}
+    except Exception as error:
+        raise UsageError(f"{path}: expected a safetensors file ({error})") from error
+
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that ``torch.save`` wrote, without the ``module.`` that parallel training puts before their names."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UsageError(
+            f"{path}: expected tensors as torch.save writes them ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(state, dict):
+        raise UsageError(f"{path}: expected tensors by their names, got {type(state).__name__}")
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise UsageError(f"{path}: '{key}': expected a tensor, got {type(value).__name__}")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def check_layout(
+    path: Path, found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], unused: re.Pattern[str]
+) -> None:
+    """Refuse weights of another layout.
+
+    Args:
+        path: of the file, for messages.
+        found: its tensors by name.
+        expected: the shapes of the tensors that an encoder needs.
+        unused: matches the names of the layout's other tensors.
+
+    Raises:
+        UsageError: a tensor is missing, is not of this layout, or has another shape.
+    """
+    if missing := [key for key in expected if key not in found]:
+        raise UsageError(f"{path}: {len(missing)} tensors are missing, the first of them '{missing[0]}'")
+    if unknown := [key for key in found if key not in expected and not unused.fullmatch(key)]:
+        raise UsageError(
+            f"{path}: {len(unknown)} tensors are not of the published layout, the first of them '{unknown[0]}'"
+        )
+    for key, shape in expected.items():
+        if tuple(found[key].shape) != shape:
+            raise UsageError(f"{path}: '{key}' has the shape {tuple(found[key].shape)}, expected {shape}")

@@ -1,0 +1,345 @@
+"""Checkpoints: pickles of the published nesting, read without their classes, and pickles that would like to be executed."""
+
+import builtins
+import io
+import os
+import pickle
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from mmbench.encoders import checkpoints
+from mmbench.encoders.checkpoints import (
+    check_layout,
+    load_m3ae,
+    load_m3ae_pickle,
+    load_state_dict,
+    to_safetensors,
+)
+from mmbench.errors import UsageError
+
+MODULE = "flax_as_it_was"  # importable while a pickle is written, not when it is read
+
+Transformation = type("Transformation", (tuple,), {"__module__": MODULE})
+
+
+class TrainState:
+    """As flax's: a frozen data class, pickled through its ``__dict__``."""
+
+    def __init__(self, **fields):
+        self.__dict__.update(fields)
+
+
+class FrozenDict:
+    """As flax's: pickled as what it is made of."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        return FrozenDict, (self.content,)
+
+
+class Items(dict):
+    """A dictionary of another class, whose items a pickle adds one by one."""
+
+
+class Series(list):
+    """The same for a list."""
+
+
+class Members(set):
+    """The same for a set."""
+
+
+for _class in (TrainState, FrozenDict, Items, Series, Members):
+    _class.__module__ = MODULE
+
+
+def nested(flat: dict) -> dict:
+    """``{"a/b": x}`` as ``{"a": {"b": x}}``."""
+    tree: dict = {}
+    for path, leaf in flat.items():
+        *branches, name = path.split("/")
+        place = tree
+        for branch in branches:
+            place = place.setdefault(branch, {})
+        place[name] = leaf
+    return tree
+
+
+def checkpoint(weights: dict, frozen: bool = True) -> dict:
+    """Weights (flat) nested as ``m3ae_main.py`` saves them, with the optimiser's state and objects of other classes beside them."""
+    moments = nested({path: np.zeros_like(array) for path, array in weights.items()})
+    params = {"params": nested(weights)}
+    state = TrainState(
+        step=np.array(3),
+        params=FrozenDict(params) if frozen else params,
+        opt_state=(Transformation((moments,)), Items(a=1), Series([1, 2]), Members([1])),
+        tokenizer_params=None,
+    )
+    return {"step": 3, "epoch": 1, "variant": {"m3ae.model_type": "small"}, "state": state}
+
+
+def write_pickle(path: Path, content, protocol: int = pickle.HIGHEST_PROTOCOL) -> Path:
+    """Write a pickle whose classes are in a module that is gone afterwards."""
+    module = ModuleType(MODULE)
+    module.__dict__.update({c.__name__: c for c in (TrainState, FrozenDict, Transformation, Items, Series, Members)})
+    sys.modules[MODULE] = module
+    try:
+        path.write_bytes(pickle.dumps(content, protocol))
+    finally:
+        del sys.modules[MODULE]
+    return path
+
+
+def arrays() -> dict:
+    generator = np.random.default_rng(0)
+    shapes = {"cls_token": (1, 1, 4), "encoder/Block_0/fc1/kernel": (4, 6), "encoder/Block_0/fc1/bias": (6,)}
+    return {key: generator.normal(size=shape).astype(np.float32) for key, shape in shapes.items()}
+
+
+# Reading
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_weights_by_their_paths_without_their_classes(tmp_path, protocol, frozen):
+    path = write_pickle(tmp_path / "m3ae.pkl", checkpoint(arrays(), frozen), protocol)
+    with pytest.raises(ModuleNotFoundError):
+        pickle.loads(path.read_bytes())
+    got = load_m3ae_pickle(path)
+    assert {key: array.tolist() for key, array in got.items()} == {
+        key: array.tolist() for key, array in arrays().items()
+    }
+    assert {array.dtype for array in got.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_orders_and_widths_of_arrays(tmp_path, protocol):
+    values = np.arange(6).reshape(2, 3)
+    kinds = {
+        "columns": np.asfortranarray(values, dtype=np.float32),
+        "strided": np.arange(12, dtype=np.float32).reshape(2, 6)[:, ::2] / 2,
+        "half": values.astype(np.float16),
+        "double": values.astype(np.float64),
+        "big": values.astype(">f4"),
+    }
+    got = load_m3ae_pickle(write_pickle(tmp_path / "m3ae.pkl", checkpoint(kinds), protocol))
+    assert all(np.array_equal(array, values) for array in got.values())
+    assert all(array.flags.c_contiguous and array.dtype == np.float32 for array in got.values())
+
+
+def test_functions_pickled_by_value_are_not_made(tmp_path):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    made = []
+
+    def update(gradient):
+        return made.append(gradient)
+
+    content = {"state": {"tx": (update, lambda: made), "params": {"params": nested(arrays())}}}
+    (tmp_path / "m3ae.pkl").write_bytes(cloudpickle.dumps(content))
+    assert load_m3ae_pickle(tmp_path / "m3ae.pkl").keys() == arrays().keys()
+
+
+# Hostile pickles
+
+
+class Call:
+    """Pickled as the call of a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("place", ["top", "leaf", "beside"])
+@pytest.mark.parametrize("kind", ["system", "eval", "mkdir", "getattr"])
+def test_nothing_is_executed(tmp_path, kind, place, protocol):
+    mark = tmp_path / "executed"
+    hostile = {
+        "system": Call(os.system, f"mkdir {mark}"),
+        "eval": Call(eval, f"__import__('os').mkdir({str(mark)!r})"),
+        "mkdir": Call(os.mkdir, str(mark)),
+        "getattr": Call(getattr, Call(__import__, "os"), "system"),
+    }[kind]
+    content = {"top": hostile, "leaf": checkpoint({"cls_token": hostile}), "beside": [hostile]}[place]
+    path = write_pickle(tmp_path / "m3ae.pkl", content, protocol)
+    with pytest.raises(UsageError, match=re.escape(str(path))):
+        load_m3ae_pickle(path)
+    assert not mark.exists()
+    if kind != "getattr" and place == "top":  # it would have been
+        pickle.loads(path.read_bytes())
+        assert mark.exists()
+
+
+def test_what_stands_beside_the_weights_is_not_executed(tmp_path):
+    mark = tmp_path / "executed"
+    content = {**checkpoint(arrays()), "variant": Call(os.system, f"mkdir {mark}")}
+    assert load_m3ae_pickle(write_pickle(tmp_path / "m3ae.pkl", content)).keys() == arrays().keys()
+    assert not mark.exists()
+
+
+def test_nothing_is_imported_or_resolved():
+    for module, name in [("builtins", "getattr"), ("os", "system"), ("numpy", "ndarray"), ("a.b", "_frombuffer")]:
+        text = f"c{module}\n{name}\n.".encode()
+        found = checkpoints._InertUnpickler(io.BytesIO(text)).load()
+        assert issubclass(found, checkpoints._Held)
+        assert found is not getattr(builtins, name, None)
+
+
+def test_a_class_of_the_reader_cannot_be_changed(tmp_path):
+    (tmp_path / "m3ae.pkl").write_bytes(b"\x80\x04ca\nb\n}(X\x04\x00\x00\x00argsK\x01ub.")  # BUILD on a class
+    with pytest.raises(UsageError, match=r"m3ae\.pkl: expected a pickled M3AE checkpoint"):
+        load_m3ae_pickle(tmp_path / "m3ae.pkl")
+    assert "args" not in vars(checkpoints._Held)
+
+
+def test_reading_imports_no_module(tmp_path):
+    sys.modules.pop("__hello__", None)
+    (tmp_path / "m3ae.pkl").write_bytes(b"\x80\x04c__hello__\nmain\n)R.")
+    with pytest.raises(UsageError, match="there is no 'state'"):
+        load_m3ae_pickle(tmp_path / "m3ae.pkl")
+    assert "__hello__" not in sys.modules
+
+
+# What is refused
+
+
+def refused(path, match):
+    with pytest.raises(UsageError, match=re.escape(str(path)) + match):
+        load_m3ae_pickle(path)
+
+
+def test_every_truncation(tmp_path):
+    whole = write_pickle(tmp_path / "m3ae.pkl", checkpoint(arrays())).read_bytes()
+    for length in range(0, len(whole), 13):
+        (tmp_path / "m3ae.pkl").write_bytes(whole[:length])
+        refused(tmp_path / "m3ae.pkl", ": expected a pickled M3AE checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ([1, 2], "there is no 'state'"),
+        ({"epoch": 1}, "there is no 'state'"),
+        ({"state": {"step": 1}}, "there is no 'params'"),
+        ({"state": TrainState(params={})}, "there is no 'params'"),
+        ({"state": {"params": {"params": {"a": {}}}}}, "'a': expected an array of floats, got dict"),
+        ({"state": {"params": {"params": {"a": {"b": Items()}}}}}, "'a/b': expected an array of floats, got Items"),
+        (checkpoint({"a/b": np.arange(3)}), "'a/b': expected an array of floats, got one of '<i8'"),
+        (checkpoint({"a/b": np.array([{}])}), r"'a/b': expected an array of floats, got one of '\|O8'"),
+        (checkpoint({"a/b": np.float32(1)}), "'a/b': expected an array of floats, got scalar"),
+    ],
+)  # fmt: skip
+def test_other_layouts(tmp_path, content, match):
+    refused(write_pickle(tmp_path / "m3ae.pkl", content), f": .*{match}")
+
+
+def test_an_array_of_too_few_bytes(tmp_path):
+    whole = write_pickle(tmp_path / "m3ae.pkl", checkpoint({"a/b": np.arange(4, dtype=np.float32)})).read_bytes()
+    shape = b"K\x04\x85"
+    assert whole.count(shape) == 2  # the weights and their moments
+    (tmp_path / "m3ae.pkl").write_bytes(whole.replace(shape, b"K\x05\x85"))
+    refused(tmp_path / "m3ae.pkl", ": 'a/b': expected an array of floats \\(cannot reshape")
+
+
+def test_a_tree_that_holds_itself(tmp_path):
+    tree: dict = {}
+    tree["a"] = tree
+    refused(write_pickle(tmp_path / "m3ae.pkl", {"state": {"params": {"params": tree}}}), ": .*RecursionError")
+
+
+def test_missing_file(tmp_path):
+    refused(tmp_path / "none.pkl", ": .*FileNotFoundError")
+
+
+# safetensors
+
+
+def test_converted_weights_are_the_same(tmp_path):
+    source = write_pickle(tmp_path / "m3ae.pkl", checkpoint(arrays()))
+    to_safetensors(source, tmp_path / "m3ae.safetensors")
+    one, other = load_m3ae(source), load_m3ae(tmp_path / "m3ae.safetensors")
+    assert one.keys() == other.keys() == arrays().keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert all(torch.equal(one[key], torch.tensor(array)) for key, array in arrays().items())
+    with pytest.raises(UsageError, match=r"m3ae\.safetensors exists; delete it"):
+        to_safetensors(source, tmp_path / "m3ae.safetensors")
+
+
+def test_conversion_refuses(tmp_path):
+    source = write_pickle(tmp_path / "m3ae.pkl", {"state": None})
+    with pytest.raises(UsageError, match=r"m3ae\.bin: expected a name that ends in \.safetensors"):
+        to_safetensors(source, tmp_path / "m3ae.bin")
+    with pytest.raises(UsageError, match=r"m3ae\.pkl: .* there is no 'params'"):
+        to_safetensors(source, tmp_path / "m3ae.safetensors")
+    assert not (tmp_path / "m3ae.safetensors").exists()
+
+
+def test_load_m3ae_refuses(tmp_path):
+    with pytest.raises(UsageError, match=r"m3ae\.npz: expected M3AE's weights as \.pkl or, converted, \.safetensors"):
+        load_m3ae(tmp_path / "m3ae.npz")
+    (tmp_path / "m3ae.safetensors").write_bytes(b"1234567890")
+    with pytest.raises(UsageError, match=r"m3ae\.safetensors: expected a safetensors file"):
+        load_m3ae(tmp_path / "m3ae.safetensors")
+
+
+# State dicts
+
+
+def test_state_dict_without_its_prefix(tmp_path):
+    torch.save({"module.a": torch.arange(2.0), "b.module.c": torch.ones(1)}, tmp_path / "a.pth")
+    assert {k: v.tolist() for k, v in load_state_dict(tmp_path / "a.pth").items()} == {"a": [0, 1], "b.module.c": [1]}
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ([torch.ones(1)], "expected tensors by their names, got list"),
+        ({"state_dict": {"a": torch.ones(1)}}, "'state_dict': expected a tensor, got dict"),
+        ({1: torch.ones(1)}, "'1': expected a tensor"),
+        ({"a": Call(os.system, "true")}, "expected tensors as torch.save writes them"),
+    ],
+)
+def test_other_state_dicts(tmp_path, content, match):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=rf"a\.pth: .*{match}"):
+        load_state_dict(tmp_path / "a.pth")
+
+
+def test_a_truncated_state_dict(tmp_path):
+    torch.save({"a": torch.ones(100)}, tmp_path / "a.pth")
+    whole = (tmp_path / "a.pth").read_bytes()
+    for length in (0, 10, len(whole) // 2):
+        (tmp_path / "a.pth").write_bytes(whole[:length])
+        with pytest.raises(UsageError, match=r"a\.pth: expected tensors as torch\.save writes them"):
+            load_state_dict(tmp_path / "a.pth")
+
+
+# The layout
+
+
+@pytest.mark.parametrize(
+    ("found", "match"),
+    [
+        ({"a": (2,)}, r"x\.pth: 2 tensors are missing, the first of them 'b'"),
+        ({"a": (2,), "b": (3,), "c": (1,), "d": (1,), "e": (1,)}, r"x\.pth: 1 tensors are not of .*, the first of them 'e'"),
+        ({"a": (2,), "b": (3, 1), "c": (1,)}, r"x\.pth: 'b' has the shape \(3, 1\), expected \(3,\)"),
+    ],
+)  # fmt: skip
+def test_layout(found, match):
+    expected = {"a": (2,), "b": (3,), "c": (1,)}
+    with pytest.raises(UsageError, match=match):
+        check_layout(Path("x.pth"), {k: torch.ones(s) for k, s in found.items()}, expected, re.compile("d"))
+    check_layout(
+        Path("x.pth"), {k: torch.ones(s) for k, s in (expected | {"d": (9,)}).items()}, expected, re.compile("d")
+    )
