@@ -125,7 +125,7 @@ class Dcca(MultimodalTask):
         """Fit means and classifier to the outputs of a whole split."""
         with evaluation(self):
             batches = (split.__getitems__(r.numpy()) for r in torch.arange(len(split)).split(EVALUATION_BATCH))
-            parts = [self.project(self.encode(batch.to(self.device))) for batch in batches]
+            parts = [self.project(self.encode(self.evaluated(batch.to(self.device)))) for batch in batches]
         outputs = {m: torch.cat([part[m] for part in parts]) for m in self.modalities}
         present = split.present.to(self.device)
         self.centring.fit(outputs, present)

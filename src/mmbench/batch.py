@@ -48,6 +48,6 @@ class Batch:
 
 def map_input(value: Input, function: Callable[[Tensor], Tensor]) -> Input:
     """Apply ``function`` to the tensor, or to each of the named tensors, of one modality."""
-    if isinstance(value, Tensor):
-        return function(value)
-    return {name: function(tensor) for name, tensor in value.items()}
+    if isinstance(value, dict):
+        return {name: function(tensor) for name, tensor in value.items()}
+    return function(value)

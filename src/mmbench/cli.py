@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmbench.errors import Interrupted, StoreError, UsageError, did_you_mean, raise_on_signals
+from mmbench.data.commands import add_commands
+from mmbench.errors import DataError, Interrupted, StoreError, UsageError, did_you_mean, raise_on_signals
 
 if TYPE_CHECKING:
     from mmbench.experiment import Experiment
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"mmbench: {error}", file=sys.stderr)
         return USAGE
-    except StoreError as error:
+    except (DataError, StoreError) as error:
         print(f"mmbench: {error}", file=sys.stderr)
         return FAILED
     except Interrupted as interrupt:
@@ -94,6 +95,9 @@ def parser() -> argparse.ArgumentParser:
     run = command("run", run_experiment, "run what is missing of an experiment, and report it")
     experiment(quick(settings(run)))
     pairs(run, "--filter", "filters", "run only trials with this dataset, protocol, training, method or seed")
+    run.add_argument(
+        "--strict", action="store_true", help="fail where a data set or an encoder's weights are not on this machine"
+    )
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     machine(run)
     run.add_argument(
@@ -108,6 +112,10 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--update", action="store_true", help="write the bands instead")
     machine(check)
 
+    add_commands(command("data", None, "data sets: list, info, prepare, verify, audit, demo"))
+    convert = command("convert", convert_weights, "write M3AE's published pickle as safetensors, without executing it")
+    convert.add_argument("source", type=Path, metavar="PICKLE", help="m3ae_small.pkl, m3ae_base.pkl or m3ae_large.pkl")
+    convert.add_argument("target", type=Path, metavar="SAFETENSORS", help="the file to write")
     lists = command("list", list_names, "list what there is")
     lists.add_argument("what", choices=["methods", "datasets", "encoders", "experiments"])
     show = command("show", show_trial, "show one trial: its settings, its metrics, its log")
@@ -142,7 +150,7 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment:
     path = experiment_path(arguments.experiment)
     experiment = load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
     for dataset, reason in experiment.unprepared.items():
-        print(f"{dataset} is left out, it is not prepared: {reason}", file=sys.stderr)
+        print(f"{dataset} is left out, not prepared: {reason}", file=sys.stderr)
     return experiment
 
 
@@ -200,7 +208,8 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
     records = run_all(todo, store, arguments, experiment.name, slots) if todo else []
     print_report(write_report(experiment, store, arguments.results))
-    return exit_code(records)
+    strict = arguments.strict and bool(experiment.unprepared)
+    return max(exit_code(records), FAILED if strict else OK)
 
 
 def run_all(
@@ -397,6 +406,15 @@ def list_names(arguments: argparse.Namespace) -> int:
 
     for name in {"methods": methods, "datasets": lambda: DATASETS, "encoders": lambda: ENCODERS}[arguments.what]():
         print(name)
+    return OK
+
+
+def convert_weights(arguments: argparse.Namespace) -> int:
+    """``mmbench convert``."""
+    from mmbench.encoders.checkpoints import to_safetensors
+
+    to_safetensors(arguments.source, arguments.target)
+    print(f"wrote {arguments.target}")
     return OK
 
 

@@ -13,6 +13,10 @@ class UsageError(ValueError):
     """A mistake in what the user wrote (a key, a name, a value). The command line exits with 2."""
 
 
+class DataError(RuntimeError):
+    """Data that cannot be used as they are; the message says which and what to do. The command line exits with 1."""
+
+
 class StoreError(RuntimeError):
     """The store cannot be written; the message says which file and why."""
 

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmbench.batch import Batch, Input, map_input
+from mmbench.data.cache import FeatureCache
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import Missing, realised
 from mmbench.protocol import PROTOCOLS
@@ -52,10 +53,10 @@ class DataSpec:
 
 @dataclass
 class Split(Dataset):
-    """N samples in memory, of which any set of rows is one indexing operation.
+    """N samples, of which any set of rows is one indexing operation.
 
     Attributes:
-        inputs: modality -> (N, …), as in ``Batch.inputs``.
+        inputs: modality -> (N, …), as in ``Batch.inputs``, or rows on disk (``prepared.Mapped``) that become such when they are read.
         present: (N, M) bool.
         label: (N,) int64.
         group: (N,) int64; samples of one group (artist, actor, session) are not independent.
@@ -86,9 +87,15 @@ class Split(Dataset):
 
     def rows(self, index: np.ndarray) -> Split:
         """The part of the samples with these numbers."""
-        batch = self.__getitems__(index)
-        attack = None if self.attack is None else self.attack[batch.index]
-        return Split(batch.inputs, batch.present, batch.label, self.group[batch.index], attack)
+        rows = torch.as_tensor(index)
+        inputs = {name: map_input(value, lambda t: select(t, rows)) for name, value in self.inputs.items()}
+        attack = None if self.attack is None else self.attack[rows]
+        return Split(inputs, self.present[rows], self.label[rows], self.group[rows], attack)
+
+
+def select(values: Any, rows: Tensor) -> Any:
+    """The given rows of a tensor; of rows on disk, without reading them."""
+    return values[rows] if isinstance(values, Tensor) else values.select(rows)
 
 
 def as_is(batch: Any) -> Any:
@@ -126,7 +133,8 @@ class MultimodalDataModule(pl.LightningDataModule):
     conditioning: ClassVar[str]
     # modality -> the encoder that is used if an experiment names none: a name, or {name: …, and arguments}
     encoders: ClassVar[Mapping[str, str | Mapping[str, Any]]]
-    augmentations: ClassVar[Mapping[str, Augmentation]] = {}
+    augmentations: Mapping[str, Augmentation] = {}
+    resizing: Mapping[str, Augmentation] = {}  # what evaluation does where training augments
     feature_dims: ClassVar[Mapping[str, int]] = {}  # modality -> width, where the raw input is a feature vector
 
     def __init__(
@@ -152,8 +160,14 @@ class MultimodalDataModule(pl.LightningDataModule):
         if missing is not None:
             missing.check(self.modalities)
         self.realised: dict[str, dict[str, float]] = {}
+        self.features: dict[str, FeatureCache] = {}  # modality -> its encoder, where that has run once and for all
         self._redraws = np.random.default_rng(seed)
         self._loaded: Loaded | None = None
+
+    @classmethod
+    def check_view(cls, modality: str, view: str) -> None:
+        """Raise a UsageError if there is no such view of the modality; only data sets that are prepared have any."""
+        raise UsageError(f"{cls.name} has no views; of {modality} there is one kind of input")
 
     @classmethod
     def prepared(cls) -> str | None:
@@ -178,11 +192,31 @@ class MultimodalDataModule(pl.LightningDataModule):
         if self._loaded is not None:
             return
         loaded = self.load()
+        for modality, cache in self.features.items():
+            column = self.modalities.index(modality)
+            for name in ("train", "validation", "test"):
+                if (split := getattr(loaded, name)) is not None:
+                    vectors = cache.read_or_encode(name, split, modality, column, self.evaluated)
+                    loaded = replace(loaded, **{name: replace(split, inputs={**split.inputs, modality: vectors})})
+            self.augmentations, self.resizing = (
+                {m: f for m, f in t.items() if m != modality} for t in (self.augmentations, self.resizing)
+            )
         for name in ("train", "validation", "test"):
             if (split := getattr(loaded, name)) is not None:
                 self._check_finite(name, split)
         validation = loaded.validation and self.masked("validation", loaded.validation)
         self._loaded = replace(loaded, train=self.masked("train", loaded.train), validation=validation)
+
+    def encode_once(self, modality: str, encoder: nn.Module, key: str, device: str = "auto") -> None:
+        """Give a frozen encoder's features in place of the raw input; they are kept for other trials.
+
+        Args:
+            modality: whose input it is.
+            encoder: in evaluation mode from now on.
+            key: names the raw input: data, protocol, view.
+            device: "cpu", "gpu" or "auto".
+        """
+        self.features[modality] = FeatureCache(encoder, key, device)
 
     def masked(self, name: str, split: Split) -> Split:
         """The split with its fixed mask, as it is where it has none. Notes what the mask comes to."""
@@ -196,8 +230,10 @@ class MultimodalDataModule(pl.LightningDataModule):
     def _check_finite(self, name: str, split: Split) -> None:
         for column, modality in enumerate(self.modalities):
             value = split.inputs[modality]
-            for tensor in [value] if isinstance(value, Tensor) else value.values():
-                if not tensor.is_floating_point():
+            for tensor in value.values() if isinstance(value, dict) else [value]:
+                if (
+                    not isinstance(tensor, Tensor) or not tensor.is_floating_point()
+                ):  # rows on disk were checked when written
                     continue
                 finite = tensor.flatten(1).isfinite().all(dim=1) | ~split.present[:, column]
                 if not finite.all():
@@ -218,7 +254,8 @@ class MultimodalDataModule(pl.LightningDataModule):
     def spec(self) -> DataSpec:
         """The description that methods are built from."""
         counts = torch.bincount(self.splits.train.label, minlength=len(self.classes))
-        return DataSpec(self.modalities, tuple(counts.tolist()), self.conditioning, self.feature_dims)
+        widths = {**self.feature_dims, **{m: cache.width for m, cache in self.features.items()}}
+        return DataSpec(self.modalities, tuple(counts.tolist()), self.conditioning, widths)
 
     @property
     def selection_split(self) -> Split:
@@ -252,12 +289,20 @@ class MultimodalDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches, on the device they are on; modality dropout draws their mask."""
-        if self.trainer is not None and self.trainer.training:
-            if self.missing is not None and self.missing.redraw:
-                keep = self.missing.draw(self.modalities, len(batch), self._redraws)
-                batch.present = batch.present & torch.from_numpy(keep).to(batch.present.device)
-            batch.inputs = {
-                name: self.augmentations[name](value) if name in self.augmentations else value
-                for name, value in batch.inputs.items()
-            }
+        if self.trainer is None or not self.trainer.training:
+            return self.evaluated(batch)
+        if self.missing is not None and self.missing.redraw:
+            keep = self.missing.draw(self.modalities, len(batch), self._redraws)
+            batch.present = batch.present & torch.from_numpy(keep).to(batch.present.device)
+        batch.inputs = transformed(batch.inputs, self.augmentations)
         return batch
+
+    def evaluated(self, batch: Batch) -> Batch:
+        """The batch as it is evaluated: not augmented, and of the size that the encoders take."""
+        batch.inputs = transformed(batch.inputs, self.resizing)
+        return batch
+
+
+def transformed(inputs: Mapping[str, Input], transforms: Mapping[str, Augmentation]) -> dict[str, Input]:
+    """The inputs of a batch, those that have a transform transformed."""
+    return {name: transforms[name](value) if name in transforms else value for name, value in inputs.items()}

@@ -1,0 +1,123 @@
+"""What the field gets wrong with data, checked: leaks between splits, duplicates, contradictory labels, wrong counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from mmbench.data.prepared import SPLITS, PreparedDataModule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN = 10  # skipped samples, and classes of a split, that are named one by one
+
+
+@dataclass
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        facts: lines that describe the data.
+        findings: lines on what a user should know of.
+        violations: protocol -> what of the data breaks the protocol's promise.
+    """
+
+    facts: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    violations: dict[str, list[str]] = field(default_factory=lambda: {"clean": [], "legacy": []})
+
+
+def audit(data: type[PreparedDataModule]) -> Audit:
+    """Audit a prepared data set.
+
+    ``clean`` promises that no group and no file is in two splits, nor any text where the data set says so, and that every class is in
+    every one of the three splits. ``legacy`` promises the published lists: their counts.
+    """
+    manifest, table = data.read_manifest(), data.table()
+    usable = table[table["skipped"] == ""]
+    result = Audit()
+    result.facts.append(f"{len(usable)} samples, {len(data.classes)} classes, {usable['group'].nunique()} groups")
+    for modality in data.modalities:
+        absent = int((~usable[f"present_{modality}"].astype(bool)).sum())
+        result.facts += [f"{absent} samples have no {modality}"] * (absent > 0)
+    expected = data.published.get("all", {}).get("samples")
+    if expected and expected != len(usable):
+        result.findings.append(f"samples: {len(usable)}, published {expected}")
+    for sample, file, reason in manifest["skipped"][:SHOWN]:
+        result.findings.append(f"skipped: {sample}: {file} {reason}".rstrip())
+    if more := manifest["skipped"][SHOWN:]:
+        result.findings.append(f"skipped: {len(more)} more, all in {data.folder() / 'manifest.json'}")
+    if count := manifest["unlisted"]["files"]:
+        some = ", ".join(manifest["unlisted"]["first"][:3])
+        result.findings.append(f"on disk, but in no list: {count} files, such as {some}")
+    result.findings += manifest["notes"]
+    keys = [c for c in table if c.startswith(("sha256_", "text_"))]
+    result.findings += [line for key in keys for line in conflicts(usable, key)]
+    for protocol in ("clean", "legacy"):
+        audit_protocol(data, protocol, manifest, usable, keys, result)
+    return result
+
+
+def audit_protocol(
+    data: type[PreparedDataModule],
+    protocol: str,
+    manifest: Mapping[str, Any],
+    usable: pd.DataFrame,
+    keys: Iterable[str],
+    result: Audit,
+) -> None:
+    """Add what there is to say of one protocol's splits."""
+    parts = {split: usable[usable[protocol] == split] for split in SPLITS}
+    if all(part.empty for part in parts.values()):
+        result.facts.append(
+            f"{protocol}: no splits; {data.legacy_lists}" if data.legacy_lists else f"{protocol}: no splits"
+        )
+        result.violations[protocol].append("there are no splits")
+        return
+    published = data.published.get(protocol, {})
+    for split, part in parts.items():
+        if split in published and published[split] != len(part):
+            if protocol == "legacy":
+                result.violations["legacy"].append(f"{split} has {len(part)} samples, published {published[split]}")
+            else:
+                result.findings.append(f"{protocol} {split}: {len(part)} samples, published {published[split]}")
+        if part.empty:
+            if protocol == "clean":
+                result.violations["clean"].append(f"there is no {split} split")
+            continue
+        counts = part["label"].value_counts()
+        each = [f"{name} {counts.get(number, 0)}" for number, name in enumerate(data.classes)]
+        if len(each) > SHOWN:
+            sizes = [counts.get(number, 0) for number in range(len(each))]
+            each = [f"{min(sizes)} to {max(sizes)} of a class"]
+        told = f" (published: {published[split]})" if split in published else ""
+        ids = manifest["splits"][protocol][split]["sha256"][:16]
+        result.facts.append(f"{protocol} {split}: {len(part)} samples{told}, list {ids}: {', '.join(each)}")
+        if protocol == "clean" and (gone := [n for i, n in enumerate(data.classes) if not counts.get(i, 0)]):
+            result.violations["clean"].append(f"{split} has no sample of {', '.join(gone)}")
+    for (one, first), (other, second) in combinations(parts.items(), 2):
+        for key in ("group", *keys):
+            there = set(first[key]) & set(second[key]) - {""}
+            if there:
+                count = int(second[key].isin(there).sum())
+                what = {"group": "of a group"}.get(key, f"with a {key.replace('sha256_', '').replace('text_', '')}")
+                line = f"{count} of {len(second)} {other} samples are {what} that is in {one} too"
+                promised = protocol == "clean" and (data.distinct_texts or not key.startswith("text_"))
+                if promised:
+                    result.violations["clean"].append(line)
+                else:
+                    result.findings.append(f"{protocol}: {line}")
+
+
+def conflicts(usable: pd.DataFrame, key: str) -> list[str]:
+    """Whether samples that are the same (of one file: the same clip of it) have different labels."""
+    some = usable[usable[key] != ""]
+    same = [key, "clip"] if key.startswith("sha256_") else [key]
+    count = int((some.groupby(same)["label"].transform("nunique") > 1).sum())
+    if not count:
+        return []
+    name = key.replace("sha256_", "file of ").replace("text_", "text of ")
+    return [f"{count} samples share the {name} with a sample of another label"]

@@ -1,0 +1,97 @@
+"""Features of frozen encoders: computed once, kept on disk, and given to every trial that asks for the same."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmbench.batch import Batch
+
+if TYPE_CHECKING:
+    from mmbench.data.base import Split
+
+ROWS = 64  # a step of encoding
+
+
+class Given(nn.Identity):
+    """The encoder of a modality whose features have been computed already: (B, out_dim) as they are."""
+
+    def __init__(self, out_dim: int) -> None:
+        super().__init__()
+        self.out_dim = out_dim
+
+
+class FeatureCache:
+    """What a frozen encoder makes of the splits of one modality.
+
+    Files are ``<MMBENCH_DATA>/cache/<hash>.npy``, named after the raw input, the encoder's structure and all its values: other weights,
+    another seed of a random encoder or other data are other files. Features are of data that are not augmented.
+
+    Args:
+        encoder: any module with an ``out_dim``; it is put into evaluation mode.
+        key: names the raw input.
+        device: where it runs: "cpu", "gpu" or "auto".
+    """
+
+    def __init__(self, encoder: nn.Module, key: str, device: str = "auto") -> None:
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.width = int(encoder.out_dim)  # type: ignore[arg-type]
+        gpu = device == "gpu" or (device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda" if gpu else "cpu")
+        digest = sha256(f"{key}\n{encoder!r}\n".encode())
+        for name, value in encoder.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        self.name = digest.hexdigest()
+
+    def path(self, split: str, rows: int) -> Path:
+        """The file of a split."""
+        from mmbench.data.prepared import data_root
+
+        return data_root() / "cache" / f"{sha256(f'{self.name} {split} {rows}'.encode()).hexdigest()}.npy"
+
+    def read_or_encode(
+        self, name: str, split: Split, modality: str, column: int, prepare: Callable[[Batch], Batch]
+    ) -> Tensor:
+        """The features (N, width) float32 of a split; zero where the modality is absent.
+
+        Args:
+            name: the split's.
+            split: the samples.
+            modality: whose input is encoded.
+            column: its column in ``split.present``.
+            prepare: what evaluation does to a batch first.
+        """
+        path = self.path(name, len(split))
+        try:
+            with path.open("rb") as stream:
+                stored = np.lib.format.read_array(stream, allow_pickle=False)
+            if stored.shape == (len(split), self.width) and stored.dtype == np.float32 and np.isfinite(stored).all():
+                return torch.from_numpy(stored)
+        except (OSError, ValueError):
+            pass  # not there, or cut off: encode
+        features = self.encode(split, modality, column, prepare)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as temporary:
+            np.save(temporary, features.numpy())
+        os.replace(temporary.name, path)
+        return features
+
+    @torch.no_grad()
+    def encode(self, split: Split, modality: str, column: int, prepare: Callable[[Batch], Batch]) -> Tensor:
+        """Run the encoder on the samples that have the modality."""
+        encoder = self.encoder.to(self.device)
+        features, split = torch.zeros(len(split), self.width), replace(split, inputs={modality: split.inputs[modality]})
+        for rows in split.present[:, column].nonzero().squeeze(1).split(ROWS):
+            batch = prepare(split.__getitems__(rows).to(self.device))
+            features[rows] = encoder(batch.inputs[modality]).float().cpu()
+        return features

@@ -1,0 +1,1 @@
+"""Tiny copies of the data sets in their real layouts and codecs, made up: to try the whole way without the downloads."""

@@ -1,0 +1,25 @@
+"""A tiny CREMA-D: nine actors, six emotions; WAV of 16 bit at 16 kHz and Sorenson video in FLV, as in the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmbench.data.crema_d import ACTORS, EMOTIONS
+from mmbench.data.demo.media import picture, rng, sound, write_sound, write_video
+
+CAST = [*ACTORS[:2], *ACTORS[18:20], *ACTORS[27:32]]  # two for testing, two for validation
+
+
+def write(raw: Path) -> None:
+    """Write the copy into a folder."""
+    names = [f"{actor}_DFA_{emotion}_XX" for actor in CAST for emotion in EMOTIONS]
+    for name in names:
+        label = EMOTIONS[name.split("_")[2]]
+        write_sound(raw / f"AudioWAV/{name}.wav", sound(label, 0.8, 16_000, name), 16_000)
+        frames = [picture(label, 360, 480, f"{name}:{i}") for i in range(6)]
+        write_video(raw / f"VideoFlash/{name}.flv", frames, 15, "flv1")
+    order = rng("crema_d lists").permutation(len(names))
+    for split, chosen in (("train", order[: len(names) * 8 // 10]), ("test", order[len(names) * 8 // 10 :])):
+        lines = [f"{names[i]},{names[i].split('_')[2]}\n" for i in sorted(chosen)]
+        (raw / "lists").mkdir(exist_ok=True)
+        (raw / f"lists/{split}.csv").write_text("".join(lines))

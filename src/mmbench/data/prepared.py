@@ -1,0 +1,247 @@
+"""Data sets that are prepared from a raw download: memory-mapped arrays, a table of samples and a manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmbench.batch import Input
+from mmbench.data.augment import RandomResizedCrop, Resize
+from mmbench.data.base import Loaded, MultimodalDataModule, Split
+from mmbench.data.raw import Info, Listing, Source
+from mmbench.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+"""Raised when the layout of prepared folders changes."""
+SPLITS = ("train", "validation", "test")
+MADE_UP = "MADE-UP"
+"""A file of this name in a raw folder says that it is a demo copy; the hashes of what is prepared from it begin with it."""
+
+
+def data_root() -> Path:
+    """The folder of prepared data: what the environment variable MMBENCH_DATA names (default: ``data``)."""
+    return Path(os.environ.get("MMBENCH_DATA") or "data")
+
+
+class Mapped:
+    """Rows of a memory-mapped array, read when they are asked for; the data set may be larger than the memory.
+
+    Args:
+        array: (N, …), as ``np.load(…, mmap_mode="r")`` gives it.
+        rows: (n,) the rows that this object stands for.
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array = array
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Read rows: a tensor (B, …) of the array's type."""
+        return torch.from_numpy(np.asarray(self.array[self.rows[index.numpy()]]))
+
+    def select(self, index: Tensor) -> Mapped:
+        """The same array, fewer rows; nothing is read."""
+        return Mapped(self.array, self.rows[index.numpy()])
+
+
+class PreparedDataModule(MultimodalDataModule):
+    """A data set that ``mmbench data prepare`` makes from a raw download. Its class declares the attributes below, and ``scan``.
+
+    The prepared folder, ``<MMBENCH_DATA>/<name>``, holds ``manifest.json``, ``samples.parquet`` and ``<field>.npy``, (N, …) in the
+    order of the table's rows. Texts are in the table; the encoder's tokenizer reads them when a trial starts.
+
+    Args:
+        views: modality -> the field it is read from, where that is not the first one of its source.
+        image_sizes: modality -> the side, in pixels, of the pictures that its encoder takes; training crops to it, evaluation resizes.
+        **arguments: of ``MultimodalDataModule``.
+    """
+
+    info: ClassVar[Info]
+    sources: ClassVar[Mapping[str, Source]]
+    pictures: ClassVar[
+        Mapping[str, Mapping[str, Any]]
+    ] = {}  # modality -> the arguments of RandomResizedCrop, but for the size
+    version: ClassVar[int] = 1  # raised when scan or a transform changes
+    published: ClassVar[
+        Mapping[str, Mapping[str, int]]
+    ] = {}  # protocol or "all" -> split or "samples" -> the published count
+    distinct_texts: ClassVar[bool] = False  # clean keeps equal texts, as it does equal files, within one split
+    legacy_lists: ClassVar[str] = ""  # what has to be where for the legacy protocol
+
+    def __init__(
+        self,
+        *arguments: Any,
+        views: Mapping[str, str] | None = None,
+        image_sizes: Mapping[str, int] | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(*arguments, **others)
+        self.views = {modality: next(iter(source.fields)) for modality, source in self.sources.items()}
+        sizes = image_sizes or {}
+        crops = {m: RandomResizedCrop(sizes[m], **options) for m, options in self.pictures.items() if m in sizes}
+        self.augmentations = {**self.augmentations, **crops}
+        self.resizing = {m: Resize(sizes[m]) for m in crops}
+        for modality, view in (views or {}).items():
+            self.check_view(modality, view)
+            self.views[modality] = view
+
+    @classmethod
+    def check_view(cls, modality: str, view: str) -> None:
+        """Raise a UsageError if the modality cannot be read from this field."""
+        if modality not in cls.sources:
+            raise UsageError(f"{cls.name}: no views of '{modality}'; {did_you_mean(modality, cls.sources)}")
+        if view not in cls.sources[modality].fields:
+            raise UsageError(
+                f"{cls.name}: unknown view '{view}' of {modality}; {did_you_mean(view, cls.sources[modality].fields)}"
+            )
+
+    # What a data set's own class says
+
+    @classmethod
+    def scan(cls, raw: Path) -> Listing:
+        """List the samples of a raw folder, without decoding anything.
+
+        Raises:
+            UsageError: the folder is not laid out as ``info.layout`` says, or a list is not in its format.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def clean(cls, samples: pd.DataFrame) -> Sequence[str]:
+        """The split of each usable sample under ``clean``: "train", "validation", "test", or "" for none.
+
+        Args:
+            samples: columns id, label, group, legacy, attack, ``text_<modality>`` and ``sha256_<modality>``.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def write_demo(cls, raw: Path) -> None:
+        """Write a tiny copy in the raw layout: ``write`` of the module of the data set's name in ``mmbench.data.demo``."""
+        import_module(f"mmbench.data.demo.{cls.name}").write(raw)
+
+    # The prepared folder
+
+    @classmethod
+    def folder(cls) -> Path:
+        """Where the prepared data lie."""
+        return data_root() / str(cls.name)
+
+    @classmethod
+    def read_manifest(cls) -> dict[str, Any]:
+        """The manifest.
+
+        Raises:
+            UsageError: the data set is not prepared, or by another version of its code.
+        """
+        path = cls.folder() / "manifest.json"
+        try:
+            manifest = json.loads(path.read_bytes())
+        except OSError as error:
+            raise UsageError(f"mmbench data info {cls.name}") from error
+        except ValueError as error:
+            raise UsageError(f"{path} is damaged; prepare the data anew: mmbench data info {cls.name}") from error
+        if not isinstance(manifest, dict) or not {"format", "version"} <= manifest.keys():
+            raise UsageError(f"{path} is damaged; prepare the data anew: mmbench data info {cls.name}")
+        if (manifest.get("format"), manifest.get("version")) != (FORMAT, cls.version):
+            raise UsageError(
+                f"{path} was made by another version of mmbench; prepare the data anew: mmbench data info {cls.name}"
+            )
+        return manifest
+
+    @classmethod
+    def prepared(cls) -> str | None:
+        """What to do if there is no usable prepared folder."""
+        try:
+            manifest = cls.read_manifest()
+            for source in cls.sources.values():
+                for name in source.fields:
+                    cls.array(name, manifest)
+        except UsageError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def manifest(cls) -> str:
+        """A hash of what was prepared: samples, splits and arrays, whatever decoded them."""
+        manifest = cls.read_manifest()
+        content = {key: manifest[key] for key in ("format", "version", "arrays", "table")}
+        digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return f"{MADE_UP}-{digest}" if manifest["made_up"] else digest
+
+    @classmethod
+    def array(cls, name: str, manifest: Mapping[str, Any]) -> np.ndarray:
+        """A field, memory-mapped: (N, …).
+
+        Raises:
+            UsageError: the file is missing or is not what the manifest says.
+        """
+        path, expected = cls.folder() / f"{name}.npy", manifest["arrays"].get(name)
+        if expected is None:
+            raise UsageError(f"{path} is not in the manifest; prepare the data anew: mmbench data info {cls.name}")
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(
+                f"{path} cannot be read ({error}); prepare the data anew: mmbench data info {cls.name}"
+            ) from error
+        if (list(array.shape), str(array.dtype)) != (expected["shape"], expected["dtype"]):
+            raise UsageError(
+                f"{path}: expected {expected['dtype']} of shape {expected['shape']}, got {array.dtype} of shape {list(array.shape)}; "
+                f"prepare the data anew: mmbench data info {cls.name}"
+            )
+        return array
+
+    @classmethod
+    def table(cls) -> pd.DataFrame:
+        """``samples.parquet``: one row a sample, also those that were skipped."""
+        import pandas as pd
+
+        path = cls.folder() / "samples.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{path} cannot be read ({error}); prepare the data anew: mmbench data info {cls.name}"
+            ) from error
+
+    def load(self) -> Loaded:
+        """Cut the protocol's splits; rows are read from the maps when a batch asks for them."""
+        manifest, table = self.read_manifest(), self.table()
+        split = table[self.protocol.name].where(table["skipped"] == "", "")
+        if not (split == "train").any() or not (split == "test").any():
+            lists = self.legacy_lists or "it has no published lists"
+            why = lists if self.protocol.name == "legacy" else "too few samples"
+            raise UsageError(f"{self.name}: no {self.protocol.name} splits; {why} (mmbench data info {self.name})")
+        arrays = {m: self.array(view, manifest) for m, view in self.views.items()}
+        texts = {m: self.tokenizers[m](table[f"text_{m}"].tolist()) for m in self.text_modalities}
+        group = np.unique(table["group"].astype(str), return_inverse=True)[1]
+        present = torch.from_numpy(np.array(table[[f"present_{m}" for m in self.modalities]], bool))
+
+        def part(name: str) -> Split:
+            rows = np.flatnonzero(split == name)
+            index = torch.from_numpy(rows)
+            inputs: dict[str, Input] = {}
+            for m in self.modalities:
+                value = Mapped(arrays[m], rows) if m in arrays else {k: v[index] for k, v in texts[m].items()}
+                inputs[m] = value  # type: ignore[assignment]  # rows on disk become tensors when they are read
+            attack = torch.from_numpy(table["attack"].to_numpy(np.int64)[rows]) if table["attack"].any() else None
+            label = torch.from_numpy(table["label"].to_numpy(np.int64)[rows])
+            return Split(inputs, present[index], label, torch.from_numpy(group[rows]), attack)
+
+        return Loaded(part("train"), part("validation") if (split == "validation").any() else None, part("test"))

@@ -1,0 +1,225 @@
+"""Prepared data: rows read when they are asked for, splits, gaps, and folders that are not as they should be."""
+
+import json
+import resource
+
+import numpy as np
+import pytest
+import torch
+from toy import Toy, change, write_toy
+
+from mmbench.data.augment import RandomResizedCrop, Resize
+from mmbench.data.prepare import prepare
+from mmbench.data.prepared import MADE_UP, Mapped, PreparedDataModule, data_root
+from mmbench.data.raw import Source
+from mmbench.encoders.hashed_text import HashedText
+from mmbench.errors import UsageError
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path / "data"))
+    write_toy(tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def quietly(raw):
+    prepare(Toy, raw, say=lambda text: None)
+
+
+def tokens(texts):
+    return {"token": torch.tensor([[int(t.split()[1]) if t else -1] for t in texts])}
+
+
+def module(**arguments):
+    return Toy(tokenizers={"text": tokens}, **arguments)
+
+
+# Rows on disk
+
+
+def test_mapped_rows_are_those_of_the_whole_array(tmp_path):
+    whole = np.random.default_rng(0).normal(size=(50, 3, 2)).astype(np.float16)
+    np.save(tmp_path / "a.npy", whole)
+    rows = np.array([4, 9, 9, 30, 2, 49])
+    mapped = Mapped(np.load(tmp_path / "a.npy", mmap_mode="r"), rows)
+    index = torch.tensor([5, 0, 0, 2])
+    assert len(mapped) == 6
+    got = mapped[index]
+    assert got.dtype == torch.float16
+    assert np.array_equal(got.numpy(), whole[rows][index.numpy()])
+    fewer = mapped.select(torch.tensor([1, 3, 5]))
+    assert np.array_equal(fewer[torch.tensor([2, 0])].numpy(), whole[rows][[1, 3, 5]][[2, 0]])
+    got += 1  # a copy: neither an error, nor a change of the file
+    assert np.array_equal(np.load(tmp_path / "a.npy"), whole)
+
+
+def test_only_the_rows_asked_for_are_read(tmp_path):
+    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (100_000, 1_000_000))  # 100 GB, a sparse file
+    array[70_000] = 7
+    mapped = Mapped(np.load(tmp_path / "a.npy", mmap_mode="r"), np.arange(100_000)[::-1])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    got = mapped.select(torch.arange(29_000, 31_000))[torch.tensor([999, 998])]
+    assert (got[0] == 7).all()
+    assert not got[1].any()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+# Splits
+
+
+def test_clean_and_legacy_splits_hold_their_samples(raw):
+    quietly(raw)
+    clean, legacy = module().splits, module(protocol="legacy").splits
+    split = ["train", "train", "train", "validation", "test"]
+    for name in ("train", "validation", "test"):
+        expected = [i for i in range(100) if split[i // 10 % 5] == name]
+        part = getattr(clean, name)
+        batch = part.__getitems__(range(len(part)))
+        assert batch.inputs["number"][:, 0, 0].tolist() == expected
+        assert batch.inputs["text"]["token"][:, 0].tolist() == expected
+        assert batch.label.tolist() == [i % 2 for i in expected]
+        assert part.group.tolist() == [i // 10 for i in expected]
+        assert batch.present.all()
+    assert legacy.validation is None
+    assert [len(legacy.train), len(legacy.test)] == [60, 40]
+    assert legacy.train.attack is None
+
+
+def test_natural_gaps_and_skipped_samples(raw):
+    change(raw, 0, file="")
+    change(raw, 1, text="")
+    (raw / "002.txt").write_text("bad")
+    quietly(raw)
+    batch = module().splits.train.__getitems__([0, 1, 2])
+    assert batch.present.tolist() == [[False, True], [True, False], [True, True]]
+    assert batch.inputs["number"][:, 0, 0].tolist() == [0, 1, 3], "the bad one is left out"
+    assert batch.inputs["text"]["token"][:, 0].tolist() == [0, -1, 3]
+
+
+def test_texts_go_through_the_encoders_tokenizer(raw):
+    change(raw, 1, text="")
+    quietly(raw)
+    tokenize = HashedText(buckets=64).tokenize
+    batch = Toy(tokenizers={"text": tokenize}).splits.train.__getitems__([0, 1])
+    expected = tokenize([f"text {i}" if i != 1 else "" for i in range(100)])
+    assert all(torch.equal(batch.inputs["text"][key], expected[key][:2]) for key in expected)
+
+
+def test_views_choose_the_field(raw):
+    quietly(raw)
+    assert module().splits.train.inputs["number"].array.dtype == np.float32
+    assert module(views={"number": "small"}).splits.train.inputs["number"].array.dtype == np.uint8
+    with pytest.raises(UsageError, match="unknown view 'smal' of number; did you mean 'small'"):
+        module(views={"number": "smal"})
+    with pytest.raises(UsageError, match="no views of 'text'"):
+        module(views={"text": "big"})
+
+
+def test_the_sizes_that_encoders_take():
+    class Pictures(PreparedDataModule):
+        name, modalities, classes, conditioning, encoders = "pictures", ("a", "b"), ("x",), "a", {}
+        pictures = {"a": {"scale": (0.5, 1.0)}, "b": {}}
+        sources = {m: Source({f"{m}_field": ((3, 8, 8), "uint8")}, lambda path, sample: {}, "") for m in "ab"}
+
+    data = Pictures(image_sizes={"a": 4})
+    assert data.augmentations == {"a": RandomResizedCrop(4, scale=(0.5, 1.0))}
+    assert data.resizing == {"a": Resize(4)}
+    assert data.views == {"a": "a_field", "b": "b_field"}
+    assert Pictures().augmentations == {}
+
+
+# Folders that are not as they should be
+
+
+def test_what_is_not_prepared_says_what_to_do(raw):
+    assert Toy.prepared() == "mmbench data info toy"
+    quietly(raw)
+    assert Toy.prepared() is None
+
+
+def test_legacy_without_lists_is_a_clear_error(raw):
+    for i in range(100):
+        change(raw, i, legacy="")
+    quietly(raw)
+    assert len(module().splits.train) == 60
+    with pytest.raises(UsageError, match="toy: no legacy splits; the legacy protocol needs lists"):
+        _ = module(protocol="legacy").splits
+
+
+def test_too_few_samples_for_the_clean_splits(raw):
+    (raw / "list.csv").write_text("s000,0,0,,000.txt,text 0\n")
+    quietly(raw)
+    with pytest.raises(UsageError, match="toy: no clean splits; too few samples"):
+        _ = module().splits
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "shape", "type", "pickle", "unknown"])
+def test_a_damaged_array_is_named(raw, damage):
+    quietly(raw)
+    path = Toy.folder() / "big.npy"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "unknown":
+        manifest = json.loads((Toy.folder() / "manifest.json").read_text())
+        del manifest["arrays"]["big"]
+        (Toy.folder() / "manifest.json").write_text(json.dumps(manifest))
+    else:
+        array = {"shape": np.zeros((99, 2, 3), "f4"), "type": np.zeros((100, 2, 3)), "pickle": np.array([print])}
+        np.save(path, array[damage])
+    message = Toy.prepared()
+    assert message.startswith(str(path))
+    assert message.endswith("prepare the data anew: mmbench data info toy")
+    with pytest.raises(UsageError, match=r"big\.npy"):
+        _ = module().splits
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is damaged"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ("{}", "is damaged"),
+        ('{"format": 0, "version": 1}', "another version"),
+        ('{"format": 1, "version": 0}', "another version"),
+    ],
+)
+def test_a_damaged_or_old_manifest(raw, text, message):
+    quietly(raw)
+    (Toy.folder() / "manifest.json").write_text(text)
+    assert message in Toy.prepared()
+
+
+def test_a_damaged_table(raw):
+    quietly(raw)
+    (Toy.folder() / "samples.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=r"samples\.parquet cannot be read"):
+        _ = module().splits
+
+
+def test_the_hash_tells_data_and_splits_apart(raw):
+    quietly(raw)
+    one = Toy.manifest()
+    quietly(raw)
+    assert Toy.manifest() == one
+    change(raw, 0, legacy="test")
+    quietly(raw)
+    two = Toy.manifest()
+    (raw / "000.txt").write_text("1000")
+    quietly(raw)
+    assert len({one, two, Toy.manifest()}) == 3
+    (raw / MADE_UP).touch()
+    quietly(raw)
+    assert Toy.manifest().startswith(MADE_UP)
+
+
+def test_the_root_is_what_the_environment_names(monkeypatch, tmp_path):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    monkeypatch.setenv("MMBENCH_DATA", "")
+    assert str(data_root()) == "data"
