@@ -1,0 +1,5 @@
+"""A tiny MVSA-Single, that of ``mvsa``."""
+
+from mmbench.data.demo.mvsa import write
+
+__all__ = ["write"]
