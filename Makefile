@@ -61,6 +61,7 @@ regression: $(READY) ## run the small grids anew and hold them to their accuracy
 benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/missing.py
+	$(BIN)/python benchmarks/reading.py
 
 clean: ## remove the environment and caches; results are kept
 	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

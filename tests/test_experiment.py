@@ -66,7 +66,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def test_one_trial_a_dataset_protocol_seed_and_method_in_this_order() -> None:
-    _, trials = expand(GRID)
+    _, trials, _ = expand(GRID)
     assert [(t.dataset, t.protocol, t.seed, t.method) for t in trials] == [
         ("openclipart", protocol, seed, method)
         for protocol in ("clean", "legacy")
@@ -77,7 +77,7 @@ def test_one_trial_a_dataset_protocol_seed_and_method_in_this_order() -> None:
 
 
 def test_defaults_are_written_out() -> None:
-    _, trials = expand(GRID)
+    _, trials, _ = expand(GRID)
     mla = next(t for t in trials if t.method == "mla")
     assert mla.params == {"head_gradient_modification": True, "dynamic_fusion": False}
     assert mla.recipe == Recipe(epochs=3)
@@ -88,7 +88,7 @@ def test_defaults_are_written_out() -> None:
 
 def test_an_encoder_is_given_by_name_or_with_arguments() -> None:
     encoders = {"image": {"in_channels": 1}, "tags": "hashed_text", "title": {"name": "hashed_text", "dropout": 0.0}}
-    _, trials = expand(changed("datasets", "openclipart", "encoders", to=encoders))
+    _, trials, _ = expand(changed("datasets", "openclipart", "encoders", to=encoders))
     assert trials[0].encoders["image"] == {"name": "small_cnn", "in_channels": 1, "width": 16}
     assert trials[0].encoders["title"]["dropout"] == 0.0
     assert trials[0].encoders["tags"]["dropout"] == 0.3
@@ -111,7 +111,7 @@ def test_table1_is_eight_methods_two_protocols_three_seeds() -> None:
 
 def test_numbers_in_scientific_notation_without_a_point_are_numbers() -> None:
     # YAML 1.1 reads 1e-3 as a string; whoever writes it means the number
-    _, trials = expand(changed("datasets", "openclipart", "recipe", to=yaml.safe_load("lr: 1e-3")))
+    _, trials, _ = expand(changed("datasets", "openclipart", "recipe", to=yaml.safe_load("lr: 1e-3")))
     assert trials[0].recipe.lr == 1e-3
 
 
@@ -185,6 +185,8 @@ OTHER_RECIPE = {
     "step_size": 5,
     "gamma": 0.5,
     "optimizer": "adam",
+    "precision": "bf16",
+    "compile": True,
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "dataset": {"dataset": "crema_d"},
@@ -195,6 +197,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "seed": {"seed": 3},
     "encoder": {"encoders": {**BASE.encoders, "image": {"name": "hashed_text"}}},
     "encoder argument": {"encoders": {**BASE.encoders, "image": {**BASE.encoders["image"], "width": 17}}},
+    "view": {"views": {"image": "small"}},
+    "weights": {"weights": {"image": "0123"}},
+    "cached": {"cached": True},
     "method argument": {"params": {**BASE.params, "dynamic_fusion": True}},
     **{
         f"recipe.{name}": {"recipe": BASE.recipe.model_copy(update={name: value})}
@@ -426,7 +431,7 @@ def test_nothing_but_usage_errors_ever_comes_of_a_file(place: tuple[Any, ...], v
     else:
         raw = value
     try:
-        _, trials = expand(raw)
+        _, trials, _ = expand(raw)
     except UsageError as mistake:
         message = str(mistake)
     else:
@@ -643,7 +648,7 @@ def missing_grid(**settings: Any) -> dict[str, Any]:
 
 
 def test_every_rate_is_a_trial() -> None:
-    grid, trials = expand(
+    grid, trials, _ = expand(
         missing_grid(
             complete=None,
             matched={"rate": [0.1, 0.7]},
@@ -668,7 +673,7 @@ def test_without_a_word_on_missing_modalities_nothing_is_missing() -> None:
 
 
 def test_the_same_way_under_two_names_runs_once() -> None:
-    _, trials = expand(missing_grid(one={"rate": [0.1, 0.2]}, other={"rate": [0.2, 0.3]}))
+    _, trials, _ = expand(missing_grid(one={"rate": [0.1, 0.2]}, other={"rate": [0.2, 0.3]}))
     assert [t.training for t in trials] == ["anchor 0.1", "anchor 0.2", "anchor 0.3"]
 
 
@@ -722,7 +727,7 @@ def test_a_mistake_in_the_quick_version_is_named(tmp_path: Path) -> None:
 
 
 def test_trials_are_chosen_by_what_training_lacks() -> None:
-    _, trials = expand(missing_grid(complete=None, matched={"rate": [0.1, 0.7]}))
+    _, trials, _ = expand(missing_grid(complete=None, matched={"rate": [0.1, 0.7]}))
     assert [t.training for t in select(trials, ["training=anchor 0.7"])] == ["anchor 0.7"]
     with pytest.raises(UsageError, match=r"anchor 0\.1"):
         select(trials, ["training=anchor 0.11"])
@@ -750,7 +755,7 @@ def test_a_data_set_that_is_not_prepared_has_no_trials_and_a_reason(
 
 
 def test_a_rate_of_zero_is_complete_training() -> None:
-    _, trials = expand(missing_grid(complete=None, matched={"rate": [0, 0.2]}))
+    _, trials, _ = expand(missing_grid(complete=None, matched={"rate": [0, 0.2]}))
     assert [t.training for t in trials] == ["complete", "anchor 0.2"]
 
 

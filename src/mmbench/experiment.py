@@ -40,6 +40,8 @@ class DatasetGrid(BaseModel):
 
     protocols: Annotated[list[str], AfterValidator(distinct)] = Field(["clean"], min_length=1)
     encoders: dict[str, str | dict[str, Any]] = {}
+    views: dict[str, str] = Field({}, description="modality -> the prepared field to read it from")
+    cached: bool = Field(False, description="run frozen encoders once, and train on their features")
     recipe: Recipe = Recipe()
 
 
@@ -148,8 +150,7 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
             mistakes.append(str(error))
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    grid, trials = expand(changed, where=str(path))
-    unprepared = {name: reason for name in grid.datasets if (reason := _unprepared(name))}
+    grid, trials, unprepared = expand(changed, where=str(path))
     name = path.stem
     if quick and not settings:
         name += "-quick"
@@ -161,8 +162,11 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     return Experiment(name, grid, trials, unprepared)
 
 
-def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
+def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict[str, str]]:
     """Validate a grid and write out its trials.
+
+    Returns:
+        The grid, its trials, and data set -> what is missing of it on this machine.
 
     Raises:
         UsageError: one message with all mistakes, each with its key and the nearest valid name.
@@ -174,34 +178,38 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial]]:
     except ValidationError as error:
         mistakes += describe(error, _known_keys)
     methods = _resolve_methods(_mapping(raw, "methods"), mistakes)
-    manifests, encoders = _resolve_datasets(_mapping(raw, "datasets"), mistakes)
+    planned = _resolve_datasets(_mapping(raw, "datasets"), mistakes)
     if grid is not None:
         _check_missing(grid.missing, mistakes)
     if grid is not None and not mistakes:
-        _try_out(grid, methods, encoders, mistakes)
+        _try_out(grid, methods, {name: plan.encoders for name, plan in planned.items()}, mistakes)
     if mistakes or grid is None:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes))
     trials = [
         Trial(
             dataset=dataset,
-            data=manifests[dataset],
+            data=plan.manifest,
             protocol=protocol,
             missing=missing,
             method=method,
             seed=seed,
-            encoders=encoders[dataset],
+            encoders=plan.encoders,
             params=params,
             recipe=settings.recipe,
+            views=settings.views,
+            weights=plan.weights,
+            cached=settings.cached,
         )
         for dataset, settings in grid.datasets.items()
-        if dataset in manifests
+        if (plan := planned[dataset]).unprepared is None
         for protocol in settings.protocols
         for missing in grid.trainings
         for seed in grid.seeds
         for method, params in methods.items()
     ]
-    return grid, trials
+    unprepared = {name: plan.unprepared for name, plan in planned.items() if plan.unprepared is not None}
+    return grid, trials, unprepared
 
 
 def _check_missing(given: Mapping[str, MissingGrid], mistakes: list[str]) -> None:
@@ -227,12 +235,27 @@ def _resolve_methods(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str,
     return resolved
 
 
-def _resolve_datasets(
-    given: Mapping[Any, Any], mistakes: list[str]
-) -> tuple[dict[str, str], dict[str, dict[str, dict[str, Any]]]]:
+@dataclass
+class DatasetPlan:
+    """What an experiment needs to know of a data set and the encoders chosen for it.
+
+    Attributes:
+        encoders: modality -> {name: encoder, and its arguments}.
+        manifest: the hash of the data.
+        weights: modality -> the hash of the files that its encoder reads.
+        unprepared: what is missing on this machine; then the two before are empty.
+    """
+
+    encoders: dict[str, dict[str, Any]]
+    manifest: str = ""
+    weights: dict[str, str] = field(default_factory=dict)
+    unprepared: str | None = None
+
+
+def _resolve_datasets(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str, DatasetPlan]:
     from mmbench.data import DATASETS
 
-    manifests, encoders = {}, {}
+    plans = {}
     for name, settings in given.items():
         if not _is_key(name, DATASETS):
             mistakes.append(f"datasets.{name}: unknown data set; {did_you_mean(name, DATASETS)}")
@@ -244,18 +267,33 @@ def _resolve_datasets(
                 mistakes.append(
                     f"datasets.{name}.protocols: unknown protocol '{protocol}'; {did_you_mean(protocol, PROTOCOLS)}"
                 )
+        for modality, view in _mapping(settings, "views").items():
+            try:
+                data.check_view(modality, view)
+            except UsageError as error:
+                mistakes.append(f"datasets.{name}.views: {error}")
         chosen = settings.get("encoders")
-        encoders[name] = _resolve_encoders(name, data.encoders, chosen if isinstance(chosen, dict) else {}, mistakes)
-        if _unprepared(name) is None:
-            manifests[name] = data.manifest()
-    return manifests, encoders
+        encoders = _resolve_encoders(name, data.encoders, chosen if isinstance(chosen, dict) else {}, mistakes)
+        plans[name] = plan = DatasetPlan(encoders, unprepared=data.prepared())
+        if plan.unprepared is None:
+            try:
+                plan.manifest, plan.weights = data.manifest(), _weights(encoders)
+            except UsageError as error:
+                plan.unprepared = str(error)
+    return plans
 
 
-def _unprepared(dataset: str) -> str | None:
-    """What is missing of a data set on this machine."""
-    from mmbench.data import DATASETS
+def _weights(encoders: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Modality -> the hash of the files that its encoder reads, for those that read any."""
+    from mmbench.encoders import ENCODERS
+    from mmbench.encoders.pretrained import Pretrained, fingerprint
 
-    return DATASETS[dataset].prepared()
+    found = {}
+    for modality, choice in encoders.items():
+        encoder = ENCODERS[choice["name"]]
+        if issubclass(encoder, Pretrained) and (files := encoder.weight_files(choice)):
+            found[modality] = fingerprint(files)
+    return found
 
 
 def _resolve_encoders(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 """Raised when the meaning of a trial changes without its description changing: older results are then not re-used."""
+LATER, LATER_IN_RECIPE = ("views", "weights", "cached"), ("precision", "compile")
+"""Settings that were added without raising it."""
 
 
 class Trial(BaseModel):
@@ -43,13 +45,24 @@ class Trial(BaseModel):
     encoders: dict[str, dict[str, Any]] = Field(description="modality -> {name: encoder, and its arguments}")
     params: dict[str, Any] = Field(description="the method's own arguments")
     recipe: Recipe
+    views: dict[str, str] = Field(
+        {}, description="modality -> the prepared field it is read from, where a trial chooses one"
+    )
+    weights: dict[str, str] = Field({}, description="modality -> hash of the files that its encoder reads")
+    cached: bool = Field(False, description="frozen encoders ran once, before training, on data that are not augmented")
 
     @property
     def key(self) -> str:
-        """The trial's name in the store: a hash of its canonical JSON and the schema version."""
-        canonical = json.dumps(
-            {"schema": SCHEMA, **self.model_dump(mode="json")}, sort_keys=True, separators=(",", ":")
-        )
+        """The trial's name in the store: a hash of its canonical JSON and the schema version.
+
+        Settings that came later than the schema count only where they are not at their defaults, so older results keep their names.
+        """
+        content = {"schema": SCHEMA, **self.model_dump(mode="json")}
+        for place, model, later in ((content, Trial, LATER), (content["recipe"], Recipe, LATER_IN_RECIPE)):
+            for name in later:
+                if place[name] == model.model_fields[name].default:
+                    del place[name]
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()[:16]
 
     @property
@@ -61,7 +74,8 @@ class Trial(BaseModel):
     def label(self) -> str:
         """The trial in a line of a log."""
         missing = f" {self.training}" if self.missing else ""
-        return f"{self.dataset} {self.protocol}{missing} {self.method} seed {self.seed}"
+        track = " cached" if self.cached else ""
+        return f"{self.dataset} {self.protocol}{track}{missing} {self.method} seed {self.seed}"
 
 
 @dataclass
@@ -95,27 +109,45 @@ def build_encoder(choice: dict[str, Any]) -> nn.Module:
     return ENCODERS[choice["name"]](**{k: v for k, v in choice.items() if k != "name"})
 
 
-def build(trial: Trial) -> tuple[MultimodalTask, MultimodalDataModule]:
-    """Build the method and the data module of a trial; the same seed gives the same initial encoders for every method."""
+def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, MultimodalDataModule]:
+    """Build the method and the data module of a trial; the same seed gives the same initial encoders for every method.
+
+    Args:
+        trial: what to build.
+        device: where frozen encoders run whose features are cached: "cpu", "gpu" or "auto".
+    """
     import pytorch_lightning as pl
 
     from mmbench.data import DATASETS
+    from mmbench.data.cache import Given
+    from mmbench.data.prepared import PreparedDataModule
     from mmbench.registry import methods
 
     pl.seed_everything(trial.seed, workers=True, verbose=False)
     encoders = {modality: build_encoder(choice) for modality, choice in trial.encoders.items()}
-    data_class = DATASETS[trial.dataset]
+    data_class, extra = DATASETS[trial.dataset], dict[str, Any]()
+    if issubclass(data_class, PreparedDataModule):
+        sizes = {m: encoder.image_size for m, encoder in encoders.items() if hasattr(encoder, "image_size")}
+        extra = {"views": trial.views, "image_sizes": sizes}
     data = data_class(
         protocol=trial.protocol,
         batch_size=trial.recipe.batch_size,
         seed=trial.seed,
         tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities},
         missing=trial.missing,
+        **extra,
     )
     if data.manifest() != trial.data:
         raise RuntimeError(
             f"data set '{trial.dataset}' has changed: the trial was planned with {trial.data}, it now is {data.manifest()}"
         )
+    if trial.cached:
+        for modality, encoder in encoders.items():
+            if getattr(encoder, "freeze", False):
+                data.encode_once(
+                    modality, encoder, f"{trial.data} {trial.protocol} {trial.views.get(modality, '')}", device
+                )
+                encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
     task = methods()[trial.method](data.spec, encoders, trial.recipe, **trial.params)
     return task, data
 
@@ -146,12 +178,16 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data are tensors in memory
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # encoders that are frozen
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.14
     # Deterministic mode fills new memory with NaN: that finds bugs, which is for tests, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     started = time.perf_counter()
-    task, data = build(trial)
+    task, data = build(trial, device)
     data.setup()
+    if trial.recipe.compile:
+        for encoder in task.encoders.values():
+            encoder.compile()
     pl.seed_everything(
         trial.seed, workers=True, verbose=False
     )  # what a head drew to initialise must not shift what follows
@@ -173,6 +209,7 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
         accelerator=device,
         devices=1,
         max_epochs=trial.recipe.epochs,
+        precision="bf16-mixed" if trial.recipe.precision == "bf16" else "32-true",
         deterministic=True,
         logger=[curves, *loggers],
         callbacks=[best],
@@ -186,7 +223,7 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
     trainer.fit(task, datamodule=data)
     fitted = time.perf_counter()
     outputs = trainer.predict(task, datamodule=data, ckpt_path="best")
-    log_probs = torch.cat(outputs, dim=1).cpu().numpy()  # type: ignore[arg-type]  # (P, N, C)
+    log_probs = torch.cat(outputs, dim=1).float().cpu().numpy()  # type: ignore[arg-type]  # (P, N, C)
     if np.isnan(log_probs).any():
         names = [
             pattern_name(p)

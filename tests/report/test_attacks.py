@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Store, R
         patch.setitem(ENCODERS._targets, "tiny_linear", "plugin.mmbench_testing:TinyLinear")
         # A trial's process changes it.
         patch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)
-        grid, trials = expand(GRID)
+        grid, trials, _ = expand(GRID)
         for trial in trials:
             if trial.method == "concat":
                 store.folder(trial.key).mkdir(parents=True)

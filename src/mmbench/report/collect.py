@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmbench.data.prepared import MADE_UP
 from mmbench.experiment import Experiment
 from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
 from mmbench.missing import Missing, pattern_name, patterns, training_name
@@ -31,6 +32,7 @@ class Row:
 
     Attributes:
         missing: what training lacked; None: nothing.
+        made_up: the data are a demo copy.
         records: of the trials that are done.
         gaps: why the others are not.
     """
@@ -39,6 +41,7 @@ class Row:
     protocol: str
     missing: Missing | None
     method: str
+    made_up: bool = False
     records: list[Record] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
 
@@ -101,9 +104,8 @@ class Results:
 
     @property
     def not_run(self) -> list[str]:
-        """What is missing and why: data sets that are not prepared, then a line a trial."""
-        unprepared = [f"{name}, not prepared: {reason}" for name, reason in self.experiment.unprepared.items()]
-        return unprepared + gaps(self.rows)
+        """What trials are missing and why, a line each."""
+        return gaps(self.rows)
 
 
 def collect(experiment: Experiment, store: Store, reported: Path | None = None) -> Results:
@@ -124,7 +126,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
     for trial in experiment.trials:
         by_cell.setdefault((trial.dataset, trial.protocol, trial.missing, trial.method), []).append(trial)
     for cell, trials in by_cell.items():
-        row = Row(*cell)
+        row = Row(*cell, made_up=trials[0].data.startswith(MADE_UP))
         rows.append(row)
         modalities[row.dataset] = tuple(trials[0].encoders)
         predictions = []
@@ -143,10 +145,11 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
             tests[row.dataset, row.protocol] = describe_test(predictions[0])
         outcomes.append(Outcomes.of(*cell, row.records, predictions))
         names = [pattern_name(p) for p in patterns(modalities[row.dataset])]
-        complete = row.missing is None
+        complete = row.missing is None and not row.made_up
+        track = (row.dataset, "clip" if any(e["name"].startswith("clip") for e in trials[0].encoders.values()) else "")
         for (name, metric), values in estimate(predictions, names).items():
             alias = "multi" if name == names[-1] else name  # as the papers call it
-            value = printed.get((row.dataset, row.method, alias, metric)) if complete else None
+            value = printed.get((*track, row.method, alias, metric)) if complete else None
             line = (row.dataset, row.protocol, row.training, row.method, name, metric)
             lines.append((*line, *values, len(predictions), value))
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
@@ -203,16 +206,20 @@ def describe_test(p: Predictions) -> SplitFacts:
     )
 
 
-def read_reported(folder: Path) -> dict[tuple[str, str, str, str], float]:
-    """What the papers print of models trained on complete data, in percent: (data set, method, pattern, metric) -> value.
+def read_reported(folder: Path) -> dict[tuple[str, str, str, str, str], float]:
+    """What the papers print of models trained on complete data, in percent: (data set, track, method, pattern, metric) -> value.
 
-    A pattern is one modality, "multi" for all of them, or "mean" for the mean over all patterns.
+    The track is "clip" for CLIP's encoders, else "". A pattern is one modality, "multi" for all of them, or "mean" for the mean over
+    all patterns.
     """
-    values = {}
-    if (path := folder / "mla_table5.csv").is_file():
-        values = {(r.dataset, r.method, r.modalities, "accuracy"): float(r.accuracy) for r in frame_of(path)}
+    values: dict[tuple[str, str, str, str, str], float] = {}
+    for name, track in (("mla_table5.csv", ""), ("mla_table7.csv", "clip")):
+        if (path := folder / name).is_file():
+            values |= {
+                (r.dataset, track, r.method, r.modalities, "accuracy"): float(r.accuracy) for r in frame_of(path)
+            }
     if (path := folder / "dmrnet_summary.csv").is_file():
-        values |= {(r.dataset, r.method, MEAN, r.metric): float(r.value) for r in frame_of(path)}
+        values |= {(r.dataset, "", r.method, MEAN, r.metric): float(r.value) for r in frame_of(path)}
     return values
 
 

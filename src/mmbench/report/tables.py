@@ -44,7 +44,7 @@ def columns(modalities: tuple[str, ...], shown: str = "single") -> dict[str, str
 def sections(results: Results) -> list[Section]:
     """For each data set: accuracies by pattern, one table a protocol; what its protocols differ by; accuracies by missing rate."""
     if results.table.empty:
-        return []
+        return _unprepared(results)
     table = results.table.set_index(["metric", "dataset", "protocol", "training", "method", "pattern"])
     accuracy = table.loc["accuracy"]
     made = []
@@ -61,7 +61,12 @@ def sections(results: Results) -> list[Section]:
         complete = [r for r in rows if r.missing is None]
         if {"clean", "legacy"} <= {r.protocol for r in complete}:
             made.append(_inflation(accuracy, dataset, complete, names))
-    return made + (_by_rate(results, results.rates) if results.rates else [])
+    return made + (_by_rate(results, results.rates) if results.rates else []) + _unprepared(results)
+
+
+def _unprepared(results: Results) -> list[Section]:
+    rows = [[Cell(name), Cell(f"{DASH}, not prepared: {why}")] for name, why in results.experiment.unprepared.items()]
+    return [Section("Data sets that are not on this machine", [], ["data set", "accuracy"], rows)] if rows else []
 
 
 def _by_pattern(
@@ -98,12 +103,20 @@ def _by_pattern(
                 for m, share in test.absent.items()
             )
         )
+    if rows[0].made_up:
+        notes.append("The data are a made-up copy: the numbers say that the code runs, and nothing else.")
     if MEAN in names:
         notes.append("mean: over all patterns.")
+    if results.experiment.grid.datasets[dataset].cached:
+        notes.append(
+            "A track of its own: frozen encoders, whose features were computed once, on data that were not augmented."
+        )
     if values.loc[(dataset, protocol)].reported.notna().any():
         notes.append("In brackets: the paper's number.")
     header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters", "training, s"]
-    title = f"{dataset}, {protocol}" + ("" if metric == "accuracy" else ", ACER")
+    made_up = ", MADE UP" if rows[0].made_up else ""
+    track = made_up + ", cached features" if results.experiment.grid.datasets[dataset].cached else made_up
+    title = f"{dataset}, {protocol}{track}" + ("" if metric == "accuracy" else ", ACER")
     return Section(title, notes, header, body)
 
 
