@@ -38,7 +38,7 @@ status: $(READY) ## what is done of Table 1
 	$(BIN)/mmbench status experiments/table1.yaml
 
 test: $(READY) ## the tests, without the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 test-slow: $(READY) ## the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)

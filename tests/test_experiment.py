@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmbench.data.openclipart import OpenClipart
+from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.openclipart_features import OpenClipartFeatures
 from mmbench.errors import UsageError
 from mmbench.experiment import expand, load, select
@@ -95,10 +96,15 @@ def test_an_encoder_is_given_by_name_or_with_arguments() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_experiment_of_the_repository_expands(path: Path) -> None:
+def test_every_experiment_of_the_repository_expands(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that has all data and weights."""
+    monkeypatch.setattr(PreparedDataModule, "prepared", classmethod(lambda cls: None))
+    monkeypatch.setattr(PreparedDataModule, "manifest", classmethod(lambda cls: "0123"))
+    monkeypatch.setattr("mmbench.experiment._weights", lambda encoders: {})
     experiment = load(path)
     assert experiment.name == path.stem
-    assert experiment.trials
+    prepared = {name for name in experiment.grid.datasets if name != "iemocap_features"}
+    assert {t.dataset for t in experiment.trials} == prepared
     assert len({t.key for t in experiment.trials}) == len(experiment.trials)
 
 
@@ -125,6 +131,7 @@ def keys(raw: Any) -> list[str]:
 KEYS_IN_ANOTHER_PROCESS = """
 import json, sys
 from mmbench.data.openclipart import OpenClipart
+from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.openclipart_features import OpenClipartFeatures
 from mmbench.experiment import expand
 OpenClipart.manifest = classmethod(lambda cls: "0123456789abcdef")

@@ -217,9 +217,11 @@ def test_the_papers_numbers_stand_beside_ours(results: Results) -> None:
 
 def test_the_papers_numbers_of_the_repository_are_read() -> None:
     printed = read_reported(REPOSITORY / "results" / "reported")
-    assert printed["crema_d", "mla", "multi", "accuracy"] == 79.70
-    assert printed["crema_d", "late_fusion", "video", "accuracy"] == 55.48
-    assert printed["casia_surf", "dmrnet", "mean", "acer"] == 3.58
+    assert printed["crema_d", "", "mla", "multi", "accuracy"] == 79.70
+    assert printed["crema_d", "", "late_fusion", "video", "accuracy"] == 55.48
+    assert printed["casia_surf", "", "dmrnet", "mean", "acer"] == 3.58
+    assert printed["food101", "", "mla", "image", "accuracy"] == 69.60
+    assert printed["food101", "clip", "mla", "image", "accuracy"] == 72.22
 
 
 def test_a_folder_without_the_papers_numbers_is_no_error(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def sections(results: Results) -> list[Section]:
 
 
 def _unprepared(results: Results) -> list[Section]:
-    rows = [[Cell(name), Cell(f"{DASH}, not prepared: {why}")] for name, why in results.experiment.unprepared.items()]
+    reasons = {name: why.partition(";")[0] for name, why in results.experiment.unprepared.items()}  # without the remedy
+    rows = [[Cell(name), Cell(f"{DASH}, not prepared: {why}")] for name, why in reasons.items()]
     return [Section("Data sets that are not on this machine", [], ["data set", "accuracy"], rows)] if rows else []
 
 
