@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmbench.data.openclipart import OpenClipart
-from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.openclipart_features import OpenClipartFeatures
+from mmbench.data.prepared import PreparedDataModule
 from mmbench.errors import UsageError
 from mmbench.experiment import expand, load, select
 from mmbench.missing import Missing
