@@ -340,8 +340,9 @@ def test_only_one_process_at_a_time(raw):
 # Real processes
 
 PROGRAM = """
-import pathlib, sys, toy
+import pathlib, signal, sys, toy
 from mmbench.data.prepare import prepare
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 prepare(toy.Toy, pathlib.Path(sys.argv[1]), int(sys.argv[2]))
 """
 
