@@ -547,8 +547,8 @@ def test_planted_leaks_are_found(prepared, tmp_path, monkeypatch):
     table.loc[one, ["group", "sha256_audio"]] = table.loc[other, ["group", "sha256_audio"]]
     table.to_parquet(tmp_path / "iemocap/samples.parquet", index=False)
     found = audit(Iemocap).violations["clean"]
-    assert any("of a group that is in train too" in line for line in found)
-    assert any("audio that is in train too" in line for line in found)
+    assert any("share their group with train" in line for line in found)
+    assert any("share their audio with train" in line for line in found)
 
 
 # The copy

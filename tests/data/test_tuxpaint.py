@@ -410,16 +410,16 @@ def test_the_audit_of_the_demo_finds_legacy_leaking_and_clean_not(data):
     found = audit(Tuxpaint)
     assert found.violations == {"clean": [], "legacy": []}
     assert "1 samples have no audio" in found.facts
-    assert any("legacy" in line and "of a group that is in train too" in line for line in found.findings)
+    assert any("legacy" in line and "share their group with train" in line for line in found.findings)
     assert "2 samples share the text of text with a sample of another label" in found.findings
 
 
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("plants/trees/long_plan", "of a group"),
-        ("seasonal/winter/snow", "with a audio"),
-        ("seasonal/winter/snow", "with a text"),
+        ("plants/trees/long_plan", "share their group"),
+        ("seasonal/winter/snow", "share their audio"),
+        ("seasonal/winter/snow", "share their text"),
     ],
 )
 def test_the_audit_finds_a_planted_leak(data, tmp_path, monkeypatch, name, what):

@@ -98,13 +98,15 @@ def audit_protocol(
         result.facts.append(f"{protocol} {split}: {len(part)} samples{told}, list {ids}: {', '.join(each)}")
         if protocol == "clean" and (gone := [n for i, n in enumerate(data.classes) if not counts.get(i, 0)]):
             result.violations["clean"].append(f"{split} has no sample of {', '.join(gone)}")
+    if left_out := int((usable[protocol] == "").sum()):
+        result.facts.append(f"{protocol}: {left_out} samples are in no split")
     for (one, first), (other, second) in combinations(parts.items(), 2):
         for key in ("group", *keys):
             there = set(first[key]) & set(second[key]) - {""}
             if there:
                 count = int(second[key].isin(there).sum())
-                what = {"group": "of a group"}.get(key, f"with a {key.replace('sha256_', '').replace('text_', '')}")
-                line = f"{count} of {len(second)} {other} samples are {what} that is in {one} too"
+                what = key.removeprefix("sha256_").removeprefix("text_")
+                line = f"{count} of {len(second)} {other} samples share their {what} with {one}"
                 promised = protocol == "clean" and (data.distinct_texts or not key.startswith("text_"))
                 if promised:
                     result.violations["clean"].append(line)
