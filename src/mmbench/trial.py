@@ -46,7 +46,7 @@ class Trial(BaseModel):
     params: dict[str, Any] = Field(description="the method's own arguments")
     recipe: Recipe
     views: dict[str, str] = Field(
-        {}, description="modality -> the prepared field it is read from, where a trial chooses one"
+        {}, description="modality -> the prepared field it is read from; none where data are not prepared"
     )
     weights: dict[str, str] = Field({}, description="modality -> hash of the files that its encoder reads")
     cached: bool = Field(False, description="frozen encoders ran once, before training, on data that are not augmented")
@@ -144,9 +144,9 @@ def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, Multimoda
     if trial.cached:
         for modality, encoder in encoders.items():
             if getattr(encoder, "freeze", False):
-                data.encode_once(
-                    modality, encoder, f"{trial.data} {trial.protocol} {trial.views.get(modality, '')}", device
-                )
+                view, choice = trial.views.get(modality), trial.encoders[modality]
+                source = [trial.data, trial.protocol, view, choice, trial.weights.get(modality)]
+                data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
     task = methods()[trial.method](data.spec, encoders, trial.recipe, **trial.params)
     return task, data

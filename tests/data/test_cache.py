@@ -1,5 +1,6 @@
 """Features of frozen encoders: computed once, and the same as without the cache."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,22 @@ def test_other_weights_other_data_and_other_splits_are_other_features(split: Spl
         read(changed, split, name)
         assert changed.encoder.seen == 100
     assert len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("modality", "choice", "others"),
+    [
+        ("image", {"name": "resnet18", "freeze": True}, {"frames": 1}),  # no parameter tells these from the defaults
+    ],
+)
+def test_other_settings_of_an_encoder_are_other_features(modality: str, choice: dict, others: dict) -> None:
+    def name(encoder: dict) -> str:
+        grid = copy.deepcopy(GRID)
+        grid["datasets"]["openclipart"]["encoders"][modality] = encoder
+        return build(expand(grid)[1][0], "cpu")[1].features[modality].name
+
+    assert name(choice) == name(choice)
+    assert name(choice) != name({**choice, **others})
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"garbage"])

@@ -170,6 +170,16 @@ class MultimodalDataModule(pl.LightningDataModule):
         raise UsageError(f"{cls.name} has no views; of {modality} there is one kind of input")
 
     @classmethod
+    def lacks(cls, protocol: str) -> str | None:
+        """What is missing for the splits of a protocol, where the data themselves are prepared; None if nothing is."""
+        return None
+
+    @classmethod
+    def default_views(cls) -> dict[str, str]:
+        """Modality -> the field it is read from, for data sets that are prepared."""
+        return {}
+
+    @classmethod
     def prepared(cls) -> str | None:
         """None if the data can be loaded; otherwise a sentence that says what is missing and what to put where."""
         return None
@@ -213,7 +223,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         Args:
             modality: whose input it is.
             encoder: in evaluation mode from now on.
-            key: names the raw input: data, protocol, view.
+            key: names the raw input (data, protocol, view) and the encoder's settings and files.
             device: "cpu", "gpu" or "auto".
         """
         self.features[modality] = FeatureCache(encoder, key, device)

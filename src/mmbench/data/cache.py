@@ -33,12 +33,12 @@ class Given(nn.Identity):
 class FeatureCache:
     """What a frozen encoder makes of the splits of one modality.
 
-    Files are ``<MMBENCH_DATA>/cache/<hash>.npy``, named after the raw input, the encoder's structure and all its values: other weights,
-    another seed of a random encoder or other data are other files. Features are of data that are not augmented.
+    Files are ``<MMBENCH_DATA>/cache/<hash>.npy``, named after the key and all the encoder's values: another seed of a random encoder is
+    another file. Features are of data that are not augmented.
 
     Args:
         encoder: any module with an ``out_dim``; it is put into evaluation mode.
-        key: names the raw input.
+        key: names the raw input, and everything about the encoder that is not among its parameters and buffers.
         device: where it runs: "cpu", "gpu" or "auto".
     """
 
