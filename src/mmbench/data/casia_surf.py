@@ -55,7 +55,8 @@ class CasiaSurf(PreparedDataModule):
         1. Crops are scaled to cover 144 × 144 and cut; DMRNet's release squashes them.
         2. Training cuts 112 × 112 out of 144 × 144 and mirrors, as DMRNet's release, but for each modality on its own, and it does not
            rotate (there by up to 30°, and all three alike).
-        3. The papers' encoder is a ResNet-18 with squeeze-and-excitation whose middle is fused.
+        3. Crops, and pictures at test, are enlarged to what the encoder takes, 224 × 224; the release stays at 112 × 112.
+        4. The papers' encoder is a ResNet-18 with squeeze-and-excitation whose middle is fused.
     """
 
     name = "casia_surf"

@@ -39,7 +39,8 @@ class Food101(PreparedDataModule):
     since MLA's release gives it the audio's place. Groups are equal titles.
 
     Departures:
-        1. Training crops with bilinear interpolation and without colour jitter, where MLA's release has bicubic and jitter.
+        1. Training crops with bilinear interpolation and without colour jitter, where MLA's release has bicubic and jitter;
+           crops are of the middle 256 × 256 of a picture whose shorter side was scaled to that, there of the whole.
         2. Titles are those of the tables. QMF's lists carry a copy in lower case and without punctuation, which is not read.
 
     Not verified on the files: the counts of the official splits, and whether the tables have a header line (one is accepted).

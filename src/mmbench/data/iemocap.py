@@ -99,7 +99,7 @@ class Iemocap(PreparedDataModule):
     encoders = {
         "audio": {"name": "cav_mae", "weights": "cav_mae.pth"},
         "image": {"name": "m3ae_image", "weights": "m3ae_base.pkl"},
-        "text": {"name": "m3ae_text", "weights": "m3ae_base.pkl"},
+        "text": {"name": "m3ae_text", "weights": "m3ae_base.pkl", "max_length": 256},
     }
     pictures = {"image": {}}
     sources = {

@@ -37,7 +37,8 @@ class Mvsa(PreparedDataModule):
     Departures:
         1. Texts are read from ``data/<ID>.txt`` as UTF-8 or else as GB18030: QMF's lists carry them as Latin-1 reads them, "¡­" for "…"
            and so on, which are the bytes of GB18030. What neither can read becomes U+FFFD, and the audit counts it.
-        2. Training crops with bilinear interpolation and without colour jitter, where MLA's release has bicubic and jitter.
+        2. Training crops with bilinear interpolation and without colour jitter, where MLA's release has bicubic and jitter;
+           crops are of the middle 256 × 256 of a picture whose shorter side was scaled to that, there of the whole.
     """
 
     name = "mvsa"

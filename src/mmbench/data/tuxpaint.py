@@ -61,7 +61,7 @@ class Tuxpaint(PreparedDataModule):
     to 11.5 s, and lose the rest; 40 go beyond full scale, by up to 20 %, and are brought down to it.
 
     Inputs: ``image`` (B, 3, 128, 128) uint8; ``text`` as the encoder's tokenizer gives it; ``audio`` (B, …) float16 or int16.
-    Groups are series.
+    Groups are series. Pictures stay at 128 × 128: an encoder that takes another size alone does not fit.
 
     Departures:
         1. Pictures drawn in SVG are left out: Pillow does not read them. That is 96 stamps of these categories, and leaves clothes
