@@ -100,12 +100,29 @@ def test_every_experiment_of_the_repository_expands(path: Path, monkeypatch: pyt
     """As on a machine that has all data and weights."""
     monkeypatch.setattr(PreparedDataModule, "prepared", classmethod(lambda cls: None))
     monkeypatch.setattr(PreparedDataModule, "manifest", classmethod(lambda cls: "0123"))
+    monkeypatch.setattr(PreparedDataModule, "lacks", classmethod(lambda cls, protocol: None))
     monkeypatch.setattr("mmbench.experiment._weights", lambda encoders: {})
     experiment = load(path)
     assert experiment.name == path.stem
     prepared = {name for name in experiment.grid.datasets if name != "iemocap_features"}
     assert {t.dataset for t in experiment.trials} == prepared
     assert len({t.key for t in experiment.trials}) == len(experiment.trials)
+
+
+def test_a_protocol_without_splits_is_left_out_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "the lists are missing"
+    monkeypatch.setattr(
+        OpenClipart, "lacks", classmethod(lambda cls, protocol: reason if protocol == "legacy" else None)
+    )
+    experiment = load(REPOSITORY / "experiments" / "table1.yaml")
+    assert {t.protocol for t in experiment.trials} == {"clean"}
+    assert experiment.unprepared["openclipart legacy"] == reason
+
+
+def test_caching_without_a_frozen_encoder_is_a_mistake() -> None:
+    assert "datasets.openclipart.cached: no encoder is frozen" in mistakes(
+        changed("datasets", "openclipart", "cached", to=True)
+    )
 
 
 def test_table1_is_eight_methods_two_protocols_three_seeds() -> None:

@@ -197,18 +197,22 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict
             encoders=plan.encoders,
             params=params,
             recipe=settings.recipe,
-            views=settings.views,
+            views=plan.views,
             weights=plan.weights,
             cached=settings.cached,
         )
         for dataset, settings in grid.datasets.items()
         if (plan := planned[dataset]).unprepared is None
         for protocol in settings.protocols
+        if protocol not in plan.lacking
         for missing in grid.trainings
         for seed in grid.seeds
         for method, params in methods.items()
     ]
     unprepared = {name: plan.unprepared for name, plan in planned.items() if plan.unprepared is not None}
+    for name, settings in grid.datasets.items():
+        absent = {p: planned[name].lacking[p] for p in settings.protocols if p in planned[name].lacking}
+        unprepared |= {f"{name} {protocol}": why for protocol, why in absent.items()}
     return grid, trials, unprepared
 
 
@@ -243,13 +247,17 @@ class DatasetPlan:
         encoders: modality -> {name: encoder, and its arguments}.
         manifest: the hash of the data.
         weights: modality -> the hash of the files that its encoder reads.
-        unprepared: what is missing on this machine; then the two before are empty.
+        views: modality -> the prepared field that it is read from, for data sets that are prepared.
+        unprepared: what is missing on this machine; then manifest and weights are empty.
+        lacking: protocol -> why its splits are missing.
     """
 
     encoders: dict[str, dict[str, Any]]
     manifest: str = ""
     weights: dict[str, str] = field(default_factory=dict)
+    views: dict[str, str] = field(default_factory=dict)
     unprepared: str | None = None
+    lacking: dict[str, str] = field(default_factory=dict)
 
 
 def _resolve_datasets(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str, DatasetPlan]:
@@ -274,10 +282,14 @@ def _resolve_datasets(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str
                 mistakes.append(f"datasets.{name}.views: {error}")
         chosen = settings.get("encoders")
         encoders = _resolve_encoders(name, data.encoders, chosen if isinstance(chosen, dict) else {}, mistakes)
-        plans[name] = plan = DatasetPlan(encoders, unprepared=data.prepared())
+        if settings.get("cached") is True and not any(choice.get("freeze") for choice in encoders.values()):
+            mistakes.append(f"datasets.{name}.cached: no encoder is frozen; give one freeze: true, or leave cached out")
+        views = {**data.default_views(), **_mapping(settings, "views")}
+        plans[name] = plan = DatasetPlan(encoders, views=views, unprepared=data.prepared())
         if plan.unprepared is None:
             try:
                 plan.manifest, plan.weights = data.manifest(), _weights(encoders)
+                plan.lacking = {protocol: why for protocol in PROTOCOLS if (why := data.lacks(protocol))}
             except UsageError as error:
                 plan.unprepared = str(error)
     return plans

@@ -107,9 +107,11 @@ def test_absent_files_and_texts_are_no_duplicates(raw, monkeypatch):
 def test_legacy_promises_the_published_counts(raw, monkeypatch):
     change(raw, 0, legacy="")
     assert audited(raw).violations["legacy"] == ["train has 59 samples, published 60"]
-    monkeypatch.setattr(Toy, "published", {"legacy": {"validation": 5}, "clean": {"train": 61}})
+    monkeypatch.setattr(Toy, "published", {"legacy": {"validation": 5, "test": 41}, "clean": {"train": 61}})
     found = audited(raw)
-    assert found.violations["legacy"] == ["validation has 0 samples, published 5"]
+    assert found.violations["legacy"] == [
+        "test has 40 samples, published 41"
+    ]  # legacy has no use for a validation split
     assert "clean train: 60 samples, published 61" in found.findings
 
 

@@ -457,7 +457,7 @@ def test_audit_of_the_part(audited):
     assert len(found.violations["clean"]) == 3
     assert all("has no sample of" in line for line in found.violations["clean"])
     assert "train has 30 samples, published 14799" in found.violations["legacy"]
-    assert any("6 of 6 test samples are of a group that is in train too" in line for line in found.findings)
+    assert any("6 of 6 test samples share their group with train" in line for line in found.findings)
 
 
 @pytest.mark.parametrize("column", ["group", "sha256_video"])
@@ -467,5 +467,5 @@ def test_audit_finds_planted_leaks(audited, column):
         rows.loc[test, column] = rows.loc[train, column]
 
     assert any(
-        "of 6 test samples are" in line and "in train too" in line for line in audited(plant).violations["clean"]
+        "of 6 test samples share their" in line and "with train" in line for line in audited(plant).violations["clean"]
     )

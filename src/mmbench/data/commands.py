@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmbench.errors import UsageError
+from mmbench.runner import cores
 
 if TYPE_CHECKING:
     from mmbench.data.base import MultimodalDataModule
@@ -37,7 +38,7 @@ def add_commands(data: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--jobs",
             type=int,
-            default=len(os.sched_getaffinity(0)),
+            default=cores(),
             metavar="N",
             help="processes that decode (default: a core each)",
         )

@@ -91,7 +91,7 @@ class PreparedDataModule(MultimodalDataModule):
         **others: Any,
     ) -> None:
         super().__init__(*arguments, **others)
-        self.views = {modality: next(iter(source.fields)) for modality, source in self.sources.items()}
+        self.views = self.default_views()
         sizes = image_sizes or {}
         crops = {m: RandomResizedCrop(sizes[m], **options) for m, options in self.pictures.items() if m in sizes}
         self.augmentations = {**self.augmentations, **crops}
@@ -99,6 +99,11 @@ class PreparedDataModule(MultimodalDataModule):
         for modality, view in (views or {}).items():
             self.check_view(modality, view)
             self.views[modality] = view
+
+    @classmethod
+    def default_views(cls) -> dict[str, str]:
+        """Modality -> the first field of its source."""
+        return {modality: next(iter(source.fields)) for modality, source in cls.sources.items()}
 
     @classmethod
     def check_view(cls, modality: str, view: str) -> None:
@@ -177,6 +182,13 @@ class PreparedDataModule(MultimodalDataModule):
         return None
 
     @classmethod
+    def lacks(cls, protocol: str) -> str | None:
+        """Why there is no training or no test split under a protocol; None if there are both."""
+        if {"train", "test"} <= cls.read_manifest()["splits"].get(protocol, {}).keys():
+            return None
+        return (cls.legacy_lists or "it has no published lists") if protocol == "legacy" else "too few samples"
+
+    @classmethod
     def manifest(cls) -> str:
         """A hash of what was prepared: samples, splits and arrays, whatever decoded them."""
         manifest = cls.read_manifest()
@@ -224,9 +236,7 @@ class PreparedDataModule(MultimodalDataModule):
         """Cut the protocol's splits; rows are read from the maps when a batch asks for them."""
         manifest, table = self.read_manifest(), self.table()
         split = table[self.protocol.name].where(table["skipped"] == "", "")
-        if not (split == "train").any() or not (split == "test").any():
-            lists = self.legacy_lists or "it has no published lists"
-            why = lists if self.protocol.name == "legacy" else "too few samples"
+        if why := self.lacks(self.protocol.name):
             raise UsageError(f"{self.name}: no {self.protocol.name} splits; {why} (mmbench data info {self.name})")
         arrays = {m: self.array(view, manifest) for m, view in self.views.items()}
         texts = {m: self.tokenizers[m](table[f"text_{m}"].tolist()) for m in self.text_modalities}

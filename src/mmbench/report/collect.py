@@ -146,7 +146,10 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
         outcomes.append(Outcomes.of(*cell, row.records, predictions))
         names = [pattern_name(p) for p in patterns(modalities[row.dataset])]
         complete = row.missing is None and not row.made_up
-        track = (row.dataset, "clip" if any(e["name"].startswith("clip") for e in trials[0].encoders.values()) else "")
+        clip = [choice["name"].startswith("clip") for choice in trials[0].encoders.values()]
+        if any(clip) != all(clip) or (trials[0].cached and not all(clip)):
+            complete = False  # no paper's setting
+        track = (row.dataset, "clip" if all(clip) else "")
         for (name, metric), values in estimate(predictions, names).items():
             alias = "multi" if name == names[-1] else name  # as the papers call it
             value = printed.get((*track, row.method, alias, metric)) if complete else None

@@ -60,7 +60,7 @@ def sections(results: Results) -> list[Section]:
                 made.append(_by_pattern(results, table.loc["acer"], here, names, "acer"))
         complete = [r for r in rows if r.missing is None]
         if {"clean", "legacy"} <= {r.protocol for r in complete}:
-            made.append(_inflation(accuracy, dataset, complete, names))
+            made.append(_inflation(results, accuracy, dataset, complete, names))
     return made + (_by_rate(results, results.rates) if results.rates else []) + _unprepared(results)
 
 
@@ -115,13 +115,20 @@ def _by_pattern(
     if values.loc[(dataset, protocol)].reported.notna().any():
         notes.append("In brackets: the paper's number.")
     header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters", "training, s"]
-    made_up = ", MADE UP" if rows[0].made_up else ""
-    track = made_up + ", cached features" if results.experiment.grid.datasets[dataset].cached else made_up
-    title = f"{dataset}, {protocol}{track}" + ("" if metric == "accuracy" else ", ACER")
+    title = f"{dataset}, {protocol}{_track(results, dataset)}" + ("" if metric == "accuracy" else ", ACER")
     return Section(title, notes, header, body)
 
 
-def _inflation(accuracy: pd.DataFrame, dataset: str, rows: list[Row], names: dict[str, str]) -> Section:
+def _track(results: Results, dataset: str) -> str:
+    """What the title of every table of a data set has to say of where its numbers come from."""
+    made_up = any(row.made_up for row in results.rows if row.dataset == dataset)
+    cached = results.experiment.grid.datasets[dataset].cached
+    return made_up * ", MADE UP" + cached * ", cached features"
+
+
+def _inflation(
+    results: Results, accuracy: pd.DataFrame, dataset: str, rows: list[Row], names: dict[str, str]
+) -> Section:
     seeds = {(row.method, row.protocol): {r.trial.seed for r in row.records} for row in rows}
     body = []
     for method in dict.fromkeys(row.method for row in rows):
@@ -134,7 +141,7 @@ def _inflation(accuracy: pd.DataFrame, dataset: str, rows: list[Row], names: dic
             cells.append(Cell(f"{legacy - clean:+.1f}" if paired else DASH))
         body.append(cells)
     note = "Legacy minus clean, in points of accuracy: what a split that ignores groups and an epoch chosen on the test split add."
-    return Section(f"{dataset}, inflation", [note], ["method", *names.values()], body)
+    return Section(f"{dataset}{_track(results, dataset)}, inflation", [note], ["method", *names.values()], body)
 
 
 def _by_rate(results: Results, rates: Rates) -> list[Section]:
@@ -173,7 +180,7 @@ def _by_rate(results: Results, rates: Rates) -> list[Section]:
             body[i].append(Cell(DASH if gain is None else _interval(gain, "gain", "+.1f")))
             body[i].append(Cell(str(min(curve[curve.method == m].n))))
         how = "matched" if evaluation == "matched" else f"robustness, {_trained(missing[training])}"
-        title = f"{dataset}, {protocol}, missing rates ({mask}), {how}"
+        title = f"{dataset}, {protocol}{_track(results, dataset)}, missing rates ({mask}), {how}"
         made.append(Section(title, _rate_notes(curve, how), header, body))
     return made
 

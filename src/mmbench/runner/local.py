@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any, Protocol
 
 from mmbench.errors import UsageError, raise_on_signals
+from mmbench.runner import cores
 from mmbench.runner.child import Job, main, now
 from mmbench.store import CorruptRecord, Failure, Record, Store
 from mmbench.tracking import WandbSettings
@@ -81,9 +82,8 @@ def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot
         raise UsageError(
             f"--devices {devices}: expected auto, cpu, or numbers of GPUs; GPUs here: {', '.join(gpus) or 'none'}"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = jobs or (cores if names == ["cpu"] else len(names))
-    threads = threads or max(1, cores // jobs)
+    jobs = jobs or (cores() if names == ["cpu"] else len(names))
+    threads = threads or max(1, cores() // jobs)
     return [Slot(gpus.get(names[i % len(names)], "cpu"), threads) for i in range(jobs)]
 
 
