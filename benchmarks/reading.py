@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,14 +33,15 @@ from mmbench.encoders.timm_image import ResNet18, ResNet18Audio
 CLIPS = 64
 
 
-def seconds(function: Callable[[], object], repeats: int = 3) -> float:
-    """The least CPU time of a few calls."""
-    taken = []
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        taken.append(time.process_time() - start)
-    return min(taken)
+def seconds(*functions: Callable[[], object], rounds: int) -> list[float]:
+    """The median CPU time of each function; called in turn, since a machine's speed changes."""
+    taken = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, times in zip(functions, taken, strict=True):
+            start = time.process_time()
+            function()
+            times.append(time.process_time() - start)
+    return [statistics.median(times) for times in taken]
 
 
 def write_clips(raw: Path) -> list[str]:
@@ -106,19 +108,24 @@ def main() -> None:
         raw = folder / "raw"
         names = write_clips(raw)
         os.environ["MMBENCH_DATA"] = str(folder / "data")
-        bare = seconds(lambda: bare_decoding(raw, names), 1)
-        start = time.process_time()
-        manifest = prepare(CremaD, raw, jobs=1, say=lambda text: None)
-        preparing = time.process_time() - start
+        manifests = []
+        bare, preparing = seconds(
+            lambda: bare_decoding(raw, names),
+            lambda: manifests.append(prepare(CremaD, raw, jobs=1, say=lambda text: None)),
+            rounds=3,
+        )
         rates = f"{CLIPS / preparing:.0f} against {CLIPS / bare:.0f} clips/s"
         print(f"preparing: {bare / preparing:.2f} of the rate of bare decoding ({rates})")
 
         crop = RandomResizedCrop(224)
-        maps = {n: Mapped(CremaD.array(n, manifest), np.arange(CLIPS)) for n in ("fbank", "frames")}
+        maps = {n: Mapped(CremaD.array(n, manifests[-1]), np.arange(CLIPS)) for n in ("fbank", "frames")}
         order = torch.randperm(CLIPS)
-        read = seconds(lambda: [maps["fbank"][order], maps["frames"][order]])
-        both = seconds(lambda: [maps["fbank"][order], crop(maps["frames"][order])])
-        anew = seconds(lambda: as_peers_do(raw, names), 1)
+        anew, read, both = seconds(
+            lambda: as_peers_do(raw, names),
+            lambda: [maps["fbank"][order], maps["frames"][order]],
+            lambda: [maps["fbank"][order], crop(maps["frames"][order])],
+            rounds=9,
+        )
         print(
             f"a batch of {CLIPS}, against anew each time: {anew / read:.0f} times as fast read, {anew / both:.1f} augmented too"
         )
@@ -133,7 +140,7 @@ def main() -> None:
                 torch.cat([audio(sounds), video(frames)], dim=1), torch.zeros(8, dtype=torch.long)
             ).backward()
 
-        training = 8 * seconds(step, 2)
+        training = 8 * seconds(step, rounds=3)[0]
         share = 100 * both / (both + training)
         print(f"data take {share:.1f} % of a training epoch of two ResNet-18 on the CPU ({training:.0f} s a batch)")
         memory_of_reading(folder)

@@ -179,14 +179,15 @@ def torchvision_functional():
 
 @pytest.mark.parametrize("crop", [resized_crop, resample])
 @pytest.mark.parametrize("size", [7, 24, 64])
-def test_crops_are_torchvisions(size, crop):
+@pytest.mark.parametrize("mapped", [False, True])
+def test_crops_are_torchvisions(size, crop, mapped):
     reference = torchvision_functional().resized_crop
     boxes = RandomResizedCrop(size).boxes(3 * CHUNK, 37, 50).long().tolist()
     boxes += BOXES
-    clips = noise(len(boxes), 2, 3, 37, 50)
+    clips = noise(len(boxes), 2, 37, 50, 3).movedim(-1, -3) if mapped else noise(len(boxes), 2, 3, 37, 50)
     mirrored = torch.arange(len(boxes)) % 3 == 0
     got = crop(clips, torch.tensor(boxes), mirrored, size)
-    assert got.is_contiguous()
+    assert got.is_contiguous() or got.movedim(-3, -1).is_contiguous(), "as dense as it came"
     for i, box in enumerate(boxes):
         expected = torch.stack([reference(frame, *box, [size, size], antialias=True) for frame in clips[i]])
         assert levels_apart(got[i], expected.flip(-1) if mirrored[i] else expected) <= 1

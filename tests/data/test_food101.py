@@ -118,12 +118,12 @@ def test_clean_splits_share_no_title_and_no_picture(raw):
 
 def test_pictures_are_scaled_to_cover_and_upright(raw):
     table, pictures = Food101.table(), np.load(Food101.folder() / "picture.npy", mmap_mode="r")
-    assert pictures.shape == (len(table), 3, 256, 256)
+    assert pictures.shape == (len(table), 256, 256, 3)
     assert pictures.dtype == np.uint8
     for row in (0, 200):
         with Image.open(raw / "images" / table["id"][row]) as image:
             wide = np.asarray(image.resize((341, 256), Image.Resampling.BILINEAR)).astype(float)  # of 64 × 48
-        assert np.abs(wide[:, 42:298].transpose(2, 0, 1) - pictures[row]).mean() < 3
+        assert np.abs(wide[:, 42:298] - pictures[row]).mean() < 3
 
 
 @pytest.mark.parametrize(("protocol", "sizes"), [("clean", (203, 101, 101)), ("legacy", (203, 102, 101))])

@@ -244,7 +244,7 @@ def test_arrays_are_what_the_files_hold(data, written):
     )
     assert (arrays["fbank"].dtype, arrays["fbank"].shape) == (np.float16, (50, 1024, 128))
     assert (arrays["waveform"].dtype, arrays["waveform"].shape) == (np.int16, (50, 160_000))
-    assert (arrays["frame"].dtype, arrays["frame"].shape) == (np.uint8, (50, 3, 256, 256))
+    assert (arrays["frame"].dtype, arrays["frame"].shape) == (np.uint8, (50, 256, 256, 3))
     for row in (0, 17, 49):
         name, group = table["id"][row], table["group"][row]
         with wave.open(str(folder_of(written, int(name[4])) / SOUND / group / f"{name}.wav")) as stream:
@@ -266,7 +266,7 @@ def test_the_pitch_and_the_stripes_tell_the_class(data):
     for row, wanted in enumerate(labels):
         pitch = np.abs(np.fft.rfft(sound[row][:2800], 16_000)).argmax()
         assert min(abs(pitch - (200 + 120 * label)) for label in wanted) < 25
-        profile = frame[row][:, 20:-20].mean(axis=(0, 1))
+        profile = frame[row][20:-20].mean(axis=(0, 2))
         waves = [abs((profile - profile.mean()) @ np.exp(1j * np.arange(256) * (0.05 + 0.04 * n))) for n in range(10)]
         assert np.argmax(waves) in wanted
 
@@ -292,10 +292,10 @@ def test_the_picture_is_of_the_half_and_of_the_time(tmp_path, half, at, number):
         still[304:368, 52:116] = still[304:368, 412:476] = (0, 250, 0)
     write_divx(tmp_path / "d.avi", stills)
     got = decode_image(tmp_path / "d.avi", sample(float(number * TURN), float((number + 1) * TURN), half))["frame"]
-    assert (got.shape, got.dtype) == ((3, 256, 256), np.uint8)
-    mean = got[:, 80:180, 20:-20].mean()
+    assert (got.shape, got.dtype) == ((256, 256, 3), np.uint8)
+    mean = got[80:180, 20:-20].mean()
     assert abs(mean - (10 + 18 * number + (8 if at else 0))) < 4
-    red, green = got[:, 8:56, 8:-8].mean(axis=(1, 2)), got[:, 200:248, 8:56].mean(axis=(1, 2))
+    red, green = got[8:56, 8:-8].mean(axis=(0, 1)), got[200:248, 8:56].mean(axis=(0, 1))
     assert red.argmax() == (2 if at else 0)
     assert green.argmax() == 1
     assert red.max() > 180
@@ -504,7 +504,7 @@ def test_sound_that_cannot_be_used(media, content, match):
 @pytest.mark.parametrize("content", [None, b"", b"this is a text, not a video\n" * 20, "cut", "sound"])
 def test_video_that_cannot_be_used(media, content):
     path = media / VIDEO / f"{FIRST}.avi"
-    assert decode_image(path, sample(0.82, 0.98))["frame"].shape == (3, 256, 256)
+    assert decode_image(path, sample(0.82, 0.98))["frame"].shape == (256, 256, 3)
     if content is None:
         path.unlink()
     elif content == "cut":

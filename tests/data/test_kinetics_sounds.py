@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from mmbench.data.audio_visual import decode_video
 from mmbench.data.audit import audit
 from mmbench.data.demo import kinetics_sounds as demo
 from mmbench.data.demo.media import sound, write_sound, write_video
-from mmbench.data.kinetics_sounds import KineticsSounds, decode_audio, decode_video
+from mmbench.data.kinetics_sounds import KineticsSounds, decode_audio
 from mmbench.data.media import BadFile
 from mmbench.data.prepare import prepare
 from mmbench.errors import UsageError
@@ -213,7 +214,7 @@ def test_frames_are_spread_evenly_and_scaled_to_cover(tmp_path):
         picture[:60] = picture[-60:] = 255
     write_video(path, pixels, 12, "libx264", sound(0, 1, 16_000, 0))
     frames = decode_video(path, None)["frames"]
-    assert frames.shape == (3, 3, 256, 342)
+    assert frames.shape == (3, 256, 342, 3)
     assert frames.dtype == np.uint8
     assert frames.mean(axis=(1, 2, 3)) == pytest.approx([levels[0], levels[4], levels[8]], abs=4)
 

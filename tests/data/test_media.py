@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmbench.data import media
 from mmbench.data.demo.media import picture, sound, write_picture, write_sound, write_video
-from mmbench.data.media import BadFile, decoders, read_audio, read_frames, read_image
+from mmbench.data.media import BadFile, decoders, read_audio, read_audio_at, read_frames, read_image
 
 # Pictures
 
@@ -35,9 +35,9 @@ def test_colours_keep_their_order_and_rows_their_place(tmp_path, name):
     pixels[:4] = (10, 20, 220)
     write_picture(tmp_path / name, pixels)
     got = read_image(tmp_path / name, SIZE)
-    assert (got.shape, got.dtype) == ((3, *SIZE), np.uint8)
-    assert np.abs(got[:, 6, 6].astype(int) - (200, 100, 50)).max() <= 8
-    assert np.abs(got[:, 1, 6].astype(int) - (10, 20, 220)).max() <= 8
+    assert (got.shape, got.dtype) == ((*SIZE, 3), np.uint8)
+    assert np.abs(got[6, 6].astype(int) - (200, 100, 50)).max() <= 8
+    assert np.abs(got[1, 6].astype(int) - (10, 20, 220)).max() <= 8
 
 
 @pytest.mark.parametrize("palette", [False, True])
@@ -47,8 +47,8 @@ def test_transparent_parts_are_white(tmp_path, palette):
     image = Image.fromarray(pixels)
     (image.quantize(4) if palette else image).save(tmp_path / "a.png")
     got = read_image(tmp_path / "a.png", SIZE)
-    assert (got[:, :4] == 255).all()
-    assert np.abs(got[:, 5, 5].astype(int) - (200, 0, 0)).max() <= 2
+    assert (got[:4] == 255).all()
+    assert np.abs(got[5, 5].astype(int) - (200, 0, 0)).max() <= 2
 
 
 def test_grey_sixteen_bit_bilevel_and_four_colours(tmp_path):
@@ -59,7 +59,7 @@ def test_grey_sixteen_bit_bilevel_and_four_colours(tmp_path):
     save(tmp_path / "cmyk.jpg", block(90, 90, 90), "CMYK", quality=95)
     for name in ("grey.png", "deep.png", "deep.tiff", "wide.tiff", "cmyk.jpg"):
         got = read_image(tmp_path / name, SIZE)
-        assert got.shape == (3, *SIZE)
+        assert got.shape == (*SIZE, 3)
         assert np.abs(got.astype(int) - 90).max() <= 3, name
     Image.fromarray(np.full(SIZE, 255, np.uint8)).convert("1").save(tmp_path / "bilevel.png")
     assert (read_image(tmp_path / "bilevel.png", SIZE) == 255).all()
@@ -70,12 +70,12 @@ def test_a_wide_picture_loses_its_sides_alike(tmp_path):
     pixels[:, 40:60] = 255
     write_picture(tmp_path / "a.png", pixels)
     got = read_image(tmp_path / "a.png", (10, 10))
-    assert (got[:, :, 1:9] == 255).all(), "the middle 20 columns"
-    assert (got[:, :, [0, 9]] > 200).all()
+    assert (got[:, 1:9] == 255).all(), "the middle 20 columns"
+    assert (got[:, [0, 9]] > 200).all()
     got = read_image(tmp_path / "a.png", (10, 20))
-    assert (got[0, 5] == got[0, 5, ::-1]).all()
-    assert (got[0, 5, 6:14] == 255).all()
-    assert not got[0, 5, :4].any()
+    assert (got[5] == got[5, ::-1]).all()
+    assert (got[5, 6:14] == 255).all()
+    assert not got[5, :4].any()
 
 
 def bad(read, path, *arguments, **options):
@@ -139,7 +139,7 @@ def numbers(frames, right=False):
 @pytest.mark.parametrize("name", VIDEOS)
 def test_the_frames_that_are_asked_for_come_out(videos, name):
     path, size = videos / name, (24, 16)
-    assert read_frames(path, 1, size, half="left").shape == (1, 3, 24, 16)
+    assert read_frames(path, 1, size, half="left").shape == (1, 24, 16, 3)
     assert numbers(read_frames(path, 1, size, half="left")) == [12]
     assert numbers(read_frames(path, 3, size, half="left")) == [0, 8, 16]
     assert numbers(read_frames(path, 5, size, half="right"), right=True) == [0, 5, 10, 15, 20]
@@ -158,8 +158,32 @@ def test_a_span_is_of_seconds_from_the_beginning(videos, name):
     assert bad(read_frames, videos / name, 1, (8, 8), (5.0, 6.0)) == "has no frame between 5 and 6 s"
 
 
+def pixels(frames):
+    return [frame.to_ndarray(format="rgb24") for frame in frames]
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+@pytest.mark.parametrize("span", [None, (0.5, 1.7)])
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_frames_are_the_same_by_time_and_by_number(videos, name, span, count):
+    by_number = media.frames_by_number(videos / name, count, span)
+    by_time = media.frames_by_time(videos / name, count, span)
+    assert np.array_equal(pixels(by_time), pixels(by_number))
+
+
+def test_what_comes_after_the_last_frame_wanted_is_not_decoded(videos, tmp_path):
+    with av.open(str(videos / "a.flv")) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    content = bytearray((videos / "a.flv").read_bytes())
+    content[places[20] + 20 : places[21] - 20] = bytes(places[21] - places[20] - 40)  # frame 20 is spoilt
+    (tmp_path / "a.flv").write_bytes(content)
+    assert numbers(read_frames(tmp_path / "a.flv", 3, (24, 16), half="left")) == [0, 8, 16]
+
+
 def test_long_videos_are_decoded_twice_instead_of_being_held(videos, monkeypatch):
+    """Where time stamps do not tell which frames are wanted."""
     expected = read_frames(videos / "a.mp4", 4, (24, 16))
+    monkeypatch.setattr(media, "frames_by_time", lambda *a: None)
     calls = []
     decode = media.decode_frames
     monkeypatch.setattr(media, "decode_frames", lambda *a: calls.append(a) or decode(*a))
@@ -179,7 +203,7 @@ def test_the_missing_end_of_a_video_is_noticed(videos, tmp_path, name, share):
 def test_a_short_video_without_durations_is_whole(tmp_path):
     for count in (1, 2, 5):
         write_video(tmp_path / "a.flv", [np.full((48, 64, 3), 99, np.uint8)] * count, 15, "flv1")
-        assert read_frames(tmp_path / "a.flv", 1, (8, 8)).shape == (1, 3, 8, 8)
+        assert read_frames(tmp_path / "a.flv", 1, (8, 8)).shape == (1, 8, 8, 3)
 
 
 def test_what_is_no_video(videos, tmp_path):
@@ -285,6 +309,20 @@ def test_what_is_no_sound(videos, tmp_path):
     content[-4:] = np.array([np.nan], "<f4").tobytes()
     (tmp_path / "e.wav").write_bytes(content)
     assert bad(read_audio, tmp_path / "e.wav") == "holds values that are not finite"
+
+
+def test_sound_too_short_for_a_word(tmp_path):
+    assert (
+        bad(read_audio, write_wav(tmp_path / "a.wav", np.zeros((1590, 1)))) == "lasts 0.099 s, expected at least 0.1 s"
+    )
+    assert len(read_audio(write_wav(tmp_path / "b.wav", np.zeros((1600, 1))))) == 1600
+
+
+def test_two_rates_of_one_decoding_are_those_of_two(videos):
+    for name in TRACKS:
+        both = read_audio_at(videos / name, [16_000, 22_050])
+        assert np.array_equal(both[0], read_audio(videos / name))
+        assert np.array_equal(both[1], read_audio(videos / name, 22_050))
 
 
 def test_a_wav_of_unknown_length_and_one_that_overstates_by_its_head_are_whole(tmp_path):

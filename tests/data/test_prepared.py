@@ -120,7 +120,7 @@ def test_the_sizes_that_encoders_take():
     class Pictures(PreparedDataModule):
         name, modalities, classes, conditioning, encoders = "pictures", ("a", "b"), ("x",), "a", {}
         pictures = {"a": {"scale": (0.5, 1.0)}, "b": {}}
-        sources = {m: Source({f"{m}_field": ((3, 8, 8), "uint8")}, lambda path, sample: {}, "") for m in "ab"}
+        sources = {m: Source({f"{m}_field": ((8, 8, 3), "uint8")}, lambda path, sample: {}, "") for m in "ab"}
 
     data = Pictures(image_sizes={"a": 4})
     assert data.augmentations == {"a": RandomResizedCrop(4, scale=(0.5, 1.0))}

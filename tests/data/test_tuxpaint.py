@@ -210,13 +210,13 @@ def test_clean_keeps_equal_recordings_and_pictures_together():
 
 def test_a_padded_picture_is_whole_and_in_the_middle_of_white(tmp_path):
     Image.new("RGB", (40, 20), (255, 0, 10)).save(tmp_path / "wide.png")
-    expected = np.full((3, 16, 24), 255)
-    expected[:, 2:14] = np.array([255, 0, 10])[:, None, None]
+    expected = np.full((16, 24, 3), 255)
+    expected[2:14] = (255, 0, 10)
     assert np.array_equal(read_image(tmp_path / "wide.png", (16, 24), pad=True), expected)
     assert np.array_equal(
-        read_image(tmp_path / "wide.png", (24, 16), pad=True)[1, :, 0], [255] * 8 + [0] * 8 + [255] * 8
+        read_image(tmp_path / "wide.png", (24, 16), pad=True)[:, 0, 1], [255] * 8 + [0] * 8 + [255] * 8
     )
-    assert (read_image(tmp_path / "wide.png", (24, 16))[1] == 0).all()
+    assert (read_image(tmp_path / "wide.png", (24, 16))[..., 1] == 0).all()
 
 
 def test_transparent_parts_are_white_and_edges_are_in_place(tmp_path):
@@ -224,12 +224,12 @@ def test_transparent_parts_are_white_and_edges_are_in_place(tmp_path):
     pixels[:32] = (0, 200, 0, 255)  # the lower half is black, but transparent
     Image.fromarray(pixels).save(tmp_path / "a.png")
     got = decode_image(tmp_path / "a.png", ANY)["pixels"]
-    assert got.shape == (3, 128, 128)
+    assert got.shape == (128, 128, 3)
     assert got.dtype == np.uint8
-    assert (got[:, :63, 33:95] == np.array([0, 200, 0])[:, None, None]).all()
-    assert (got[:, 65:] == 255).all()
-    assert (got[:, :, :32] == 255).all()
-    assert (got[:, :, 96:] == 255).all()
+    assert (got[:63, 33:95] == (0, 200, 0)).all()
+    assert (got[65:] == 255).all()
+    assert (got[:, :32] == 255).all()
+    assert (got[:, 96:] == 255).all()
 
 
 @pytest.mark.parametrize("mode", ["LA", "P", "L", "1", "I;16", "RGB"])
@@ -237,8 +237,8 @@ def test_stamps_of_every_kind_are_read(tmp_path, mode):
     image = Image.new("L", (30, 10), 0)
     (image.convert(mode) if mode != "I;16" else Image.new(mode, (30, 10), 0)).save(tmp_path / "a.png")
     got = decode_image(tmp_path / "a.png", ANY)["pixels"]
-    assert (got[:, 64] == 0).all()
-    assert (got[:, 0] == 255).all()
+    assert (got[64] == 0).all()
+    assert (got[0] == 255).all()
 
 
 def hear(monkeypatch, said) -> dict[str, np.ndarray]:
@@ -297,12 +297,6 @@ def test_what_cannot_be_decoded_is_reported(raw, tmp_path, kind, spoil, reason):
     spoil(path)
     with pytest.raises(BadFile, match=reason):
         decode(path, ANY)
-
-
-def test_a_recording_too_short_for_a_word_is_reported(monkeypatch):
-    with pytest.raises(BadFile, match=r"lasts 0\.099 s, expected at least 0\.1 s"):
-        hear(monkeypatch, np.zeros(1590))
-    hear(monkeypatch, np.zeros(1600))
 
 
 def test_speech_in_stereo_is_read(tmp_path):
@@ -444,8 +438,8 @@ def test_stored_pictures_show_the_stamp_of_their_row(data, raw):
         inner = pixels[row].astype(float)
         h, w = round(height * scale), round(width * scale)
         top, left = round((128 - h) / 2), round((128 - w) / 2)
-        inside = inner[:, top : top + h, left : left + w]
-        assert np.allclose(inside.mean(axis=(1, 2)), flat.mean(axis=(0, 1)), atol=4)
+        inside = inner[top : top + h, left : left + w]
+        assert np.allclose(inside.mean(axis=(0, 1)), flat.mean(axis=(0, 1)), atol=4)
         assert inner.sum() - inside.sum() == 255 * 3 * (128 * 128 - h * w)
 
 

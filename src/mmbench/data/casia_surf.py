@@ -35,7 +35,7 @@ def source(modality: str) -> Source:
     def decode(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
         return {modality: read_image(path, SIZE)}
 
-    return Source({modality: ((3, *SIZE), "uint8")}, decode, "scaled and cut to 144 × 144")
+    return Source({modality: ((*SIZE, 3), "uint8")}, decode, "scaled and cut to 144 × 144")
 
 
 class CasiaSurf(PreparedDataModule):

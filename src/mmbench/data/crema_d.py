@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from mmbench.data.audio import fbank, log_spectrogram
-from mmbench.data.media import RATE, BadFile, read_audio, read_frames
+from mmbench.data.audio_visual import VIDEO
+from mmbench.data.media import RATE, read_audio_at
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.raw import Info, Listing, Sample, Source, digest, need, read_lines, read_rows
 from mmbench.errors import UsageError, did_you_mean
@@ -22,21 +23,12 @@ EMOTIONS = {"NEU": 0, "HAP": 1, "SAD": 2, "FEA": 3, "DIS": 4, "ANG": 5}  # the o
 LABELS = EMOTIONS | {str(number): number for number in EMOTIONS.values()}
 ACTORS = sorted(range(1001, 1092), key=lambda actor: digest(f"crema_d:{actor}"))
 TEST, VALIDATION = frozenset(ACTORS[:18]), frozenset(ACTORS[18:27])
-FRAMES, SIZE = 3, (256, 342)  # the videos have 480 × 360
 
 
 def decode_audio(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
     """The filter bank of MLA's release and the spectrogram of OGM-GE's."""
-    sound = read_audio(path)
-    if len(sound) < RATE // 10:
-        raise BadFile(f"lasts {len(sound) / RATE:.3f} s, expected at least 0.1 s")
-    spectrogram = log_spectrogram(torch.from_numpy(read_audio(path, 22_050)))
-    return {"fbank": fbank(torch.from_numpy(sound)).numpy(), "spectrogram": spectrogram.numpy()}
-
-
-def decode_video(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
-    """Three frames."""
-    return {"frames": read_frames(path, FRAMES, SIZE)}
+    sound, fine = map(torch.from_numpy, read_audio_at(path, [RATE, 22_050]))
+    return {"fbank": fbank(sound).numpy(), "spectrogram": log_spectrogram(fine).numpy()}
 
 
 class CremaD(PreparedDataModule):
@@ -67,11 +59,7 @@ class CremaD(PreparedDataModule):
             decode_audio,
             "fbank: 16 kHz, 128 mel, 1024 frames; spectrogram: 22,050 Hz, 3 s, STFT 512 / 353, log",
         ),
-        "video": Source(
-            {"frames": ((FRAMES, 3, *SIZE), "uint8")},
-            decode_video,
-            "frames at 0, 1/3, 2/3; scaled and cut to 256 × 342",
-        ),
+        "video": VIDEO,
     }
     published = {"all": {"samples": 7442}, "legacy": {"train": 6698, "test": 744}}
     legacy_lists: ClassVar[str] = "the legacy protocol needs lists/train.csv and lists/test.csv in the raw folder"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     import av
     from PIL import Image
 
 RATE = 16_000
+SHORTEST = 0.1  # seconds of sound; a window of the spectrograms here is up to 25 ms
 HELD = (
     1 << 27
 )  # pixels of frames that are held until it is known which are wanted; a longer clip is decoded a second time
@@ -40,7 +44,7 @@ def decoders() -> dict[str, str]:
 
 
 def read_image(path: Path, size: tuple[int, int], pad: bool = False) -> np.ndarray:
-    """A picture as (3, H, W) uint8: transparent parts white, scaled to cover (H, W), what sticks out cut off on both sides alike.
+    """A picture as (H, W, 3) uint8: transparent parts white, scaled to cover (H, W), what sticks out cut off on both sides alike.
 
     With ``pad`` it is scaled to fit into (H, W) instead, and nothing is cut off: see ``contain``.
     """
@@ -58,27 +62,37 @@ def read_image(path: Path, size: tuple[int, int], pad: bool = False) -> np.ndarr
                 if image.has_transparency_data:
                     ground = Image.new("RGBA", image.size, "white")
                     image = Image.alpha_composite(ground, image.convert("RGBA"))  # type: ignore[assignment]
-                return (contain if pad else cover)(image.convert("RGB"), size)
+                opaque = image.convert("RGB")
+                return contain(opaque, size) if pad else cover(np.array(opaque), size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadFile(f"not a readable picture ({error})") from error
 
 
-def cover(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """The picture scaled by one factor to cover (H, W), antialiased, and the middle of it: (3, H, W) uint8."""
-    from PIL import Image, ImageOps
+def cover(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle of a picture, as large as the ratio of (H, W) allows, scaled to (H, W), antialiased: (H, W, 3) uint8.
 
-    height, width = size
-    fitted = image if image.size == (width, height) else ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    return np.asarray(fitted).transpose(2, 0, 1)
+    Args:
+        pixels: (height, width, 3) uint8, of any size.
+        size: (H, W).
+    """
+    height, width = pixels.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    kept = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+    window = pixels[top : top + kept[0], left : left + kept[1]]
+    if kept == size:
+        return window
+    planes = torch.from_numpy(window)[None].permute(0, 3, 1, 2)
+    return F.interpolate(planes, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
 def contain(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """The whole picture scaled by one factor to fit into (H, W), antialiased, in the middle of white: (3, H, W) uint8."""
+    """The whole picture scaled by one factor to fit into (H, W), antialiased, in the middle of white: (H, W, 3) uint8."""
     from PIL import Image, ImageOps
 
     height, width = size
     fitted = ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color="white")
-    return np.asarray(fitted).transpose(2, 0, 1)
+    return np.asarray(fitted)
 
 
 def read_frames(
@@ -88,9 +102,10 @@ def read_frames(
     span: tuple[float, float] | None = None,
     half: str | None = None,
 ) -> np.ndarray:
-    """Frames of a video, (count, 3, H, W) uint8, as ``cover`` scales them.
+    """Frames of a video, (count, H, W, 3) uint8, as ``cover`` scales them.
 
-    Frame i of ``count`` is the one numbered ⌊i n / count⌋ of the n there are; of a single frame, the middle one.
+    Frame i of ``count`` is the one numbered ⌊i n / count⌋ of the n there are; of a single frame, the middle one. Where the container
+    tells the time of every frame, those after the last one wanted are counted but not decoded.
 
     Args:
         path: the video.
@@ -105,28 +120,76 @@ def read_frames(
     import av
 
     check_file(path)
-    held: dict[int, av.VideoFrame] = {}
     try:
-        total = 0
-        for frame in decode_frames(path, span):
-            if (total + 1) * frame.width * frame.height <= HELD:
-                held[total] = frame
-            total += 1
-        if not total:
-            raise BadFile("has no frame" + (f" between {span[0]:g} and {span[1]:g} s" if span else ""))
-        chosen = [total // 2] if count == 1 else [i * total // count for i in range(count)]
-        if not held.keys() >= set(chosen):
-            held = {i: frame for i, frame in enumerate(decode_frames(path, span)) if i in chosen}
-        pictures = [held[i].to_image() for i in chosen]
+        frames = frames_by_time(path, count, span) or frames_by_number(path, count, span)
+        pictures = [frame.to_ndarray(format="rgb24") for frame in frames]
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise BadFile(f"not a readable video ({reason(error)})") from error
-    if half is not None:
-        middle = pictures[0].width // 2
-        box = (
-            (0, 0, middle, pictures[0].height) if half == "left" else (middle, 0, pictures[0].width, pictures[0].height)
-        )
-        pictures = [picture.crop(box) for picture in pictures]
-    return np.stack([cover(picture, size) for picture in pictures])
+    middle = pictures[0].shape[1] // 2
+    part = {"left": slice(middle), "right": slice(middle, None), None: slice(None)}[half]
+    return np.stack([cover(picture[:, part], size) for picture in pictures])
+
+
+def spread(count: int, total: int) -> list[int]:
+    """The numbers of ``count`` frames out of ``total``.
+
+    >>> spread(3, 75), spread(1, 75), spread(3, 2)
+    ([0, 25, 50], [37], [0, 0, 1])
+    """
+    return [total // 2] if count == 1 else [i * total // count for i in range(count)]
+
+
+def frames_by_time(path: Path, count: int, span: tuple[float, float] | None) -> list[av.VideoFrame] | None:
+    """Frames found by the time stamps of their packets; None where stamps do not tell: not every packet has one, or is a frame."""
+    begin, end = span or (0.0, float("inf"))
+    stamps, until = [], begin
+    with open_video(path, begin) as (container, stream, zero):
+        if not stream.time_base:
+            return None
+        tick, each = float(stream.time_base), 1 / float(stream.average_rate or 25)
+        for packet in container.demux(stream):
+            if packet.size == 0 or packet.is_discard:  # the last one is empty
+                continue
+            if packet.pts is None or packet.dts is None or packet.is_corrupt:
+                return None
+            if packet.dts * tick - zero >= end:
+                until = end
+                break
+            time = packet.pts * tick - zero
+            if begin <= time < end:
+                stamps.append(packet.pts)
+            until = max(
+                until, min(end, time + (packet.duration * tick if packet.duration else each))
+            )  # FLV does not say
+        check_length(until - begin, min(end, stated_length(container, stream)) - begin)
+    if not stamps or len(set(stamps)) < len(stamps):
+        return None
+    stamps.sort()
+    wanted = [stamps[number] for number in spread(count, len(stamps))]
+    found: dict[int, av.VideoFrame] = {}
+    with open_video(path, begin) as (container, stream, _):
+        for frame in container.decode(stream):
+            if frame.pts in wanted:
+                found[frame.pts] = frame
+                if len(found) == len(set(wanted)):
+                    return [found[stamp] for stamp in wanted]
+    return None
+
+
+def frames_by_number(path: Path, count: int, span: tuple[float, float] | None) -> list[av.VideoFrame]:
+    """Frames found by decoding them all; held until it is known which are wanted, or decoded twice if they are too many for that."""
+    held: dict[int, av.VideoFrame] = {}
+    total = 0
+    for frame in decode_frames(path, span):
+        if (total + 1) * frame.width * frame.height <= HELD:
+            held[total] = frame
+        total += 1
+    if not total:
+        raise BadFile("has no frame" + (f" between {span[0]:g} and {span[1]:g} s" if span else ""))
+    wanted = spread(count, total)
+    if not held.keys() >= set(wanted):
+        held = {i: frame for i, frame in enumerate(decode_frames(path, span)) if i in wanted}
+    return [held[number] for number in wanted]
 
 
 def decode_frames(path: Path, span: tuple[float, float] | None) -> Iterator[av.VideoFrame]:
@@ -135,17 +198,8 @@ def decode_frames(path: Path, span: tuple[float, float] | None) -> Iterator[av.V
     Raises:
         BadFile: there is no video, or less than its header tells.
     """
-    import av
-
-    with open_media(path) as container:
-        if not container.streams.video:
-            raise BadFile("has no video stream")
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"  # preparing runs one process a core
-        zero = (container.start_time or 0) / av.time_base
-        begin, end = span or (0.0, float("inf"))
-        if begin > 0 and stream.time_base:
-            container.seek(int((begin + zero) / stream.time_base), stream=stream)
+    begin, end = span or (0.0, float("inf"))
+    with open_video(path, begin) as (container, stream, zero):
         until = begin
         for frame in container.decode(stream):
             time = until if frame.time is None else frame.time - zero
@@ -159,37 +213,72 @@ def decode_frames(path: Path, span: tuple[float, float] | None) -> Iterator[av.V
         check_length(until - begin, min(end, stated_length(container, stream)) - begin)
 
 
+@contextmanager
+def open_video(
+    path: Path, begin: float
+) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream, float]]:
+    """A container, its video stream, and the time at which it starts, in seconds; at the last key frame before ``begin``."""
+    import av
+
+    with open_media(path) as container:
+        if not container.streams.video:
+            raise BadFile("has no video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"  # preparing runs one process a core
+        zero = (container.start_time or 0) / av.time_base
+        if begin > 0 and stream.time_base:
+            container.seek(int((begin + zero) / stream.time_base), stream=stream)
+        yield container, stream, zero
+
+
 def read_audio(path: Path, rate: int = RATE) -> np.ndarray:
-    """The sound of a file as one channel (L,) float32 at ``rate``; channels are averaged.
+    """The sound of a file as one channel (L,) float32 at ``rate``: see ``read_audio_at``."""
+    return read_audio_at(path, [rate])[0]
+
+
+def read_audio_at(path: Path, rates: Sequence[int]) -> list[np.ndarray]:
+    """The sound of a file as one channel (L,) float32 at each of some rates; decoded once. Channels are averaged.
 
     Values are within [-1, 1], but for what codecs and the change of the rate overshoot.
 
     Raises:
-        BadFile: it cannot be decoded, holds no sound, or ends before 80 % of the length that its header tells.
+        BadFile: it cannot be decoded, holds less than 0.1 s of sound, or ends before 80 % of the length that its header tells.
     """
     import av
 
     check_file(path)
-    parts: list[np.ndarray] = []
     try:
         with open_media(path) as container:
             if not container.streams.audio:
                 raise BadFile("has no sound")
             stream = container.streams.audio[0]
-            # Not layout="mono": FFmpeg adds channels up, at 0.71 each.
-            resampler = av.AudioResampler(format="fltp", rate=rate)
-            for frame in [*container.decode(stream), None]:
-                parts += [out.to_ndarray().mean(axis=0) for out in resampler.resample(frame)]
+            whole = av.AudioFifo()  # joins frames, so that the rest need not be done to each
+            for frame in container.decode(stream):
+                frame.pts = None
+                whole.write(frame)
+            sound = whole.read()
+            sounds = [resample(sound, rate) for rate in rates] if sound else []
             stated = stated_length(container, stream)
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise BadFile(f"not readable sound ({reason(error)})") from error
-    sound = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    if not len(sound):
+    if not sounds or not all(map(len, sounds)):
         raise BadFile("holds no sound: its length is zero")
-    check_length(len(sound) / rate, stated)
-    if not np.isfinite(sound).all():
+    check_length(lasts := len(sounds[0]) / rates[0], stated)
+    if lasts < SHORTEST:
+        raise BadFile(f"lasts {lasts:.3f} s, expected at least {SHORTEST} s")
+    if not all(np.isfinite(sound).all() for sound in sounds):
         raise BadFile("holds values that are not finite")
-    return sound
+    return sounds
+
+
+def resample(sound: av.AudioFrame, rate: int) -> np.ndarray:
+    """The mean of the channels at another rate, (L,) float32."""
+    import av
+
+    # Not layout="mono": FFmpeg adds channels up, at 0.71 each.
+    resampler = av.AudioResampler(format="fltp", rate=rate)
+    parts = [part.to_ndarray() for frame in (sound, None) for part in resampler.resample(frame)]
+    return np.concatenate(parts, axis=1).mean(axis=0)
 
 
 def reason(error: Exception) -> str:
@@ -201,7 +290,13 @@ def open_media(path: Path) -> av.container.InputContainer:
     """Open a file that FFmpeg is to decode; nothing that it says leads to another file, or to the network."""
     import av
 
-    return av.open(str(path), options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    with path.open("rb") as stream:
+        if stream.read(4) == b"RIFF" and stream.read(8)[4:] == b"WAVE":
+            options["probesize"] = (
+                "4096"  # else PCM is searched for other codecs in disguise, for three times as long as decoding it
+            )
+    return av.open(str(path), options=options)
 
 
 def stated_length(container: av.container.InputContainer, stream: av.stream.Stream) -> float:

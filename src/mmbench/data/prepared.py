@@ -23,7 +23,7 @@ from mmbench.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout of prepared folders changes."""
 SPLITS = ("train", "validation", "test")
 MADE_UP = "MADE-UP"
@@ -39,20 +39,23 @@ class Mapped:
     """Rows of a memory-mapped array, read when they are asked for; the data set may be larger than the memory.
 
     Args:
-        array: (N, …), as ``np.load(…, mmap_mode="r")`` gives it.
+        array: (N, …), as ``np.load(…, mmap_mode="r")`` gives it. Pictures are (N, …, H, W, 3) uint8, the order in which they are
+            decoded, and in which they are cropped and resized fastest.
         rows: (n,) the rows that this object stands for.
     """
 
     def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
         self.array = array
         self.rows = rows
+        self.pictures = array.dtype == np.uint8 and array.ndim > 3 and array.shape[-1] == 3
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Read rows: a tensor (B, …) of the array's type."""
-        return torch.from_numpy(np.asarray(self.array[self.rows[index.numpy()]]))
+        """Read rows: a tensor (B, …) of the array's type; pictures (B, …, 3, H, W), whatever their order on disk."""
+        rows = torch.from_numpy(np.asarray(self.array[self.rows[index.numpy()]]))
+        return rows.movedim(-1, -3) if self.pictures else rows
 
     def select(self, index: Tensor) -> Mapped:
         """The same array, fewer rows; nothing is read."""

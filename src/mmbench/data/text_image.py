@@ -34,7 +34,7 @@ def decode_image(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
     return {"picture": read_image(path, SIZE)}
 
 
-IMAGE = Source({"picture": ((3, *SIZE), "uint8")}, decode_image, "scaled and cut to 256 × 256")
+IMAGE = Source({"picture": ((*SIZE, 3), "uint8")}, decode_image, "scaled and cut to 256 × 256")
 
 
 def words(text: str) -> str:
