@@ -27,6 +27,6 @@ class Recipe(BaseModel):
     step_size: int = Field(70, ge=1, description="epochs after which the learning rate is decayed")
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the decay")
     precision: Precision = Field(
-        "32", description="bf16: computes in bfloat16 where that is safe; weights stay in float32"
+        "32", description="bf16: encoders compute in bfloat16; their weights, and everything else, stay in float32"
     )
     compile: bool = Field(False, description="compile the encoders by torch.compile")

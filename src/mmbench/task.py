@@ -101,15 +101,26 @@ class MultimodalTask(pl.LightningModule):
         for here, (modality, encoder) in zip(cells.T, encoders.items(), strict=True):
             value = batch.inputs[modality]
             if here.all():
-                features[modality] = encoder(value)
+                features[modality] = self.run_encoder(encoder, value)
                 continue
             rows, width = here.nonzero().squeeze(1), int(encoder.out_dim)  # type: ignore[arg-type]
             out = torch.zeros(len(batch), width, device=here.device, dtype=self.log_prior.dtype)
             if len(rows):
-                encoded = encoder(select_rows(value, rows))  # (B', D)
+                encoded = self.run_encoder(encoder, select_rows(value, rows))  # (B', D)
                 out = out.to(encoded.dtype).index_copy(0, rows, encoded)
             features[modality] = out
         return features
+
+    def run_encoder(self, encoder: nn.Module, value: Input) -> Tensor:
+        """Encode (B', …) as (B', D), in the recipe's precision; what comes out is float32, and so is all that follows.
+
+        Encoders are nearly all of the cost. Fusion, losses and what methods compute in closed form are not, and some of it (inverse
+        factors, projections, running statistics) does not bear eight bits.
+        """
+        if self.recipe.precision == "32":
+            return encoder(value)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return encoder(value).float()
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Predict from the present modalities.

@@ -177,7 +177,7 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
     from mmbench.tracking import CurveLogger
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the data are tensors in memory
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory or on a map
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # encoders that are frozen
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.14
     # Deterministic mode fills new memory with NaN: that finds bugs, which is for tests, and costs time.
@@ -209,7 +209,6 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
         accelerator=device,
         devices=1,
         max_epochs=trial.recipe.epochs,
-        precision="bf16-mixed" if trial.recipe.precision == "bf16" else "32-true",
         deterministic=True,
         logger=[curves, *loggers],
         callbacks=[best],
