@@ -101,7 +101,7 @@ def test_every_experiment_of_the_repository_expands(path: Path, monkeypatch: pyt
     monkeypatch.setattr(PreparedDataModule, "prepared", classmethod(lambda cls: None))
     monkeypatch.setattr(PreparedDataModule, "manifest", classmethod(lambda cls: "0123"))
     monkeypatch.setattr(PreparedDataModule, "lacks", classmethod(lambda cls, protocol: None))
-    monkeypatch.setattr("mmbench.experiment._weights", lambda encoders: {})
+    monkeypatch.setattr("mmbench.experiment.weights_of", lambda encoders: {})
     experiment = load(path)
     assert experiment.name == path.stem
     prepared = {name for name in experiment.grid.datasets if name != "iemocap_features"}

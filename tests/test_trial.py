@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import mmbench.trial
 from mmbench.arguments import resolve_arguments
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
@@ -114,3 +117,57 @@ def test_the_record_has_stages_and_masks(tmp_path: Path) -> None:
     assert set(record.realised) == {"train", "validation"}
     assert record.trial.missing == Missing(rate=0.3)
     assert [row["train/pretraining"] for row in record.curves] == [1, 0, 0, 0]
+
+
+# The recipe's settings of computing
+
+
+def with_recipe(of: Trial, **changes: Any) -> Trial:
+    return of.model_copy(update={"recipe": of.recipe.model_copy(update=changes)})
+
+
+def outputs(module: torch.nn.Module) -> list[torch.dtype]:
+    """A list that takes the type of whatever the module gives from now on."""
+    seen: list[torch.dtype] = []
+    module.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    return seen
+
+
+@pytest.mark.parametrize("method", sorted(methods()))
+def test_every_method_trains_while_its_encoders_compute_in_bfloat16(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, _ = resolve_arguments(methods()[method], {}, ("spec", "encoders", "recipe"))
+    exact = with_recipe(trial(method, Missing(rate=0.3)).model_copy(update={"params": params}), lr=0.01)
+    seen: list[list[torch.dtype]] = []
+    make = mmbench.trial.build
+
+    def build(trial: Trial, device: str) -> Any:
+        task, data = make(trial, device)
+        fused = task.fuse
+
+        def fuse(features: dict[str, torch.Tensor], present: torch.Tensor) -> torch.Tensor:
+            logits = fused(features, present)
+            seen[-1].append(logits.dtype)
+            assert {value.dtype for value in features.values()} == {torch.float32}
+            return logits
+
+        task.fuse = fuse
+        seen.append(outputs(task.encoders["left"].get_submodule("layer")))
+        seen.append([])
+        return task, data
+
+    monkeypatch.setattr("mmbench.trial.build", build)
+    one = run_in(tmp_path, exact)
+    other = run_in(tmp_path, with_recipe(exact, precision="bf16"))
+    assert [set(dtypes) for dtypes in seen] == [{torch.float32}, {torch.float32}, {torch.bfloat16}, {torch.float32}]
+    assert (one.predictions.predicted == other.predictions.predicted).mean() > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for the CPU")
+def test_compiled_encoders_give_the_same_trial(tmp_path: Path) -> None:
+    plain = trial(missing=Missing(rate=0.3))
+    one, other = run_in(tmp_path, plain), run_in(tmp_path, with_recipe(plain, compile=True))
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "something was compiled"
+    assert np.abs(one.predictions.log_probs - other.predictions.log_probs).max() < 0.02

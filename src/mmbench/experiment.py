@@ -19,7 +19,7 @@ from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
 from mmbench.recipe import Recipe
-from mmbench.trial import Trial
+from mmbench.trial import Trial, weights_of
 
 T = TypeVar("T")
 
@@ -288,24 +288,11 @@ def _resolve_datasets(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str
         plans[name] = plan = DatasetPlan(encoders, views=views, unprepared=data.prepared())
         if plan.unprepared is None:
             try:
-                plan.manifest, plan.weights = data.manifest(), _weights(encoders)
+                plan.manifest, plan.weights = data.manifest(), weights_of(encoders)
                 plan.lacking = {protocol: why for protocol in PROTOCOLS if (why := data.lacks(protocol))}
             except UsageError as error:
                 plan.unprepared = str(error)
     return plans
-
-
-def _weights(encoders: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Modality -> the hash of the files that its encoder reads, for those that read any."""
-    from mmbench.encoders import ENCODERS
-    from mmbench.encoders.pretrained import Pretrained, fingerprint
-
-    found = {}
-    for modality, choice in encoders.items():
-        encoder = ENCODERS[choice["name"]]
-        if issubclass(encoder, Pretrained) and (files := encoder.weight_files(choice)):
-            found[modality] = fingerprint(files)
-    return found
 
 
 def _resolve_encoders(

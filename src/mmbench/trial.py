@@ -13,7 +13,8 @@ from mmbench.missing import Missing, training_name
 from mmbench.recipe import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from pytorch_lightning.loggers import Logger
     from torch import nn
@@ -109,6 +110,20 @@ def build_encoder(choice: dict[str, Any]) -> nn.Module:
     return ENCODERS[choice["name"]](**{k: v for k, v in choice.items() if k != "name"})
 
 
+def weights_of(encoders: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Modality -> the hash of the files that its encoder reads, for those that read any; each file is hashed once."""
+    from mmbench.encoders import ENCODERS
+    from mmbench.encoders.pretrained import Pretrained, fingerprint
+
+    known: dict[tuple[Path, ...], str] = {}
+    found = {}
+    for modality, choice in encoders.items():
+        encoder = ENCODERS[choice["name"]]
+        if issubclass(encoder, Pretrained) and (files := tuple(encoder.weight_files(choice))):
+            found[modality] = known[files] if files in known else known.setdefault(files, fingerprint(files))
+    return found
+
+
 def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, MultimodalDataModule]:
     """Build the method and the data module of a trial; the same seed gives the same initial encoders for every method.
 
@@ -140,6 +155,11 @@ def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, Multimoda
     if data.manifest() != trial.data:
         raise RuntimeError(
             f"data set '{trial.dataset}' has changed: the trial was planned with {trial.data}, it now is {data.manifest()}"
+        )
+    if (weights := weights_of(trial.encoders)) != trial.weights:
+        changed = [m for m in trial.encoders if weights.get(m) != trial.weights.get(m)]
+        raise RuntimeError(
+            f"the weights of {', '.join(changed)} have changed since the trial was planned; run the experiment again"
         )
     if trial.cached:
         for modality, encoder in encoders.items():

@@ -145,7 +145,9 @@ def cut(image: Tensor, box: Sequence[int], mirrored: bool, size: int) -> Tensor:
     top, left, height, width = box
     window = image[..., top : top + height, left : left + width]
     frames = window.reshape(-1, *window.shape[-3:])
-    dense = frames.flip(-1) if mirrored else frames.contiguous(memory_format=torch.channels_last)  # else it takes longer
+    dense = (
+        frames.flip(-1) if mirrored else frames.contiguous(memory_format=torch.channels_last)
+    )  # else it takes longer
     small = F.interpolate(dense, (size, size), mode="bilinear", antialias=True)
     return small.reshape(*image.shape[:-2], size, size)
 
