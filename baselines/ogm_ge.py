@@ -31,8 +31,9 @@ class OgmGe(Concat):
 
     Departures:
         1. M > 2: a score is compared with the mean of the others' (the paper has two modalities).
-        2. "The weights of an encoder" are its convolutions' (4-D), as in the release. An encoder without any, undefined there, has
-           its weight matrices modulated (two or more dimensions, embeddings included: noise reaches every row of those).
+        2. "The weights of an encoder" are all its parameters of two or more dimensions. Of the release's ResNet-18 these are the
+           convolutions, which is all it modulates; of other encoders, undefined there, they are the matrices, those of embeddings
+           included: noise reaches every row.
         3. At exactly ρ = 1 nothing is modulated; the release then slows the audio.
         4. Scores are means, not sums, so that a modality is not ahead merely because fewer samples lack it; one that no sample of the
            batch has is not compared.
@@ -92,6 +93,5 @@ class OgmGe(Concat):
 
 
 def modulated_weights(encoder: nn.Module) -> list[nn.Parameter]:
-    """The encoder's convolution weights, or all its weight matrices where it has no convolution."""
-    convolutions = [p for p in encoder.parameters() if p.dim() == 4]
-    return convolutions or [p for p in encoder.parameters() if p.dim() >= 2]
+    """The encoder's convolutions and weight matrices, without shifts and scales."""
+    return [p for p in encoder.parameters() if p.dim() >= 2]

@@ -125,6 +125,17 @@ def test_caching_without_a_frozen_encoder_is_a_mistake() -> None:
     )
 
 
+def test_spec_augment_needs_a_filter_bank_that_is_read_in_training() -> None:
+    limits = {"audio": {"time": 192, "frequency": 48}}
+    told = mistakes(changed("datasets", "openclipart", "spec_augment", to=limits))
+    assert "datasets.openclipart.spec_augment: openclipart has no filter bank" in told
+    heard: dict[str, Any] = {"spec_augment": {"audio": {"time": 1025}}}
+    assert "audio.time is 1025, the filter bank has only 1024" in mistakes(changed("datasets", "crema_d", to=heard))
+    frozen = {"name": "resnet18_audio", "freeze": True}
+    heard = {"spec_augment": limits, "cached": True, "encoders": {"audio": frozen}}
+    assert "audio is encoded once" in mistakes(changed("datasets", "crema_d", to=heard))
+
+
 def test_table1_is_eight_methods_two_protocols_three_seeds() -> None:
     trials = load(REPOSITORY / "experiments" / "table1.yaml").trials
     assert len(trials) == 8 * 2 * 3
@@ -224,6 +235,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "view": {"views": {"image": "small"}},
     "weights": {"weights": {"image": "0123"}},
     "cached": {"cached": True},
+    "spec_augment": {"spec_augment": {"audio": {"time": 192, "frequency": 48}}},
     "method argument": {"params": {**BASE.params, "dynamic_fusion": True}},
     **{
         f"recipe.{name}": {"recipe": BASE.recipe.model_copy(update={name: value})}

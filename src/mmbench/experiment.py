@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator
 
 from mmbench.arguments import describe, resolve_arguments
 from mmbench.errors import UsageError, did_you_mean
@@ -41,6 +41,9 @@ class DatasetGrid(BaseModel):
     protocols: Annotated[list[str], AfterValidator(distinct)] = Field(["clean"], min_length=1)
     encoders: dict[str, str | dict[str, Any]] = {}
     views: dict[str, str] = Field({}, description="modality -> the prepared field to read it from")
+    spec_augment: dict[str, dict[Literal["time", "frequency"], NonNegativeInt]] = Field(
+        {}, description="modality -> how many frames and bins of its filter bank SpecAugment may hide in training"
+    )
     cached: bool = Field(False, description="run frozen encoders once, and train on their features")
     recipe: Recipe = Recipe()
 
@@ -199,6 +202,7 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict
             recipe=settings.recipe,
             views=plan.views,
             weights=plan.weights,
+            spec_augment={m: {"time": 0, "frequency": 0, **limits} for m, limits in settings.spec_augment.items()},
             cached=settings.cached,
         )
         for dataset, settings in grid.datasets.items()
@@ -285,6 +289,15 @@ def _resolve_datasets(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str
         if settings.get("cached") is True and not any(choice.get("freeze") for choice in encoders.values()):
             mistakes.append(f"datasets.{name}.cached: no encoder is frozen; give one freeze: true, or leave cached out")
         views = {**data.default_views(), **_mapping(settings, "views")}
+        for modality in _mapping(settings, "spec_augment"):
+            try:
+                data.check_spec_augment(modality, views.get(modality), _mapping(settings["spec_augment"], modality))
+            except UsageError as error:
+                mistakes.append(f"datasets.{name}.spec_augment: {error}")
+            if settings.get("cached") is True and encoders.get(modality, {}).get("freeze"):
+                mistakes.append(
+                    f"datasets.{name}.spec_augment: {modality} is encoded once, so nothing can be hidden in training"
+                )
         plans[name] = plan = DatasetPlan(encoders, views=views, unprepared=data.prepared())
         if plan.unprepared is None:
             try:

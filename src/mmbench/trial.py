@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 """Raised when the meaning of a trial changes without its description changing: older results are then not re-used."""
-LATER, LATER_IN_RECIPE = ("views", "weights", "cached"), ("precision", "compile")
+LATER, LATER_IN_RECIPE = ("views", "weights", "cached", "spec_augment"), ("precision", "compile")
 """Settings that were added without raising it."""
 
 
@@ -50,6 +50,9 @@ class Trial(BaseModel):
         {}, description="modality -> the prepared field it is read from; none where data are not prepared"
     )
     weights: dict[str, str] = Field({}, description="modality -> hash of the files that its encoder reads")
+    spec_augment: dict[str, dict[str, int]] = Field(
+        {}, description="modality -> limits of SpecAugment's spans in training"
+    )
     cached: bool = Field(False, description="frozen encoders ran once, before training, on data that are not augmented")
 
     @property
@@ -143,7 +146,7 @@ def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, Multimoda
     data_class, extra = DATASETS[trial.dataset], dict[str, Any]()
     if issubclass(data_class, PreparedDataModule):
         sizes = {m: encoder.image_size for m, encoder in encoders.items() if hasattr(encoder, "image_size")}
-        extra = {"views": trial.views, "image_sizes": sizes}
+        extra = {"views": trial.views, "image_sizes": sizes, "spec_augment": trial.spec_augment}
     data = data_class(
         protocol=trial.protocol,
         batch_size=trial.recipe.batch_size,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmbench.baselines.ogm_ge import OgmGe
+from mmbench.baselines.ogm_ge import OgmGe, modulated_weights
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.encoders.small_cnn import SmallCNN
 from planted import VectorEncoder, batch_of
@@ -113,11 +113,21 @@ def test_without_noise_gradients_are_scaled_exactly(world3):
         assert torch.equal(p.grad, MODULATED.get(name, 1.0) * before[name]), name
 
 
-def test_only_convolutions_or_all_matrices_get_noise(world3):
+def test_only_convolutions_and_matrices_get_noise(world3):
     task, before = with_gradients(world3)
     task.on_before_optimizer_step(None)
     changed = {name for name, p in task.named_parameters() if not torch.equal(p.grad, before[name])}
     assert changed == set(MODULATED)  # also where the coefficient is 1; no norm, no bias, no head
+
+
+def test_a_transformer_is_modulated_beyond_the_convolution_that_cuts_patches():
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 4), nn.TransformerEncoderLayer(8, 2))
+    names = {name for name, p in encoder.named_parameters() if any(p is one for one in modulated_weights(encoder))}
+    assert names == {
+        "0.weight",
+        *(f"1.{n}.weight" for n in ("self_attn.out_proj", "linear1", "linear2")),
+        "1.self_attn.in_proj_weight",
+    }
 
 
 @pytest.mark.parametrize("encoder", [SmallCNN(width=16), HashedText(buckets=256), VectorEncoder(2000)])

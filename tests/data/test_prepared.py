@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import Toy, change, write_toy
 
-from mmbench.data.augment import RandomResizedCrop, Resize
+from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.prepare import prepare
 from mmbench.data.prepared import MADE_UP, Mapped, PreparedDataModule, data_root
 from mmbench.data.raw import Source
@@ -114,6 +114,33 @@ def test_views_choose_the_field(raw):
         module(views={"number": "smal"})
     with pytest.raises(UsageError, match="no views of 'text'"):
         module(views={"text": "big"})
+
+
+class Heard(PreparedDataModule):
+    name, modalities, classes, conditioning, encoders = "heard", ("audio", "sight"), ("x",), "audio", {}
+    sources = {
+        "audio": Source({"fbank": ((60, 20), "float16"), "waveform": ((900,), "int16")}, lambda path, sample: {}, ""),
+        "sight": Source({"pixels": ((8, 8, 3), "uint8")}, lambda path, sample: {}, ""),
+    }
+
+
+def test_parts_of_the_filter_bank_are_hidden_in_training_if_asked_for():
+    assert Heard().augmentations == {}
+    assert Heard(spec_augment={"audio": {"time": 9, "frequency": 4}}).augmentations == {"audio": SpecAugment(9, 4)}
+
+
+@pytest.mark.parametrize(
+    ("limits", "views", "message"),
+    [
+        ({"audio": {"time": 61, "frequency": 4}}, {}, r"audio\.time is 61, the filter bank has only 60"),
+        ({"audio": {"time": 9, "frequency": 21}}, {}, r"audio\.frequency is 21, the filter bank has only 20"),
+        ({"audio": {"time": 9, "frequency": 4}}, {"audio": "waveform"}, "audio is read as 'waveform'"),
+        ({"sight": {"time": 9, "frequency": 4}}, {}, "no filter bank of 'sight'"),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused(limits, views, message):
+    with pytest.raises(UsageError, match=message):
+        Heard(spec_augment=limits, views=views)
 
 
 def test_the_sizes_that_encoders_take():

@@ -170,6 +170,7 @@ def test_features_are_averaged_over_frames():
     expected = torch.stack([torch.stack([encode(f[None])[0] for f in clip]).mean(0) for clip in clips])
     torch.testing.assert_close(mean_over_frames(encode, clips), expected)
     torch.testing.assert_close(mean_over_frames(encode, clips[:, 0]), encode(clips[:, 0]))
+    assert mean_over_frames(encode, clips[:0]).shape == (0, 4)
 
 
 # Training

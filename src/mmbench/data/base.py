@@ -170,6 +170,11 @@ class MultimodalDataModule(pl.LightningDataModule):
         raise UsageError(f"{cls.name} has no views; of {modality} there is one kind of input")
 
     @classmethod
+    def check_spec_augment(cls, modality: str, view: str | None, limits: Mapping[str, Any]) -> None:
+        """Raise a UsageError if the modality is no filter bank, or has fewer frames or bins than SpecAugment may hide."""
+        raise UsageError(f"{cls.name} has no filter bank that SpecAugment could hide a part of")
+
+    @classmethod
     def lacks(cls, protocol: str) -> str | None:
         """What is missing for the splits of a protocol, where the data themselves are prepared; None if nothing is."""
         return None

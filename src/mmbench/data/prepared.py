@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmbench.batch import Input
-from mmbench.data.augment import RandomResizedCrop, Resize
+from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.base import Loaded, MultimodalDataModule, Split
 from mmbench.data.raw import Info, Listing, Source
 from mmbench.errors import UsageError, did_you_mean
@@ -71,6 +71,7 @@ class PreparedDataModule(MultimodalDataModule):
     Args:
         views: modality -> the field it is read from, where that is not the first one of its source.
         image_sizes: modality -> the side, in pixels, of the pictures that its encoder takes; training crops to it, evaluation resizes.
+        spec_augment: modality -> the arguments of ``SpecAugment``, which training then applies to its filter bank.
         **arguments: of ``MultimodalDataModule``.
     """
 
@@ -91,6 +92,7 @@ class PreparedDataModule(MultimodalDataModule):
         *arguments: Any,
         views: Mapping[str, str] | None = None,
         image_sizes: Mapping[str, int] | None = None,
+        spec_augment: Mapping[str, Mapping[str, int]] | None = None,
         **others: Any,
     ) -> None:
         super().__init__(*arguments, **others)
@@ -102,6 +104,9 @@ class PreparedDataModule(MultimodalDataModule):
         for modality, view in (views or {}).items():
             self.check_view(modality, view)
             self.views[modality] = view
+        for modality, limits in (spec_augment or {}).items():
+            self.check_spec_augment(modality, self.views.get(modality), limits)
+            self.augmentations[modality] = SpecAugment(**limits)
 
     @classmethod
     def default_views(cls) -> dict[str, str]:
@@ -117,6 +122,19 @@ class PreparedDataModule(MultimodalDataModule):
             raise UsageError(
                 f"{cls.name}: unknown view '{view}' of {modality}; {did_you_mean(view, cls.sources[modality].fields)}"
             )
+
+    @classmethod
+    def check_spec_augment(cls, modality: str, view: str | None, limits: Mapping[str, Any]) -> None:
+        """Raise a UsageError if the modality is no filter bank, or has fewer frames or bins than SpecAugment may hide."""
+        banks = [m for m, source in cls.sources.items() if "fbank" in source.fields]
+        if modality not in banks:
+            raise UsageError(f"{cls.name}: no filter bank of '{modality}'; {did_you_mean(modality, banks)}")
+        if view != "fbank":
+            raise UsageError(f"{cls.name}: {modality} is read as '{view}'; only parts of 'fbank' can be hidden")
+        shape = dict(zip(("time", "frequency"), cls.sources[modality].fields["fbank"][0], strict=True))
+        for name, limit in limits.items():
+            if isinstance(limit, int) and limit > shape.get(name, limit):
+                raise UsageError(f"{cls.name}: {modality}.{name} is {limit}, the filter bank has only {shape[name]}")
 
     # What a data set's own class says
 

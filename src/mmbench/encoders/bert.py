@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmbench.encoders.pretrained import Share, in_layers
+from mmbench.encoders.pretrained import Factor, Share, in_layers
 from mmbench.encoders.transformer import TextTransformer
 from mmbench.errors import UsageError
 
@@ -47,7 +47,7 @@ class Bert(TextTransformer):
         tokenizer: str | None = None,
         size: Literal["tiny", "base"] = "base",
         freeze: bool = False,
-        lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmbench.encoders.checkpoints import check_layout, load_state_dict
 from mmbench.encoders.m3ae import Transformer, refuse_tiny, sincos_grid
-from mmbench.encoders.pretrained import Share, find_weights, without_memory
+from mmbench.encoders.pretrained import Factor, Share, find_weights, without_memory
 from mmbench.errors import UsageError
 
 SIZES = {"tiny": (64, 2, 4), "base": (768, 12, 12)}
@@ -50,7 +50,7 @@ class CavMae(Transformer):
         size: Literal["tiny", "base"] = "base",
         weights: str | None = None,
         freeze: bool = False,
-        lr_factor: Share = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:

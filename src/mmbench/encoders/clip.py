@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from mmbench.encoders.pretrained import Share, in_layers, mean_over_frames, normalise
+from mmbench.encoders.pretrained import Factor, Share, in_layers, mean_over_frames, normalise
 from mmbench.encoders.transformer import TextTransformer, Transformer
 from mmbench.errors import UsageError
 
@@ -52,7 +51,7 @@ class ClipImage(Transformer):
         weights: str | None = "clip-vit-base-patch32",
         size: Literal["tiny", "base"] = "base",
         freeze: bool = False,
-        lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -114,7 +113,7 @@ class ClipText(TextTransformer):
         tokenizer: str | None = None,
         size: Literal["tiny", "base"] = "base",
         freeze: bool = False,
-        lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:

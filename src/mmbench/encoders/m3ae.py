@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmbench.encoders.checkpoints import check_layout, load_m3ae
 from mmbench.encoders.pretrained import (
+    Factor,
     Pretrained,
     Share,
     find_weights,
@@ -192,7 +193,7 @@ class M3AEImage(M3AE):
         size: Size = "base",
         weights: str | None = None,
         freeze: bool = False,
-        lr_factor: Share = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -265,7 +266,7 @@ class M3AEText(M3AE):
         tokenizer: str = TOKENIZER,
         max_length: Annotated[int, Field(gt=0)] = 64,
         freeze: bool = False,
-        lr_factor: Share = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:

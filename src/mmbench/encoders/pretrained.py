@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmbench.errors import UsageError
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Factor = Annotated[float, Field(gt=0)]
 
 
 def weights_folder() -> Path:
@@ -140,7 +141,7 @@ def mean_over_frames(encode: Callable[[Tensor], Tensor], pictures: Tensor) -> Te
     if pictures.dim() == 4:
         return encode(pictures)
     size, frames = pictures.shape[:2]
-    return encode(pictures.flatten(0, 1)).view(size, frames, -1).mean(dim=1)
+    return encode(pictures.flatten(0, 1)).unflatten(0, (size, frames)).mean(dim=1)
 
 
 def in_layers(

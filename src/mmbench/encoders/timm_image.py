@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mmbench.encoders.pretrained import (
+    Factor,
     Pretrained,
     Share,
     find_weights,
@@ -59,7 +60,7 @@ class TimmImage(Pretrained):
         in_channels: Count = 3,
         frames: Count | None = None,
         freeze: bool = False,
-        lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:
@@ -167,7 +168,7 @@ class ResNet18(TimmImage):
         frames: Count | None = None,
         weights: str | None = None,
         freeze: bool = False,
-        lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
     ) -> None:
         super().__init__("resnet18", weights, in_channels, frames, freeze, lr_factor, layer_decay)
@@ -190,7 +191,7 @@ class ResNet18Audio(ResNet18):
         standardise: Literal["none", "sample"] = "none",
         weights: str | None = None,
         freeze: bool = False,
-        lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
     ) -> None:
         super().__init__(1, None, weights, freeze, lr_factor, layer_decay)

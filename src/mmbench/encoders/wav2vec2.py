@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from mmbench.encoders.pretrained import Share, in_layers
+from mmbench.encoders.pretrained import Factor, Share, in_layers
 from mmbench.encoders.transformer import Transformer
 from mmbench.errors import UsageError
 
@@ -49,7 +48,7 @@ class Wav2Vec2(Transformer):
         weights: str | None = "wav2vec2-base",
         size: Literal["tiny", "base"] = "base",
         freeze: bool = False,
-        lr_factor: Annotated[float, Field(gt=0)] = 1.0,
+        lr_factor: Factor = 1.0,
         layer_decay: Share = 1.0,
         gradient_checkpointing: bool = False,
     ) -> None:
