@@ -53,7 +53,7 @@ def experiment() -> Experiment:
             protocol=protocol,
             method=method,
             seed=seed,
-            encoders={m: {"name": "none"} for m in MODALITIES},
+            encoders={"audio": {"name": "resnet18_audio"}, "video": {"name": "resnet18"}},
             params={},
             recipe=recipe,
         )

@@ -37,7 +37,7 @@ def trial(method: str, seed: int, missing: Missing | None) -> Trial:
         missing=missing,
         method=method,
         seed=seed,
-        encoders={m: {"name": "none"} for m in MODALITIES},
+        encoders={m: {"name": "mlp"} for m in MODALITIES},
         params={},
         recipe=Recipe(),
     )

@@ -18,7 +18,7 @@ from make_golden import GOLDEN, METHODS, TABLES, experiment, render, write_store
 
 from mmbench.experiment import Experiment
 from mmbench.report import to_html, write
-from mmbench.report.collect import Results, collect, estimate, gaps, read_reported
+from mmbench.report.collect import Results, collect, estimate, gaps, papers_setting, read_reported
 from mmbench.report.figure import draw
 from mmbench.report.figure import render as render_figure
 from mmbench.report.resampling import RESAMPLES
@@ -28,6 +28,7 @@ from mmbench.store import Failure, Predictions, Store
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = [
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
+    "track",
 ]  # fmt: skip
 
 
@@ -222,6 +223,42 @@ def test_the_papers_numbers_of_the_repository_are_read() -> None:
     assert printed["casia_surf", "", "dmrnet", "mean", "acer"] == 3.58
     assert printed["food101", "", "mla", "image", "accuracy"] == 69.60
     assert printed["food101", "clip", "mla", "image", "accuracy"] == 72.22
+
+
+OWN = {
+    "audio": {"name": "resnet18_audio"},
+    "video": {"name": "resnet18", "weights": None, "freeze": False, "frames": 1},
+}
+CLIP = {"name": "clip_image", "weights": "clip-vit-base-patch32", "freeze": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({}, ""),
+        ({"encoders": {**OWN, "video": {"name": "timm_image", "model": "resnet18"}}}, None),
+        ({"encoders": {**OWN, "video": {"name": "resnet18", "weights": "imagenet.pth"}}}, None),
+        ({"encoders": {**OWN, "video": {"name": "resnet18", "freeze": True}}}, None),
+        ({"cached": True}, None),
+        ({"encoders": {"audio": CLIP, "video": CLIP}, "cached": True}, "clip"),
+        ({"encoders": {**OWN, "video": CLIP}}, None),
+        ({"dataset": "of somebody else"}, None),
+    ],
+)
+def test_the_papers_numbers_stand_beside_their_encoders_only(changes: dict, setting: str | None) -> None:
+    trial = experiment().trials[0].model_copy(update={"encoders": OWN, **changes})
+    assert papers_setting(trial) == setting
+
+
+def test_made_up_data_are_marked_everywhere_and_compared_with_no_paper() -> None:
+    plan = experiment()
+    trials = [trial.model_copy(update={"data": "MADE-UP-0"}) for trial in plan.trials]
+    made = collect(Experiment("golden", plan.grid, trials), Store(GOLDEN / "runs"), GOLDEN / "reported")
+    assert set(made.table.track) == {"made up"}
+    assert made.table.reported.isna().all()
+    titles = [panel.get_title() for panel in draw(made).axes]
+    assert titles == [f"crema_d, MADE UP: {name}" for name in ("audio", "video", "multi")]
+    assert all("MADE UP" in section.title for section in sections(made))
 
 
 def test_a_folder_without_the_papers_numbers_is_no_error(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mmbench.arguments import resolve_arguments
 from mmbench.data.prepared import MADE_UP
 from mmbench.experiment import Experiment
 from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
@@ -23,6 +24,7 @@ MEAN = "mean"
 """What tables call the mean over all patterns."""
 COLUMNS = (
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
+    "track",
 )  # fmt: skip
 
 
@@ -86,7 +88,8 @@ class Results:
 
     Attributes:
         table: one row a data set, protocol, way of training, method, pattern and metric, with the columns ``COLUMNS``; values in
-            percent, NaN where nothing was run. The pattern "mean" is the mean over all patterns.
+            percent, NaN where nothing was run. The pattern "mean" is the mean over all patterns. The track is "made up" where the data
+            are a demo copy, "cached features" where frozen encoders ran once; both, with a comma; else empty.
         rates: accuracy by missing rate, where the experiment trains at missing rates.
         rows: one a data set, protocol, way of training and method.
         modalities: by data set.
@@ -101,6 +104,12 @@ class Results:
     modalities: dict[str, tuple[str, ...]]
     tests: dict[tuple[str, str], SplitFacts]
     commits: list[str]
+
+    def mark(self, dataset: str) -> str:
+        """What every title has to say of where a data set's numbers come from: ``", MADE UP"`` or nothing, for one."""
+        return "".join(
+            f", {track.replace('made up', 'MADE UP')}" for track in _tracks(self.experiment, self.rows, dataset)
+        )
 
     @property
     def not_run(self) -> list[str]:
@@ -143,21 +152,24 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
             row.gaps.append(reason)
         if predictions:
             tests[row.dataset, row.protocol] = describe_test(predictions[0])
-        outcomes.append(Outcomes.of(*cell, row.records, predictions))
+        comparable = not row.made_up and papers_setting(trials[0]) == ""
+        outcomes.append(replace(Outcomes.of(*cell, row.records, predictions), comparable=comparable))
         names = [pattern_name(p) for p in patterns(modalities[row.dataset])]
-        complete = row.missing is None and not row.made_up
-        clip = [choice["name"].startswith("clip") for choice in trials[0].encoders.values()]
-        if any(clip) != all(clip) or (trials[0].cached and not all(clip)):
-            complete = False  # no paper's setting
-        track = (row.dataset, "clip" if all(clip) else "")
+        setting = None if row.made_up else papers_setting(trials[0])
         for (name, metric), values in estimate(predictions, names).items():
             alias = "multi" if name == names[-1] else name  # as the papers call it
-            value = printed.get((*track, row.method, alias, metric)) if complete else None
+            value = (
+                printed.get((row.dataset, setting, row.method, alias, metric))
+                if row.missing is None and setting is not None
+                else None
+            )
             line = (row.dataset, row.protocol, row.training, row.method, name, metric)
-            lines.append((*line, *values, len(predictions), value))
+            lines.append((*line, *values, len(predictions), value, ""))
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
     commits = sorted({_commit(r) for row in rows for r in row.records})
     rates = collect_rates(outcomes, experiment.grid.test_rates, reported)
+    for frame in (table, *((rates.curves, rates.areas) if rates else ())):
+        frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
     return Results(experiment, table, rates, rows, modalities, tests, commits)
 
 
@@ -207,6 +219,34 @@ def describe_test(p: Predictions) -> SplitFacts:
         majority=100 * float(np.bincount(p.label).max() / len(p.label)),
         absent={m: share for m, share in absent.items() if share > 0},
     )
+
+
+def papers_setting(trial: Trial) -> str | None:
+    """Which of the papers' settings a trial has: "clip" with CLIP's encoders, "" with the data set's own; None with others.
+
+    Encoders are the data set's own if name, model, size, weights and freezing are. Cached features are only CLIP's setting.
+    """
+    from mmbench.data import DATASETS
+    from mmbench.encoders import ENCODERS
+
+    if all(choice["name"].startswith("clip") for choice in trial.encoders.values()):
+        return "clip"
+    if trial.cached or trial.dataset not in list(DATASETS):
+        return None
+    for modality, own in DATASETS[trial.dataset].encoders.items():
+        given = {"name": own} if isinstance(own, str) else dict(own)
+        name, chosen = given.pop("name"), trial.encoders[modality]
+        resolved = resolve_arguments(ENCODERS[name], given)[0]
+        same = all(chosen.get(k, resolved.get(k)) == resolved.get(k) for k in ("model", "size", "weights", "freeze"))
+        if chosen["name"] != name or not same:
+            return None
+    return ""
+
+
+def _tracks(experiment: Experiment, rows: Sequence[Row], dataset: str) -> list[str]:
+    made_up = any(row.made_up for row in rows if row.dataset == dataset)
+    cached = experiment.grid.datasets[dataset].cached
+    return ["made up"] * made_up + ["cached features"] * cached
 
 
 def read_reported(folder: Path) -> dict[tuple[str, str, str, str, str], float]:

@@ -48,8 +48,8 @@ def draw_curves(rates: Rates, evaluation: str, training: str) -> Figure | None:
             _label(panel, [end for end in ends if end], low, high)
             panel.set_ylim(low, high)
             _tidy(panel)
-            if len(groups) > 1:
-                panel.set_title(", ".join(values[["dataset", "protocol", "mask"]].iloc[0]), fontsize=8, loc="left")
+            if len(groups) > 1 or values.track.iloc[0]:
+                panel.set_title(_where(values.iloc[0]), fontsize=8, loc="left")
         for panel in axes[len(chunks) :]:
             panel.set_visible(False)
     figure.supxlabel("nominal missing rate", fontsize=9)
@@ -100,12 +100,18 @@ def _tidy(panel: Axes) -> None:
     panel.tick_params(labelsize=8)
 
 
+def _where(line: pd.Series) -> str:
+    """Of a line of the curves: data set, protocol and mask, and what sets its numbers apart."""
+    track = line["track"].replace("made up", "MADE UP")
+    return ", ".join(part for part in (*line[["dataset", "protocol", "mask"]], track) if part)
+
+
 def draw_surface(rates: Rates) -> Figure | None:
     """Accuracy by training rate (down) and test rate (across), a panel a method, one colour scale; None if nothing was run."""
     every = rates.curves[(rates.curves.evaluation == "robustness") & rates.curves["mean"].notna()]
     every = every[every.training_rate.notna()]
     cells = [
-        (key, g.pivot(index="training_rate", columns="rate", values="mean").sort_index())
+        ((_where(g.iloc[0]), key[-1]), g.pivot(index="training_rate", columns="rate", values="mean").sort_index())
         for key, g in every.groupby(["dataset", "protocol", "mask", "method"], sort=False)
     ]
     cells = [(key, grid) for key, grid in cells if len(grid) > 1]
@@ -117,10 +123,10 @@ def draw_surface(rates: Rates) -> Figure | None:
     rows = -(-len(cells) // columns)
     figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.7), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    several = len({key[:3] for key, _ in cells}) > 1
-    for panel, ((*where, method), grid) in zip(panels, cells, strict=False):
+    several = len({where for (where, _), _ in cells}) > 1 or any(every.track)
+    for panel, ((where, method), grid) in zip(panels, cells, strict=False):
         image = panel.imshow(grid, vmin=low, vmax=high, cmap="cividis", aspect="auto", origin="lower")
-        panel.set_title(f"{', '.join(where)}\n{method}" if several else method, fontsize=8)
+        panel.set_title(f"{where}\n{method}" if several else method, fontsize=8)
         panel.set_xticks(range(len(grid.columns)), [f"{r:g}" for r in grid.columns], fontsize=6)
         panel.set_yticks(range(len(grid)), [f"{r:g}" for r in grid.index], fontsize=6)
         panel.tick_params(length=0)
@@ -179,7 +185,8 @@ def draw_training(results: Results) -> Figure | None:
                     lines.append(_curve(panel, line, "multi" if number == len(modalities) else pattern, number))
             ends[panel] = [line for line in lines if line]
             _tidy(panel)
-            where = f"{dataset}, " if len({d for d, _, _ in across}) > 1 else ""
+            mark = results.mark(dataset)
+            where = f"{dataset}{mark}, " if mark or len({d for d, _, _ in across}) > 1 else ""
             panel.set_title(f"{method}, {where}{modality} masked", fontsize=8, loc="left")
     for panel, labels in ends.items():  # now that the limits, which all panels share, are known
         _label(panel, labels, *panel.get_ylim())

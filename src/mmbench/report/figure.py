@@ -30,7 +30,7 @@ def draw(results: Results) -> Figure:
     )
     panels = figure.subplots(len(results.modalities), widest, squeeze=False, sharey=True, sharex="row")
     for axes, (dataset, names) in zip(panels, headings.items(), strict=True):
-        here = accuracy[accuracy.dataset == dataset]
+        here, mark = accuracy[accuracy.dataset == dataset], results.mark(dataset)
         for i, panel in enumerate(axes):
             named = list(names.items())
             if i >= len(named):
@@ -39,7 +39,9 @@ def draw(results: Results) -> Figure:
             pattern, title = named[i]
             _panel(panel, here[here.pattern == pattern], methods)
             size = 10 if widest < 6 else 8
-            panel.set_title(title if len(results.modalities) == 1 else f"{dataset}: {title}", fontsize=size)
+            panel.set_title(
+                title if len(results.modalities) == 1 and not mark else f"{dataset}{mark}: {title}", fontsize=size
+            )
         _majority(axes[: len(names)], results, dataset)
         axes[0].set_yticks(range(len(methods)), methods)
         axes[0].invert_yaxis() if not axes[0].yaxis_inverted() else None

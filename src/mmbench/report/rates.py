@@ -48,6 +48,7 @@ class Outcomes:
         present: (N, M) bool, what the samples have by nature.
         group: (N,) group numbers from 0 on.
         unimodal: (S, M) accuracy of each modality alone where the epoch was chosen; NaN where the record does not have it.
+        comparable: in the setting in which the papers' numbers were measured.
     """
 
     dataset: str
@@ -60,6 +61,7 @@ class Outcomes:
     present: np.ndarray
     group: np.ndarray
     unimodal: np.ndarray
+    comparable: bool = True
 
     @classmethod
     def of(
@@ -229,7 +231,7 @@ class _Family:
         for method in dict.fromkeys(o.method for o in self.outcomes):
             own = [o for o in self.outcomes if o.method == method]
             at = {self._training_rate(o): o for o in own if o.missing is None or o.matched}
-            paper = {rate: printed.get((own[0].dataset, method, rate)) for rate in self.masks}
+            paper = {rate: printed.get((own[0].dataset, method, rate)) for rate in self.masks if own[0].comparable}
             if any(o.matched for o in own):
                 trained = {rate: at[rate] for rate in self.rates if rate in at}
                 self._curve(curves, areas, "matched", "at each rate", trained, paper)

@@ -115,15 +115,8 @@ def _by_pattern(
     if values.loc[(dataset, protocol)].reported.notna().any():
         notes.append("In brackets: the paper's number.")
     header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters", "training, s"]
-    title = f"{dataset}, {protocol}{_track(results, dataset)}" + ("" if metric == "accuracy" else ", ACER")
+    title = f"{dataset}, {protocol}{results.mark(dataset)}" + ("" if metric == "accuracy" else ", ACER")
     return Section(title, notes, header, body)
-
-
-def _track(results: Results, dataset: str) -> str:
-    """What the title of every table of a data set has to say of where its numbers come from."""
-    made_up = any(row.made_up for row in results.rows if row.dataset == dataset)
-    cached = results.experiment.grid.datasets[dataset].cached
-    return made_up * ", MADE UP" + cached * ", cached features"
 
 
 def _inflation(
@@ -141,7 +134,7 @@ def _inflation(
             cells.append(Cell(f"{legacy - clean:+.1f}" if paired else DASH))
         body.append(cells)
     note = "Legacy minus clean, in points of accuracy: what a split that ignores groups and an epoch chosen on the test split add."
-    return Section(f"{dataset}{_track(results, dataset)}, inflation", [note], ["method", *names.values()], body)
+    return Section(f"{dataset}{results.mark(dataset)}, inflation", [note], ["method", *names.values()], body)
 
 
 def _by_rate(results: Results, rates: Rates) -> list[Section]:
@@ -180,7 +173,7 @@ def _by_rate(results: Results, rates: Rates) -> list[Section]:
             body[i].append(Cell(DASH if gain is None else _interval(gain, "gain", "+.1f")))
             body[i].append(Cell(str(min(curve[curve.method == m].n))))
         how = "matched" if evaluation == "matched" else f"robustness, {_trained(missing[training])}"
-        title = f"{dataset}, {protocol}{_track(results, dataset)}, missing rates ({mask}), {how}"
+        title = f"{dataset}, {protocol}{results.mark(dataset)}, missing rates ({mask}), {how}"
         made.append(Section(title, _rate_notes(curve, how), header, body))
     return made
 
