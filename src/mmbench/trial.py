@@ -145,7 +145,13 @@ def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, Multimoda
     encoders = {modality: build_encoder(choice) for modality, choice in trial.encoders.items()}
     data_class, extra = DATASETS[trial.dataset], dict[str, Any]()
     if issubclass(data_class, PreparedDataModule):
-        sizes = {m: encoder.image_size for m, encoder in encoders.items() if hasattr(encoder, "image_size")}
+        sizes = {
+            m: encoder.image_size
+            if getattr(encoder, "fixed_size", True)
+            else data_class.sides.get(m, encoder.image_size)
+            for m, encoder in encoders.items()
+            if hasattr(encoder, "image_size")
+        }
         extra = {"views": trial.views, "image_sizes": sizes, "spec_augment": trial.spec_augment}
     data = data_class(
         protocol=trial.protocol,

@@ -1,8 +1,11 @@
 """The whole way of every data set that is prepared: a made-up raw copy, preparing, auditing, every method, the report."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,30 @@ def test_table_1_leaves_out_what_is_not_prepared_and_says_so(tmp_path: Path) -> 
     for name in ("crema_d", "kinetics_sounds", "food101", "mvsa", "iemocap"):
         assert f"–, not prepared: mmbench data info {name}" in done.stdout
     assert mmbench(*command, "--strict", data=tmp_path / "data").returncode == 1
+
+
+def to_decode(told: str) -> int:
+    return int(re.search(r"([0-9]+) to decode", told)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_preparing_goes_on_after_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+    raw, data = tmp_path / "raw", tmp_path / "data"
+    DATASETS["crema_d"].write_demo(raw)
+    command = [sys.executable, "-m", "mmbench", "data", "prepare", "crema_d", "--raw", str(raw), "--jobs", "2"]
+    environment = {**os.environ, "MMBENCH_DATA": str(data)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
+    progress = data / "crema_d.partial" / "progress.jsonl"
+    while process.poll() is None and not (progress.exists() and progress.read_text()):
+        time.sleep(0.002)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), told
+    assert "Traceback" not in told
+    assert not (data / "crema_d").exists()
+    again = mmbench("data", "prepare", "crema_d", "--raw", raw, "--jobs", 2, data=data)
+    assert again.returncode == 0, again.stderr
+    assert 0 < to_decode(again.stderr) < to_decode(told)
+    assert mmbench("data", "verify", "crema_d", data=data).returncode == 0

@@ -8,12 +8,15 @@ import pytest
 import torch
 from toy import Toy, change, write_toy
 
+from mmbench.data import DATASETS
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.prepare import prepare
 from mmbench.data.prepared import MADE_UP, Mapped, PreparedDataModule, data_root
 from mmbench.data.raw import Source
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
+from mmbench.recipe import Recipe
+from mmbench.trial import Trial, build
 
 
 @pytest.fixture
@@ -154,6 +157,29 @@ def test_the_sizes_that_encoders_take():
     assert data.resizing == {"a": Resize(4)}
     assert data.views == {"a": "a_field", "b": "b_field"}
     assert Pictures().augmentations == {}
+
+
+@pytest.mark.parametrize(("fixed", "side"), [(True, 32), (False, 24)])
+def test_a_data_set_has_its_size_for_encoders_that_take_any(raw, monkeypatch, fixed, side):
+    class Any(torch.nn.Linear):
+        image_size, fixed_size, out_dim = 32, fixed, 1
+
+        def __init__(self):
+            super().__init__(1, 1)
+
+    quietly(raw)
+    monkeypatch.setattr(Toy, "pictures", {"number": {}})
+    monkeypatch.setattr(Toy, "sides", {"number": 24})
+    monkeypatch.setitem(DATASETS._targets, "toy", "toy:Toy")
+    monkeypatch.setattr(
+        "mmbench.trial.build_encoder", lambda choice: Any() if choice["name"] == "any" else HashedText()
+    )
+    monkeypatch.setattr("mmbench.trial.weights_of", lambda encoders: {})
+    trial = Trial(
+        dataset="toy", data=Toy.manifest(), protocol="clean", method="sum", seed=0, params={}, recipe=Recipe(),
+        encoders={"number": {"name": "any"}, "text": {"name": "hashed_text"}},
+    )  # fmt: skip
+    assert build(trial)[1].resizing == {"number": Resize(side)}
 
 
 # Folders that are not as they should be

@@ -23,7 +23,8 @@ LISTS = {"train": "train_list.txt", "validation": "val_private_list.txt", "test"
 COLUMNS = {"rgb": "color", "depth": "depth", "ir": "ir"}
 CLASSES = ("live", "spoof")
 SIZE = (144, 144)
-SHARE = (112 / 144) ** 2  # of a crop's area, what training cuts out of it
+SIDE = 112
+SHARE = (SIDE / SIZE[0]) ** 2  # of a crop's area, what training cuts out of it
 KIND = re.compile(r"[/-](color|depth|ir)[/.]")
 NOTE = "only training's paths tell the subject; groups of validation and test are folders, which mix subjects"
 TOLD = re.compile(r"(?:^|/)(real|fake)_part/([^/]+)/(?:0([1-6])_)?")  # class, subject and type of attack
@@ -55,7 +56,7 @@ class CasiaSurf(PreparedDataModule):
         1. Crops are scaled to cover 144 × 144 and cut; DMRNet's release squashes them.
         2. Training cuts 112 × 112 out of 144 × 144 and mirrors, as DMRNet's release, but for each modality on its own, and it does not
            rotate (there by up to 30°, and all three alike).
-        3. Crops, and pictures at test, are enlarged to what the encoder takes, 224 × 224; the release stays at 112 × 112.
+        3. An encoder that takes pictures of one size alone gets 112 × 112 enlarged to it.
         4. The papers' encoder is a ResNet-18 with squeeze-and-excitation whose middle is fused.
     """
 
@@ -65,6 +66,7 @@ class CasiaSurf(PreparedDataModule):
     conditioning = "rgb"
     encoders = {modality: "resnet18" for modality in COLUMNS}
     pictures = {modality: {"scale": (SHARE, SHARE), "ratio": (1, 1)} for modality in COLUMNS}
+    sides = dict.fromkeys(COLUMNS, SIDE)
     sources = {modality: source(modality) for modality in COLUMNS}
     published = {
         "all": {"samples": 96_584},

@@ -70,7 +70,7 @@ class PreparedDataModule(MultimodalDataModule):
 
     Args:
         views: modality -> the field it is read from, where that is not the first one of its source.
-        image_sizes: modality -> the side, in pixels, of the pictures that its encoder takes; training crops to it, evaluation resizes.
+        image_sizes: modality -> the side, in pixels, of the pictures that its encoder gets; training crops to it, evaluation resizes.
         spec_augment: modality -> the arguments of ``SpecAugment``, which training then applies to its filter bank.
         **arguments: of ``MultimodalDataModule``.
     """
@@ -80,6 +80,7 @@ class PreparedDataModule(MultimodalDataModule):
     pictures: ClassVar[
         Mapping[str, Mapping[str, Any]]
     ] = {}  # modality -> the arguments of RandomResizedCrop, but for the size
+    sides: ClassVar[Mapping[str, int]] = {}  # modality -> the side of pictures, for encoders that take any
     version: ClassVar[int] = 1  # raised when scan or a transform changes
     published: ClassVar[
         Mapping[str, Mapping[str, int]]

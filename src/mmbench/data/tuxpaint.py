@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROOTS = ("usr/share/tuxpaint/stamps", "stamps", ".")  # where the categories may be, below the raw folder
 SIZE = (128, 128)
+SCALE = (0.5, 1.0)  # of crops; a smaller box may hold nothing but white
 FRAMES = 256
 SAMPLES = WINDOW + (FRAMES - 1) * SHIFT  # what the frames are made of: 2.575 s
 TEST, VALIDATION = 0.2, 0.1  # shares of the samples
@@ -59,7 +60,7 @@ class Tuxpaint(PreparedDataModule):
     to 11.5 s, and lose the rest; 40 go beyond full scale, by up to 20 %, and are brought down to it.
 
     Inputs: ``image`` (B, 3, 128, 128) uint8; ``text`` as the encoder's tokenizer gives it; ``audio`` (B, …) float16 or int16.
-    Groups are series. Pictures stay at 128 × 128: an encoder that takes another size alone does not fit.
+    Groups are series. Pictures are enlarged for an encoder that takes another size alone.
 
     Departures:
         1. Pictures drawn in SVG are left out: Pillow does not read them. That is 96 stamps of these categories, and leaves clothes
@@ -72,7 +73,9 @@ class Tuxpaint(PreparedDataModule):
     classes = ("animals", "food", "household", "plants", "seasonal", "symbols", "town", "vehicles")
     conditioning = "text"
     encoders = {"image": "resnet18", "text": {"name": "hashed_text", "out_dim": 512}, "audio": "resnet18_audio"}
-    augmentations = {"image": RandomResizedCrop(SIZE[0], scale=(0.5, 1.0))}  # a smaller box may hold nothing but white
+    augmentations = {"image": RandomResizedCrop(SIZE[0], scale=SCALE)}
+    pictures = {"image": {"scale": SCALE}}
+    sides = {"image": SIZE[0]}
     sources = {
         "image": Source(
             {"pixels": ((*SIZE, 3), "uint8")}, decode_image, "on white, scaled to fit into 128 × 128, padded with white"
