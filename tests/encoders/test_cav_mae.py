@@ -237,18 +237,18 @@ def test_the_published_model_loads(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda w: w.pop("module.blocks_u.0.norm1_a.bias"), "1 tensors are missing, the first of them 'blocks_u.0.norm1_a.bias'"),
-        (lambda w: w.update({"module.blocks_a.11.norm1.bias": torch.ones(16)}), "not of .*'blocks_a.11.norm1.bias'"),
-        (lambda w: w.update({"module.blocks_u.1.norm1.bias": torch.ones(16)}), "not of .*'blocks_u.1.norm1.bias'"),
-        (lambda w: w.update({"module.v.cls_token": torch.ones(16)}), r"not of the published layout, .* 'v\.cls_token'"),
-        (lambda w: w.update({"module.norm_a.bias": torch.ones(17)}), r"'norm_a\.bias' has the shape \(17,\), expected \(16,\)"),
+        (lambda w: w.pop("module.blocks_u.0.norm1_a.bias"), "blocks_u.0.norm1_a.bias is missing"),
+        (lambda w: w.update({"module.blocks_a.11.norm1.bias": torch.ones(16)}), "blocks_a.11.norm1.bias is not of this model"),
+        (lambda w: w.update({"module.blocks_u.1.norm1.bias": torch.ones(16)}), "blocks_u.1.norm1.bias is not of this model"),
+        (lambda w: w.update({"module.v.cls_token": torch.ones(16)}), r"v\.cls_token is not of this model"),
+        (lambda w: w.update({"module.norm_a.bias": torch.ones(17)}), r"norm_a\.bias is of shape \(17,\), expected \(16,\)"),
     ],
 )  # fmt: skip
 def test_other_layouts_are_refused(folder, change, match):
     weights = draw(tree(*SMALLER))
     change(weights)
     torch.save(weights, folder / "a.pth")
-    with pytest.raises(UsageError, match=rf"a\.pth: .*{match}"):
+    with pytest.raises(UsageError, match=rf"a\.pth.*{match}"):
         CavMae(weights="a.pth")
 
 

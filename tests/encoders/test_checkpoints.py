@@ -15,10 +15,8 @@ import torch
 
 from mmbench.encoders import checkpoints
 from mmbench.encoders.checkpoints import (
-    check_layout,
     load_m3ae,
     load_m3ae_pickle,
-    load_state_dict,
     to_safetensors,
 )
 from mmbench.errors import UsageError
@@ -289,57 +287,5 @@ def test_load_m3ae_refuses(tmp_path):
     with pytest.raises(UsageError, match=r"m3ae\.npz: expected M3AE's weights as \.pkl or, converted, \.safetensors"):
         load_m3ae(tmp_path / "m3ae.npz")
     (tmp_path / "m3ae.safetensors").write_bytes(b"1234567890")
-    with pytest.raises(UsageError, match=r"m3ae\.safetensors: expected a safetensors file"):
+    with pytest.raises(UsageError, match=r"m3ae\.safetensors: expected a \.safetensors file"):
         load_m3ae(tmp_path / "m3ae.safetensors")
-
-
-# State dicts
-
-
-def test_state_dict_without_its_prefix(tmp_path):
-    torch.save({"module.a": torch.arange(2.0), "b.module.c": torch.ones(1)}, tmp_path / "a.pth")
-    assert {k: v.tolist() for k, v in load_state_dict(tmp_path / "a.pth").items()} == {"a": [0, 1], "b.module.c": [1]}
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        ([torch.ones(1)], "expected tensors by their names, got list"),
-        ({"state_dict": {"a": torch.ones(1)}}, "'state_dict': expected a tensor, got dict"),
-        ({1: torch.ones(1)}, "'1': expected a tensor"),
-        ({"a": Call(os.system, "true")}, "expected tensors as torch.save writes them"),
-    ],
-)
-def test_other_state_dicts(tmp_path, content, match):
-    torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(UsageError, match=rf"a\.pth: .*{match}"):
-        load_state_dict(tmp_path / "a.pth")
-
-
-def test_a_truncated_state_dict(tmp_path):
-    torch.save({"a": torch.ones(100)}, tmp_path / "a.pth")
-    whole = (tmp_path / "a.pth").read_bytes()
-    for length in (0, 10, len(whole) // 2):
-        (tmp_path / "a.pth").write_bytes(whole[:length])
-        with pytest.raises(UsageError, match=r"a\.pth: expected tensors as torch\.save writes them"):
-            load_state_dict(tmp_path / "a.pth")
-
-
-# The layout
-
-
-@pytest.mark.parametrize(
-    ("found", "match"),
-    [
-        ({"a": (2,)}, r"x\.pth: 2 tensors are missing, the first of them 'b'"),
-        ({"a": (2,), "b": (3,), "c": (1,), "d": (1,), "e": (1,)}, r"x\.pth: 1 tensors are not of .*, the first of them 'e'"),
-        ({"a": (2,), "b": (3, 1), "c": (1,)}, r"x\.pth: 'b' has the shape \(3, 1\), expected \(3,\)"),
-    ],
-)  # fmt: skip
-def test_layout(found, match):
-    expected = {"a": (2,), "b": (3,), "c": (1,)}
-    with pytest.raises(UsageError, match=match):
-        check_layout(Path("x.pth"), {k: torch.ones(s) for k, s in found.items()}, expected, re.compile("d"))
-    check_layout(
-        Path("x.pth"), {k: torch.ones(s) for k, s in (expected | {"d": (9,)}).items()}, expected, re.compile("d")
-    )

@@ -384,19 +384,19 @@ def test_without_memory_no_file_is_needed():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda w: w.pop("cls_token"), "1 tensors are missing, the first of them 'cls_token'"),
-        (lambda w: w.pop("encoder/Block_1/LayerNorm_1/bias"), "'encoder/Block_1/LayerNorm_1/bias'"),
+        (lambda w: w.pop("cls_token"), "cls_token is missing"),
+        (lambda w: w.pop("encoder/Block_1/LayerNorm_1/bias"), "encoder/Block_1/LayerNorm_1/bias is missing"),
         (
             lambda w: w.update({"encoder/Block_2/x": w["cls_token"]}),
-            "not of the published layout, .* 'encoder/Block_2/x'",
+            "encoder/Block_2/x is not of this model",
         ),
-        (lambda w: w.update({"head/bias": w["cls_token"]}), "not of the published layout, .* 'head/bias'"),
+        (lambda w: w.update({"head/bias": w["cls_token"]}), "head/bias is not of this model"),
         (
             lambda w: w.update({"encoder/Block_0/Attention_0/Dense_0/kernel": np.zeros((48, 16), np.float32)}),
-            r"'encoder/Block_0/Attention_0/Dense_0/kernel' has the shape \(48, 16\), expected \(16, 48\)",
+            r"encoder/Block_0/Attention_0/Dense_0/kernel is of shape \(48, 16\), expected \(16, 48\)",
         ),
         (lambda w: w.update(cls_token=np.zeros((1, 1, 768))), "'cls_token' is 768 wide, expected 16; set size: base"),
-        (lambda w: w.update(cls_token=np.zeros((1, 1, 17))), r"'cls_token' has the shape \(1, 1, 17\), expected"),
+        (lambda w: w.update(cls_token=np.zeros((1, 1, 17))), r"cls_token is of shape \(1, 1, 17\), expected"),
     ],
 )
 def test_other_layouts_are_refused(weights, tmp_path, monkeypatch, encoder, change, match):
@@ -407,7 +407,7 @@ def test_other_layouts_are_refused(weights, tmp_path, monkeypatch, encoder, chan
     encoder("small", "m3ae.pkl")
     change(other)
     write_pickle(tmp_path / "m3ae.pkl", checkpoint(other))
-    with pytest.raises(UsageError, match=rf"m3ae\.pkl: .*{match}"):
+    with pytest.raises(UsageError, match=rf"m3ae\.pkl.*{match}"):
         encoder("small", "m3ae.pkl")
 
 

@@ -1,6 +1,7 @@
 import ast
 import copy
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 import mmbench.encoders
 from mmbench.encoders.pretrained import (
     Pretrained,
+    check_layout,
     find_weights,
     fingerprint,
     in_layers,
@@ -111,7 +113,8 @@ class Hostile:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x80\x02", {"a": 1}, {"state_dict": {"a": torch.zeros(1)}}, [torch.zeros(1)], Hostile]
+    "content",
+    [b"", b"\x80\x02", {"a": 1}, {1: torch.zeros(1)}, {"state_dict": {"a": torch.zeros(1)}}, [torch.zeros(1)], Hostile],
 )
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 def test_what_is_no_state_dict_is_refused_and_not_executed(tmp_path, name, content):
@@ -143,6 +146,23 @@ def test_a_state_dict_has_to_fit():
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     with pytest.raises(UsageError, match=r", and 4 more$"):
         load_strictly(module, {str(n): torch.zeros(1) for n in range(4)}, Path("x.pth"))
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"a": (2,)}, r"x\.pth .*: b is missing, c is missing$"),
+        ({"a": (2,), "b": (3,), "c": (1,), "d": (1,), "e": (1,)}, "e is not of this model$"),
+        ({"a": (2,), "b": (3, 1), "c": (1,)}, r"b is of shape \(3, 1\), expected \(3,\)$"),
+    ],
+)
+def test_layout(given, match):
+    expected = {"a": (2,), "b": (3,), "c": (1,)}
+    with pytest.raises(UsageError, match=match):
+        check_layout(Path("x.pth"), {k: torch.ones(s) for k, s in given.items()}, expected, re.compile("d"))
+    check_layout(
+        Path("x.pth"), {k: torch.ones(s) for k, s in (expected | {"d": (9,)}).items()}, expected, re.compile("d")
+    )
 
 
 def test_without_memory():

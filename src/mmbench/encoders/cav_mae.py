@@ -9,9 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmbench.encoders.checkpoints import check_layout, load_state_dict
 from mmbench.encoders.m3ae import Transformer, refuse_tiny, sincos_grid
-from mmbench.encoders.pretrained import Factor, Share, find_weights, without_memory
+from mmbench.encoders.pretrained import Factor, Share, check_layout, find_weights, read_tensors, without_memory
 from mmbench.errors import UsageError
 
 SIZES = {"tiny": (64, 2, 4), "base": (768, 12, 12)}
@@ -104,7 +103,10 @@ class CavMae(Transformer):
     def load(self, weights: str) -> None:
         """Load published weights; every tensor of the branch is used, and the file may hold no others than the layout's."""
         path = cav_mae_weights(weights)
-        found, names, own = load_state_dict(path), self.published(), self.state_dict()
+        found = {
+            key.removeprefix("module."): value for key, value in read_tensors(path).items()
+        }  # of parallel training
+        names, own = self.published(), self.state_dict()
         check_layout(path, found, {theirs: tuple(own[ours].shape) for ours, theirs in names.items()}, UNUSED)
         self.load_state_dict({ours: found[theirs] for ours, theirs in names.items()})
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmbench.encoders.pretrained import read_tensors
 from mmbench.errors import UsageError
 from mmbench.store import atomic_write
 
@@ -135,50 +135,4 @@ def load_m3ae(path: Path) -> dict[str, Tensor]:
         return {key: torch.tensor(array) for key, array in load_m3ae_pickle(path).items()}
     if path.suffix != ".safetensors":
         raise UsageError(f"{path}: expected M3AE's weights as .pkl or, converted, .safetensors")
-    from safetensors.torch import load_file
-
-    try:
-        return {key: tensor.float() for key, tensor in load_file(path).items()}
-    except Exception as error:
-        raise UsageError(f"{path}: expected a safetensors file ({error})") from error
-
-
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that ``torch.save`` wrote, without the ``module.`` that parallel training puts before their names."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(
-            f"{path}: expected tensors as torch.save writes them ({type(error).__name__}: {error})"
-        ) from error
-    if not isinstance(state, dict):
-        raise UsageError(f"{path}: expected tensors by their names, got {type(state).__name__}")
-    for key, value in state.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor)):
-            raise UsageError(f"{path}: '{key}': expected a tensor, got {type(value).__name__}")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def check_layout(
-    path: Path, found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], unused: re.Pattern[str]
-) -> None:
-    """Refuse weights of another layout.
-
-    Args:
-        path: of the file, for messages.
-        found: its tensors by name.
-        expected: the shapes of the tensors that an encoder needs.
-        unused: matches the names of the layout's other tensors.
-
-    Raises:
-        UsageError: a tensor is missing, is not of this layout, or has another shape.
-    """
-    if missing := [key for key in expected if key not in found]:
-        raise UsageError(f"{path}: {len(missing)} tensors are missing, the first of them '{missing[0]}'")
-    if unknown := [key for key in found if key not in expected and not unused.fullmatch(key)]:
-        raise UsageError(
-            f"{path}: {len(unknown)} tensors are not of the published layout, the first of them '{unknown[0]}'"
-        )
-    for key, shape in expected.items():
-        if tuple(found[key].shape) != shape:
-            raise UsageError(f"{path}: '{key}' has the shape {tuple(found[key].shape)}, expected {shape}")
+    return {key: tensor.float() for key, tensor in read_tensors(path).items()}

@@ -13,11 +13,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmbench.encoders.checkpoints import check_layout, load_m3ae
+from mmbench.encoders.checkpoints import load_m3ae
 from mmbench.encoders.pretrained import (
     Factor,
     Pretrained,
     Share,
+    check_layout,
     find_weights,
     in_layers,
     mean_over_frames,

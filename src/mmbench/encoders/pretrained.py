@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -65,7 +66,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file fails in many ways
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path}: expected a .safetensors file, or a state dict by torch.save; {reason}") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
         raise UsageError(f"{path}: expected a state dict, which maps names to tensors and holds nothing else")
     return dict(tensors)
 
@@ -76,16 +79,36 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path
     Raises:
         UsageError: a key is missing, is not of the module, or has another shape; the message names them.
     """
-    own = {name: value.shape for name, value in module.state_dict().items()}
-    given = {name: value.shape for name, value in tensors.items()}
     counters = ".num_batches_tracked"  # old files lack these; they have no effect
+    own = module.state_dict().items()
+    check_layout(source, tensors, {n: value.shape for n, value in own if n in tensors or not n.endswith(counters)})
+    module.load_state_dict(tensors, strict=False)
+
+
+def check_layout(
+    source: Path,
+    given: Mapping[str, Tensor],
+    expected: Mapping[str, Sequence[int]],
+    unused: re.Pattern[str] | None = None,
+) -> None:
+    """Refuse tensors of another layout.
+
+    Args:
+        source: their file.
+        given: tensors by name.
+        expected: the shapes of those that an encoder needs.
+        unused: matches the names of the layout's other tensors; None: it has no others.
+
+    Raises:
+        UsageError: a tensor is missing, is not of this layout, or has another shape; the message names them.
+    """
+    known = [name for name in given if name in expected or (unused and unused.fullmatch(name))]
     refuse_misfits(
         source,
-        missing=[name for name in own if name not in given and not name.endswith(counters)],
-        unknown=[name for name in given if name not in own],
-        misshapen=[(name, given[name], own[name]) for name in own if name in given and own[name] != given[name]],
+        missing=[name for name in expected if name not in given],
+        unknown=[name for name in given if name not in known],
+        misshapen=[(n, given[n].shape, s) for n, s in expected.items() if n in given and given[n].shape != tuple(s)],
     )
-    module.load_state_dict(tensors, strict=False)
 
 
 def refuse_misfits(
