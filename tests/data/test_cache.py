@@ -1,6 +1,7 @@
 """Features of frozen encoders: computed once, and the same as without the cache."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from mmbench.data.base import Split
 from mmbench.data.cache import FeatureCache, Given
+from mmbench.errors import DataError
 from mmbench.experiment import expand
 from mmbench.trial import build, run
 from planted import VectorEncoder
@@ -76,7 +78,7 @@ def test_only_present_rows_are_encoded_and_only_once(split: Split, folder: Path)
     again = read(FeatureCache(second, "data"), split)
     assert (first.seen, second.seen) == (100, 0)
     assert torch.equal(features, again)
-    assert [p.suffix for p in folder.iterdir()] == [".npy"]
+    assert len(list(folder.glob("*.npy"))) == 1
 
 
 def test_other_weights_other_data_and_other_splits_are_other_features(split: Split, folder: Path) -> None:
@@ -88,7 +90,7 @@ def test_other_weights_other_data_and_other_splits_are_other_features(split: Spl
     ):
         read(changed, split, name)
         assert changed.encoder.seen == 100
-    assert len(list(folder.iterdir())) == 4
+    assert len(list(folder.glob("*.npy"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -107,10 +109,27 @@ def test_other_settings_of_an_encoder_are_other_features(modality: str, choice: 
     assert name(choice) != name({**choice, **others})
 
 
+def test_trials_that_start_together_encode_once(split: Split) -> None:
+    caches = [FeatureCache(encoder(), "data") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        features = list(pool.map(lambda cache: read(cache, split), caches))
+    assert sorted(cache.encoder.seen for cache in caches) == [0, 0, 0, 100]
+    assert all(torch.equal(features[0], other) for other in features)
+
+
+def test_features_that_are_not_finite_are_refused_and_not_kept(split: Split, folder: Path) -> None:
+    split.inputs["sensor"][1] = float("nan")
+    with pytest.raises(
+        DataError, match=r"the frozen encoder of sensor gives features that are not finite \(train split\)"
+    ):
+        read(FeatureCache(encoder(), "data"), split)
+    assert not list(folder.glob("*.npy"))
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"garbage"])
 def test_a_damaged_file_is_computed_anew(split: Split, folder: Path, content: bytes) -> None:
     features = read(FeatureCache(encoder(), "data"), split)
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.npy")
     whole = file.read_bytes()
     file.write_bytes(content or whole[:-4])
     assert torch.equal(read(FeatureCache(encoder(), "data"), split), features)
@@ -123,7 +142,7 @@ def test_a_pickle_in_place_of_the_file_is_not_executed(split: Split, folder: Pat
             return Path.touch, (tmp_path / "executed",)
 
     read(FeatureCache(encoder(), "data"), split)
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.npy")
     np.save(file, np.array([Hostile()], dtype=object), allow_pickle=True)
     read(FeatureCache(encoder(), "data"), split)
     assert not (tmp_path / "executed").exists()

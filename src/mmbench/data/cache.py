@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmbench.batch import Batch
+from mmbench.errors import DataError
 
 if TYPE_CHECKING:
     from mmbench.data.base import Split
@@ -70,28 +72,41 @@ class FeatureCache:
             modality: whose input is encoded.
             column: its column in ``split.present``.
             prepare: what evaluation does to a batch first.
+
+        Raises:
+            DataError: a feature is not finite.
         """
         path = self.path(name, len(split))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:  # trials that start together wait for the first of them
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (stored := self.read(path, len(split))) is not None:
+                return stored
+            features = self.encode(split, modality, column, prepare)
+            if not features.isfinite().all():
+                raise DataError(f"the frozen encoder of {modality} gives features that are not finite ({name} split)")
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as temporary:
+                np.save(temporary, features.numpy())
+            os.replace(temporary.name, path)
+            return features
+
+    def read(self, path: Path, rows: int) -> Tensor | None:
+        """The features that are stored; None if there are none, or not as they should be."""
         try:
             with path.open("rb") as stream:
                 stored = np.lib.format.read_array(stream, allow_pickle=False)
-            if stored.shape == (len(split), self.width) and stored.dtype == np.float32 and np.isfinite(stored).all():
-                return torch.from_numpy(stored)
         except (OSError, ValueError):
-            pass  # not there, or cut off: encode
-        features = self.encode(split, modality, column, prepare)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as temporary:
-            np.save(temporary, features.numpy())
-        os.replace(temporary.name, path)
-        return features
+            return None
+        whole = stored.shape == (rows, self.width) and stored.dtype == np.float32 and np.isfinite(stored).all()
+        return torch.from_numpy(stored) if whole else None
 
     @torch.no_grad()
     def encode(self, split: Split, modality: str, column: int, prepare: Callable[[Batch], Batch]) -> Tensor:
-        """Run the encoder on the samples that have the modality."""
+        """Run the encoder on the samples that have the modality; it leaves the device again."""
         encoder = self.encoder.to(self.device)
         features, split = torch.zeros(len(split), self.width), replace(split, inputs={modality: split.inputs[modality]})
         for rows in split.present[:, column].nonzero().squeeze(1).split(ROWS):
             batch = prepare(split.__getitems__(rows).to(self.device))
             features[rows] = encoder(batch.inputs[modality]).float().cpu()
+        encoder.to("cpu")
         return features
