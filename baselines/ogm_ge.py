@@ -81,7 +81,7 @@ class OgmGe(Concat):
         return torch.where(ahead, 1 - torch.tanh(self.alpha * ratio), torch.ones_like(ratio))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Modulate the encoders' gradients, which are unscaled here under mixed precision."""
+        """Modulate the encoders' gradients."""
         if not self.start_epoch <= self.current_epoch <= self.end_epoch:
             return
         for k, modality in zip(self.coefficients, self.modalities, strict=True):
@@ -93,5 +93,5 @@ class OgmGe(Concat):
 
 
 def modulated_weights(encoder: nn.Module) -> list[nn.Parameter]:
-    """The encoder's convolutions and weight matrices, without shifts and scales."""
+    """All of the encoder's parameters of two or more dimensions, its convolutions and matrices above all."""
     return [p for p in encoder.parameters() if p.dim() >= 2]

@@ -87,7 +87,7 @@ def memory_of_reading(folder: Path) -> None:
     """Read a map of 8 GB in a process that may use 4 GB of memory of its own."""
     path = folder / "large.npy"
     rows = 8 * 2**30 // (3 * 256 * 342)
-    np.lib.format.open_memmap(path, "w+", np.uint8, (rows, 3, 256, 342)).flush()  # sparse: takes no disk
+    np.lib.format.open_memmap(path, "w+", np.uint8, (rows, 256, 342, 3)).flush()  # sparse: takes no disk
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_DATA, (4 << 30,) * 2)\n"
         "import numpy as np, torch; from mmbench.data.prepared import Mapped\n"

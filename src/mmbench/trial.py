@@ -174,7 +174,8 @@ def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, Multimoda
         for modality, encoder in encoders.items():
             if getattr(encoder, "freeze", False):
                 view, choice = trial.views.get(modality), trial.encoders[modality]
-                source = [trial.data, trial.protocol, view, choice, trial.weights.get(modality)]
+                size = extra.get("image_sizes", {}).get(modality)
+                source = [trial.data, trial.protocol, view, choice, trial.weights.get(modality), size]
                 data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
     task = methods()[trial.method](data.spec, encoders, trial.recipe, **trial.params)

@@ -21,6 +21,7 @@ SHORTEST = 0.1  # seconds of sound; a window of the spectrograms here is up to 2
 HELD = (
     1 << 27
 )  # pixels of frames that are held until it is known which are wanted; a longer clip is decoded a second time
+PIECE = 1 << 20  # samples of sound that are joined before they are resampled
 WHOLE = 0.8  # the share of its stated length that a file must hold: headers are not exact, and a cut-off file decodes without an error
 # What FFmpeg and Pillow may take a file for. Playlists (which name other files), and PostScript (which is a program), are not among it.
 CONTAINERS = "aac,aiff,asf,avi,flac,flv,matroska,webm,mov,mp4,mp3,mpeg,mpegts,mpegvideo,ogg,wav"
@@ -140,7 +141,10 @@ def spread(count: int, total: int) -> list[int]:
 
 
 def frames_by_time(path: Path, count: int, span: tuple[float, float] | None) -> list[av.VideoFrame] | None:
-    """Frames found by the time stamps of their packets; None where stamps do not tell: not every packet has one, or is a frame."""
+    """Frames found by the time stamps of their packets; None where stamps do not tell which is which.
+
+    That is, not every packet has one or gives a frame, or frames are not shown in their order (as of H.264 in AVI).
+    """
     begin, end = span or (0.0, float("inf"))
     stamps, until = [], begin
     with open_video(path, begin) as (container, stream, zero):
@@ -165,14 +169,17 @@ def frames_by_time(path: Path, count: int, span: tuple[float, float] | None) -> 
     if not stamps or len(set(stamps)) < len(stamps):
         return None
     stamps.sort()
-    wanted = [stamps[number] for number in spread(count, len(stamps))]
+    wanted = spread(count, len(stamps))
     found: dict[int, av.VideoFrame] = {}
     with open_video(path, begin) as (container, stream, _):
-        for frame in container.decode(stream):
-            if frame.pts in wanted:
-                found[frame.pts] = frame
-                if len(found) == len(set(wanted)):
-                    return [found[stamp] for stamp in wanted]
+        frames = (frame for frame in container.decode(stream) if frame.pts is None or frame.pts >= stamps[0])
+        for number, (frame, stamp) in enumerate(zip(frames, stamps, strict=False)):
+            if frame.pts != stamp:
+                return None
+            if number in wanted:
+                found[number] = frame
+            if number == wanted[-1]:
+                return [found[number] for number in wanted]
     return None
 
 
@@ -217,7 +224,10 @@ def decode_frames(path: Path, span: tuple[float, float] | None) -> Iterator[av.V
 def open_video(
     path: Path, begin: float
 ) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream, float]]:
-    """A container, its video stream, and the time at which it starts, in seconds; at the last key frame before ``begin``."""
+    """A container, its video stream, and the time at which it starts, in seconds; at the last key frame before ``begin``.
+
+    FFmpeg rounds that time to a microsecond. It is told a microsecond too early, lest the first frame be before it.
+    """
     import av
 
     with open_media(path) as container:
@@ -225,7 +235,7 @@ def open_video(
             raise BadFile("has no video stream")
         stream = container.streams.video[0]
         stream.thread_type = "NONE"  # preparing runs one process a core
-        zero = (container.start_time or 0) / av.time_base
+        zero = ((container.start_time or 0) - 1) / av.time_base
         if begin > 0 and stream.time_base:
             container.seek(int((begin + zero) / stream.time_base), stream=stream)
         yield container, stream, zero
@@ -252,16 +262,23 @@ def read_audio_at(path: Path, rates: Sequence[int]) -> list[np.ndarray]:
             if not container.streams.audio:
                 raise BadFile("has no sound")
             stream = container.streams.audio[0]
-            whole = av.AudioFifo()  # joins frames, so that the rest need not be done to each
+            resamplers = [Resampler(rate) for rate in rates]
+            joined, layout = av.AudioFifo(), ""  # frames are short: to resample each would cost more than to decode it
             for frame in container.decode(stream):
-                frame.pts = None
-                whole.write(frame)
-            sound = whole.read()
-            sounds = [resample(sound, rate) for rate in rates] if sound else []
+                if layout not in ("", frame.layout.name):  # the fifo would read beyond the frame
+                    raise BadFile(f"changes its channels from {layout} to {frame.layout.name}")
+                frame.pts, layout = None, frame.layout.name
+                joined.write(frame)
+                if joined.samples >= PIECE:
+                    piece = joined.read()
+                    for resampler in resamplers:
+                        resampler.take(piece)
+            rest = joined.read()
+            sounds = [resampler.end(rest) for resampler in resamplers]
             stated = stated_length(container, stream)
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise BadFile(f"not readable sound ({reason(error)})") from error
-    if not sounds or not all(map(len, sounds)):
+    if not all(map(len, sounds)):
         raise BadFile("holds no sound: its length is zero")
     check_length(lasts := len(sounds[0]) / rates[0], stated)
     if lasts < SHORTEST:
@@ -271,14 +288,25 @@ def read_audio_at(path: Path, rates: Sequence[int]) -> list[np.ndarray]:
     return sounds
 
 
-def resample(sound: av.AudioFrame, rate: int) -> np.ndarray:
-    """The mean of the channels at another rate, (L,) float32."""
-    import av
+class Resampler:
+    """Takes sound piece by piece: the mean of its channels at another rate, (L,) float32."""
 
-    # Not layout="mono": FFmpeg adds channels up, at 0.71 each.
-    resampler = av.AudioResampler(format="fltp", rate=rate)
-    parts = [part.to_ndarray() for frame in (sound, None) for part in resampler.resample(frame)]
-    return np.concatenate(parts, axis=1).mean(axis=0)
+    def __init__(self, rate: int) -> None:
+        import av
+
+        self.resampler = av.AudioResampler(format="fltp", rate=rate)  # not layout="mono": FFmpeg adds channels up, at 0.71 each
+        self.parts = [np.empty(0, np.float32)]
+
+    def take(self, piece: av.AudioFrame | None) -> None:
+        """Take a piece; None: it was the last."""
+        self.parts += [part.to_ndarray().mean(axis=0) for part in self.resampler.resample(piece)]
+
+    def end(self, piece: av.AudioFrame | None) -> np.ndarray:
+        """Take the last piece, if there is one, and give the whole."""
+        if piece is not None:
+            self.take(piece)
+        self.take(None)
+        return np.concatenate(self.parts)
 
 
 def reason(error: Exception) -> str:
