@@ -159,6 +159,18 @@ def test_the_sizes_that_encoders_take():
     assert Pictures().augmentations == {}
 
 
+def test_a_trial_hides_what_it_says(raw, monkeypatch):
+    quietly(raw)
+    monkeypatch.setattr(Toy, "check_spec_augment", lambda *arguments: None)
+    monkeypatch.setitem(DATASETS._targets, "toy", "toy:Toy")
+    monkeypatch.setattr("mmbench.trial.build_encoder", lambda choice: HashedText())
+    trial = Trial(
+        dataset="toy", data=Toy.manifest(), protocol="clean", method="sum", seed=0, params={}, recipe=Recipe(),
+        encoders={m: {"name": "hashed_text"} for m in ("number", "text")}, spec_augment={"number": {"time": 2, "frequency": 1}},
+    )  # fmt: skip
+    assert build(trial)[1].augmentations == {"number": SpecAugment(2, 1)}
+
+
 @pytest.mark.parametrize(("fixed", "side"), [(True, 32), (False, 24)])
 def test_a_data_set_has_its_size_for_encoders_that_take_any(raw, monkeypatch, fixed, side):
     class Any(torch.nn.Linear):

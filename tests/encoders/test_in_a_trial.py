@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 import mmbench.trial
@@ -108,12 +109,17 @@ def test_weights_that_changed_after_planning_are_noticed(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMBENCH_WEIGHTS", str(tmp_path))
-    torch.save({}, tmp_path / "resnet.pth")
-    choice = {"image": {"name": "timm_image", "model": "test_resnet", "weights": "resnet.pth"}}
-    before = weights_of(choice)
-    assert set(before) == {"image"}
+    encoders = {
+        "text": {"name": "hashed_text"},
+        "image": {"name": "timm_image", "model": "test_resnet", "weights": "resnet.pth"},
+    }
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    torch.save(state, tmp_path / "resnet.pth")
     trial = Trial(dataset="mvsa", data=Mvsa.manifest(), protocol="clean", method="sum", seed=0,
-                  encoders={"text": {"name": "hashed_text"}, "image": PLAIN}, params={}, recipe=Recipe(epochs=1),
-                  views=Mvsa.default_views(), weights=before)  # fmt: skip
+                  encoders=encoders, params={}, recipe=Recipe(epochs=1), views=Mvsa.default_views(),
+                  weights=weights_of(encoders))  # fmt: skip
+    assert set(trial.weights) == {"image"}
+    watched.make(trial)
+    torch.save({name: value + 1 for name, value in state.items()}, tmp_path / "resnet.pth")
     with pytest.raises(RuntimeError, match="the weights of image have changed since the trial was planned"):
         watched.make(trial)

@@ -56,6 +56,7 @@ def experiment() -> Experiment:
             encoders={"audio": {"name": "resnet18_audio"}, "video": {"name": "resnet18"}},
             params={},
             recipe=recipe,
+            views={"audio": "fbank", "video": "frames"},
         )
         for protocol in ("clean", "legacy")
         for seed in (0, 1)

@@ -397,3 +397,20 @@ def test_matched_rates_and_one_modality_masked_in_training_have_a_figure_each(tm
     collected(tmp_path, [*TRAININGS, *TRAIN_ONLY])
     names = {f.stem for f in (tmp_path / "report").glob("*.svg")}
     assert names == {"figure", "robustness", "dropout", "surface", "training"}
+
+
+def test_made_up_data_are_marked_in_files_and_figures_and_compared_with_no_paper(tmp_path: Path) -> None:
+    taken = [Missing(kind="per_modality", rates={"audio": rate}, train_only=True) for rate in (0.3, 0.6)]
+    plan, store = experiment([*TRAININGS, *taken]), Store(tmp_path)
+    plan.trials = [t.model_copy(update={"data": "MADE-UP-0"}) for t in plan.trials]
+    write(store, plan.trials)
+    made = collect(plan, store, REPORTED)
+    assert made.rates is not None
+    for frame in (made.table, made.rates.curves, made.rates.areas):
+        assert set(frame.track) == {"made up"}
+        assert frame.reported.isna().all()
+    figures = (draw_curves(made.rates, "matched", "at each rate"), draw_surface(made.rates), draw_training(made))
+    for figure in figures:
+        assert figure is not None
+        titles = [panel.get_title() or panel.get_title("left") for panel in figure.axes if panel.get_visible()]
+        assert any("MADE UP" in title for title in titles)

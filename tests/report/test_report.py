@@ -227,9 +227,12 @@ def test_the_papers_numbers_of_the_repository_are_read() -> None:
 
 OWN = {
     "audio": {"name": "resnet18_audio"},
-    "video": {"name": "resnet18", "weights": None, "freeze": False, "frames": 1},
+    "video": {"name": "resnet18", "weights": None, "freeze": False},
 }
+VIEWS = {"audio": "fbank", "video": "frames"}
 CLIP = {"name": "clip_image", "weights": "clip-vit-base-patch32", "freeze": True}
+M3AE = {m: {"name": f"m3ae_{m}", "size": "base", "weights": "m3ae_base.pkl"} for m in ("text", "image")}
+FOOD = {"dataset": "food101", "views": {"image": "picture"}}
 
 
 @pytest.mark.parametrize(
@@ -242,11 +245,19 @@ CLIP = {"name": "clip_image", "weights": "clip-vit-base-patch32", "freeze": True
         ({"cached": True}, None),
         ({"encoders": {"audio": CLIP, "video": CLIP}, "cached": True}, "clip"),
         ({"encoders": {**OWN, "video": CLIP}}, None),
+        ({"encoders": {"audio": CLIP, "video": {**CLIP, "weights": None}}}, None),
+        ({"encoders": {**OWN, "video": {"name": "resnet18", "frames": 1}}}, None),
+        ({"encoders": {**OWN, "audio": {"name": "resnet18_audio", "standardise": "sample"}}}, None),
+        ({"views": {**VIEWS, "audio": "spectrogram"}}, None),
+        ({"spec_augment": {"audio": {"time": 9, "frequency": 9}}}, None),
+        ({**FOOD, "encoders": M3AE}, ""),
+        ({**FOOD, "encoders": {**M3AE, "image": {**M3AE["image"], "weights": "m3ae_base.safetensors"}}}, ""),
+        ({**FOOD, "encoders": {**M3AE, "image": {**M3AE["image"], "weights": "m3ae_small.pkl"}}}, None),
         ({"dataset": "of somebody else"}, None),
     ],
 )
 def test_the_papers_numbers_stand_beside_their_encoders_only(changes: dict, setting: str | None) -> None:
-    trial = experiment().trials[0].model_copy(update={"encoders": OWN, **changes})
+    trial = experiment().trials[0].model_copy(update={"encoders": OWN, "views": VIEWS, **changes})
     assert papers_setting(trial) == setting
 
 

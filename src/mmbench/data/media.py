@@ -294,7 +294,9 @@ class Resampler:
     def __init__(self, rate: int) -> None:
         import av
 
-        self.resampler = av.AudioResampler(format="fltp", rate=rate)  # not layout="mono": FFmpeg adds channels up, at 0.71 each
+        self.resampler = av.AudioResampler(
+            format="fltp", rate=rate
+        )  # not layout="mono": FFmpeg adds channels up, at 0.71 each
         self.parts = [np.empty(0, np.float32)]
 
     def take(self, piece: av.AudioFrame | None) -> None:

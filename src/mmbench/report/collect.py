@@ -28,6 +28,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
+SAME = ("model", "size", "weights", "freeze", "frames", "standardise")
+"""Settings of an encoder that a paper's number depends on."""
+CLIP_WEIGHTS = "clip-vit-base-patch32"
+
+
 @dataclass
 class Row:
     """One method under one protocol on one data set, trained in one way: what its trials, one a seed, came to.
@@ -222,25 +227,37 @@ def describe_test(p: Predictions) -> SplitFacts:
 
 
 def papers_setting(trial: Trial) -> str | None:
-    """Which of the papers' settings a trial has: "clip" with CLIP's encoders, "" with the data set's own; None with others.
+    """Which of the papers' settings a trial has: "clip" with CLIP's published encoders, "" with the data set's own; None with others.
 
-    Encoders are the data set's own if name, model, size, weights and freezing are. Cached features are only CLIP's setting.
+    Encoders are the data set's own if what ``SAME`` lists is; weights may have been converted. Cached features are only CLIP's setting,
+    and neither has SpecAugment, or another view of the data than the first.
     """
     from mmbench.data import DATASETS
     from mmbench.encoders import ENCODERS
 
-    if all(choice["name"].startswith("clip") for choice in trial.encoders.values()):
-        return "clip"
-    if trial.cached or trial.dataset not in list(DATASETS):
+    if trial.dataset not in list(DATASETS) or trial.spec_augment:
         return None
-    for modality, own in DATASETS[trial.dataset].encoders.items():
+    data, encoders = DATASETS[trial.dataset], trial.encoders
+    if trial.views != data.default_views():
+        return None
+    if all(c["name"].startswith("clip_") and c.get("weights") == CLIP_WEIGHTS for c in encoders.values()):
+        return "clip"
+    for modality, own in data.encoders.items():
         given = {"name": own} if isinstance(own, str) else dict(own)
-        name, chosen = given.pop("name"), trial.encoders[modality]
+        name, chosen = given.pop("name"), encoders[modality]
         resolved = resolve_arguments(ENCODERS[name], given)[0]
-        same = all(chosen.get(k, resolved.get(k)) == resolved.get(k) for k in ("model", "size", "weights", "freeze"))
-        if chosen["name"] != name or not same:
+        if (
+            trial.cached
+            or chosen["name"] != name
+            or not all(_same(chosen.get(k, resolved.get(k)), resolved.get(k)) for k in SAME)
+        ):
             return None
     return ""
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of a setting are; a file's name may end in another way where it was converted."""
+    return one == other or (isinstance(one, str) and isinstance(other, str) and Path(one).stem == Path(other).stem)
 
 
 def _tracks(experiment: Experiment, rows: Sequence[Row], dataset: str) -> list[str]:
