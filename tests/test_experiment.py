@@ -136,6 +136,16 @@ def test_spec_augment_needs_a_filter_bank_that_is_read_in_training() -> None:
     assert "audio is encoded once" in mistakes(changed("datasets", "crema_d", to=heard))
 
 
+def test_a_change_of_one_data_set_leaves_those_that_share_its_settings(tmp_path: Path) -> None:
+    path = tmp_path / "shared.yaml"
+    path.write_text(
+        "title: shared\nmethods: {sum: {}}\nseeds: [0]\n"
+        "datasets:\n  openclipart: &one {recipe: {epochs: 3}}\n  openclipart_features: *one\n"
+    )
+    trials = load(path, ["datasets.openclipart.recipe.epochs=7"]).trials
+    assert {t.dataset: t.recipe.epochs for t in trials} == {"openclipart": 7, "openclipart_features": 3}
+
+
 def test_table1_is_eight_methods_two_protocols_three_seeds() -> None:
     trials = load(REPOSITORY / "experiments" / "table1.yaml").trials
     assert len(trials) == 8 * 2 * 3

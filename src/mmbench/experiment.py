@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -126,6 +125,18 @@ class Experiment:
     unprepared: dict[str, str] = field(default_factory=dict)
 
 
+def unshared(value: Any, above: frozenset[int] = frozenset()) -> Any:
+    """A copy in which no mapping or list stands in two places, as YAML's anchors put it: a change of one would change the other."""
+    if not isinstance(value, dict | list):
+        return value
+    if id(value) in above:
+        raise UsageError("an anchor holds itself; write its value out")
+    above |= {id(value)}
+    if isinstance(value, dict):
+        return {k: unshared(v, above) for k, v in value.items()}
+    return [unshared(v, above) for v in value]
+
+
 def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) -> Experiment:
     """Read an experiment.
 
@@ -139,7 +150,7 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     """
     path = Path(path)
     raw = read_yaml(path)
-    changed, mistakes = copy.deepcopy(raw), []
+    changed, mistakes = unshared(raw), []
     changes = [partial(apply_setting, setting=setting) for setting in settings]
     if quick:
         own = _mapping(raw, "quick")

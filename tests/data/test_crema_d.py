@@ -28,11 +28,17 @@ def raw(tmp_path):
     return tmp_path
 
 
+MLAS = {"NEU": "Neutral", "HAP": "Happy", "SAD": "Sad", "FEA": "Fear", "DIS": "Disgust", "ANG": "Anger"}
+
+
 def write_lists(raw, train="train.csv", test="test.csv", numbers=False):
     """Every fourth clip is for testing."""
     for name, part in ((test, NAMES[::4]), (train, [n for n in NAMES if n not in NAMES[::4]])):
         rows = [(n, str(EMOTIONS[n.split("_")[2]]) if numbers else n.split("_")[2]) for n in part]
-        (raw / "lists" / name).write_text("".join((",", " ")[name.endswith("txt")].join(row) + "\n" for row in rows))
+        if name.endswith("txt"):
+            (raw / "lists" / name).write_text("".join(f"{n}.flv {MLAS[code]}\n" for n, code in rows))
+        else:
+            (raw / "lists" / name).write_text("".join(f"{n},{label}\n" for n, label in rows))
 
 
 # Splits
@@ -93,7 +99,7 @@ def test_names_tell_label_actor_and_files(raw):
 
 @pytest.mark.parametrize(
     ("train", "test", "numbers"),
-    [("train.csv", "test.csv", False), ("train.csv", "test.csv", True), ("my_train.txt", "my_test.txt", True)],
+    [("train.csv", "test.csv", False), ("train.csv", "test.csv", True), ("my_train_cre.txt", "my_test_cre.txt", False)],
 )
 def test_published_lists_in_their_formats(raw, train, test, numbers):
     write_lists(raw, train, test, numbers)
@@ -139,8 +145,9 @@ def test_a_label_that_the_name_contradicts_is_skipped_and_counted(raw):
         ("test.csv", "1001_DFA_ANG_XX,ANG\n1001_DFA_ANG_XX,ANG\n", "line 2: clip '1001_DFA_ANG_XX' is given twice"),
         ("test.csv", "999_DFA_ANG_XX,ANG\n", "'999_DFA_ANG_XX' is no clip"),
         ("test.csv", "../../x,ANG\n", "'../../x' is no clip"),
-        ("my_test.txt", "1001_DFA_ANG_XX 5 5\n", "expected a name and a label"),
-        ("my_test.txt", "1001_DFA_ANG_XX\n", "expected a name and a label"),
+        ("my_test_cre.txt", "1001_DFA_ANG_XX 5 5\n", "expected a name and a label"),
+        ("my_test_cre.txt", "1001_DFA_ANG_XX.flv Angry\n", "line 1: unknown label 'Angry'"),
+        ("my_test_cre.txt", "1001_DFA_ANG_XX\n", "expected a name and a label"),
     ],
 )
 def test_mistakes_in_lists_are_named_by_file_and_line(raw, name, content, message):
@@ -150,7 +157,7 @@ def test_mistakes_in_lists_are_named_by_file_and_line(raw, name, content, messag
         CremaD.scan(raw)
 
 
-@pytest.mark.parametrize(("there", "missing"), [("train.csv", "test.csv"), ("my_test.txt", "my_train.txt")])
+@pytest.mark.parametrize(("there", "missing"), [("train.csv", "test.csv"), ("my_test_cre.txt", "my_train_cre.txt")])
 def test_one_list_of_two(raw, there, missing):
     (raw / "lists" / there).touch()
     with pytest.raises(UsageError, match=f"{missing} is missing, but .*{there} is there"):

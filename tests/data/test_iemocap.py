@@ -210,6 +210,46 @@ def test_legacy_without_the_list_that_mla_does_not_release(raw):
     assert listing.skipped == []
 
 
+WORD = {0: "Neutral", 1: "Angry", 2: "Sad", 3: "Happy"}
+
+
+def write_release(raw):
+    """Lists of the listing's samples as MLA's release has them; the last ten are in neither."""
+    samples = Iemocap.scan(raw).samples
+    shutil.rmtree(raw / "lists")
+    (raw / "lists").mkdir()
+    for name, part in (("train", samples[:30]), ("test", samples[30:40])):
+        lines = [f"{s.id}.mp4 [split|sign] {s.text['text']} [split|sign] {WORD[s.label]}" for s in part]
+        (raw / f"lists/my_{name}_iemo.txt").write_text("\n".join(lines))
+    return [s.id for s in samples]
+
+
+def test_legacy_by_the_lists_of_mlas_release(raw):
+    names = write_release(raw)
+    got = {s.id: s.legacy for s in Iemocap.scan(raw).samples}
+    assert got == {n: "train" if i < 30 else "test" if i < 40 else "" for i, n in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        (f"{NAMES[0]} [split|sign] x [split|sign] Happy", "line 1: expected '<utterance>.mp4"),
+        (f"{NAMES[0]}.mp4 x Happy", "line 1: expected '<utterance>.mp4"),
+        (f"{NAMES[0]}.mp4 [split|sign] x [split|sign] Glad", "one of Neutral, Angry, Sad, Happy"),
+        ("../x.mp4 [split|sign] x [split|sign] Happy", "is no utterance"),
+    ],
+)
+def test_mistakes_in_the_lists_of_mlas_release(raw, line, match):
+    write_release(raw)
+    (raw / "lists/my_test_iemo.txt").write_text(line)
+    refused(raw, match)
+
+
+def test_lists_of_two_kinds_are_refused(raw):
+    (raw / "lists/my_train_iemo.txt").touch()
+    refused(raw, "lists of names and of MLA; expected one kind")
+
+
 def test_legacy_without_lists_is_that_of_the_features(raw):
     shutil.rmtree(raw / "lists")
     listing = Iemocap.scan(raw)

@@ -34,16 +34,22 @@ def audit(data: type[PreparedDataModule]) -> Audit:
     """Audit a prepared data set.
 
     ``clean`` promises that no group and no file is in two splits, nor any text where the data set says so, and that every class is in
-    every one of the three splits. ``legacy`` promises the published lists: their counts.
+    every one of the three splits. ``legacy`` promises the published lists: their counts. What was published of a data set is not
+    held against a variant with classes of its own.
     """
     manifest, table = data.read_manifest(), data.table()
     usable = table[table["skipped"] == ""]
     result = Audit()
-    result.facts.append(f"{len(usable)} samples, {len(data.classes)} classes, {usable['group'].nunique()} groups")
+    classes, variant = data.class_names(), "classes" in manifest
+    result.facts.append(f"{len(usable)} samples, {len(classes)} classes, {usable['group'].nunique()} groups")
+    if variant:
+        result.facts.append(
+            f"a variant with classes of its own: what was published of that with {len(data.classes)} is not held against it"
+        )
     for modality in data.modalities:
         absent = int((~usable[f"present_{modality}"].astype(bool)).sum())
         result.facts += [f"{absent} samples have no {modality}"] * (absent > 0)
-    expected = data.published.get("all", {}).get("samples")
+    expected = None if variant else data.published.get("all", {}).get("samples")
     if expected and expected != len(usable):
         result.findings.append(f"samples: {len(usable)}, published {expected}")
     for sample, file, reason in manifest["skipped"][:SHOWN]:
@@ -70,14 +76,14 @@ def audit_protocol(
     result: Audit,
 ) -> None:
     """Add what there is to say of one protocol's splits."""
+    classes, variant = data.class_names(), "classes" in manifest
     parts = {split: usable[usable[protocol] == split] for split in SPLITS}
     if all(part.empty for part in parts.values()):
-        result.facts.append(
-            f"{protocol}: no splits; {data.legacy_lists}" if data.legacy_lists else f"{protocol}: no splits"
-        )
+        why = "the published lists are those of another variant" if variant else data.legacy_lists
+        result.facts.append(f"{protocol}: no splits; {why}" if why else f"{protocol}: no splits")
         result.violations[protocol].append("there are no splits")
         return
-    published = data.published.get(protocol, {})
+    published = {} if variant else data.published.get(protocol, {})
     for split, part in parts.items():
         if split in published and published[split] != len(part):
             if protocol == "legacy" and (len(part) or split != "validation"):  # which legacy does not use
@@ -89,14 +95,14 @@ def audit_protocol(
                 result.violations["clean"].append(f"there is no {split} split")
             continue
         counts = part["label"].value_counts()
-        each = [f"{name} {counts.get(number, 0)}" for number, name in enumerate(data.classes)]
+        each = [f"{name} {counts.get(number, 0)}" for number, name in enumerate(classes)]
         if len(each) > SHOWN:
             sizes = [counts.get(number, 0) for number in range(len(each))]
             each = [f"{min(sizes)} to {max(sizes)} of a class"]
         told = f" (published: {published[split]})" if split in published else ""
         ids = manifest["splits"][protocol][split]["sha256"][:16]
         result.facts.append(f"{protocol} {split}: {len(part)} samples{told}, list {ids}: {', '.join(each)}")
-        if protocol == "clean" and (gone := [n for i, n in enumerate(data.classes) if not counts.get(i, 0)]):
+        if protocol == "clean" and (gone := [n for i, n in enumerate(classes) if not counts.get(i, 0)]):
             result.violations["clean"].append(f"{split} has no sample of {', '.join(gone)}")
     if left_out := int((usable[protocol] == "").sum()):
         result.facts.append(f"{protocol}: {left_out} samples are in no split")

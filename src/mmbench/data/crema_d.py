@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EMOTIONS = {"NEU": 0, "HAP": 1, "SAD": 2, "FEA": 3, "DIS": 4, "ANG": 5}  # the order of OGM-GE's release
-LABELS = EMOTIONS | {str(number): number for number in EMOTIONS.values()}
+WORDS = {"Neutral": 0, "Happy": 1, "Sad": 2, "Fear": 3, "Disgust": 4, "Anger": 5}  # of MLA's release
+LABELS = EMOTIONS | WORDS | {str(number): number for number in EMOTIONS.values()}
 ACTORS = sorted(range(1001, 1092), key=lambda actor: digest(f"crema_d:{actor}"))
 TEST, VALIDATION = frozenset(ACTORS[:18]), frozenset(ACTORS[18:27])
 
@@ -74,7 +75,7 @@ class CremaD(PreparedDataModule):
                 "lists/train.csv, lists/test.csv",
                 "for legacy: OGM-GE's lists (name,EMO; data/CREMAD in its repository), or",
             ),
-            ("lists/my_train.txt, lists/my_test.txt", "MLA's lists (name label, the label a number)"),
+            ("lists/my_train_cre.txt, lists/my_test_cre.txt", "MLA's lists (name.flv Emotion; data in its repository)"),
         ),
         disk="raw 4 GB, prepared 9 GB",
     )
@@ -120,7 +121,7 @@ def parse(name: str, where: str) -> tuple[int, int]:
 def read_lists(folder: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
     """Clip -> (split, class) of the published lists, and notes where there are none."""
     found: dict[str, tuple[str, int]] = {}
-    pairs = {split: (folder / f"{split}.csv", folder / f"my_{split}.txt") for split in ("train", "test")}
+    pairs = {split: (folder / f"{split}.csv", folder / f"my_{split}_cre.txt") for split in ("train", "test")}
     for one, other in zip(*pairs.values(), strict=True):
         if one.exists() != other.exists():
             raise UsageError(
@@ -136,10 +137,12 @@ def read_lists(folder: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
         for where, row in rows:
             if len(row) != 2:
                 raise UsageError(f"{where}: expected a name and a label, got {' '.join(row)[:80]!r}")
-            name, label = row
+            name, label = row[0].removesuffix(".flv"), row[1]
             number = LABELS.get(label)
             if number is None:
-                raise UsageError(f"{where}: unknown label '{label}'; expected 0 to 5, or one of {', '.join(EMOTIONS)}")
+                raise UsageError(
+                    f"{where}: unknown label '{label}'; expected 0 to 5, or one of {', '.join([*EMOTIONS, *WORDS])}"
+                )
             if name in found:
                 raise UsageError(f"{where}: clip '{name}' is given twice, expected once in all lists")
             parse(name, where)

@@ -40,6 +40,7 @@ RATED = re.compile(
 )  # [6.29 - 8.24] Ses01F_impro01_F000 neu [2.5, 2.5, 2.5]
 SAID = re.compile(r"(\S+)\s+\[[^\]]*\]:(.*)")  # Ses01F_impro01_F000 [006.29-008.24]: Excuse me.
 
+WORDS = ("Neutral", "Angry", "Sad", "Happy")  # of MLA's lists
 FRAMES = 1024
 SAMPLES = 10 * RATE
 REACH = ((FRAMES - 1) * SHIFT + WINDOW) / RATE  # seconds that the filter bank sees
@@ -71,8 +72,8 @@ class Iemocap(PreparedDataModule):
 
     ``clean`` trains on sessions 1 to 3, chooses the epoch on session 4 and tests on session 5, as ``iemocap_features`` does: no actor
     and no dialogue is in two splits. ``legacy`` is random by utterance as in the MLA paper, 60/20/20: actors and dialogues are on both
-    sides; the middle part is not used. MLA's lists are not all published, so the splits are cut by the hashes of the utterances' names,
-    as ``iemocap_features`` cuts them, unless the raw folder holds lists.
+    sides; the middle part is not used. Where the raw folder holds MLA's lists of training and test, or others, legacy is theirs; else
+    the splits are cut by the hashes of the utterances' names, as ``iemocap_features`` cuts them.
 
     Views of ``audio``: ``fbank`` (1024, 128), whose 10.255 s MLA's CAV-MAE sees; ``waveform`` (160000,), 16 kHz, for wav2vec 2.0: 10 s,
     with silence behind a shorter utterance. What is beyond is cut; preparing tells of how many utterances.
@@ -132,6 +133,10 @@ class Iemocap(PreparedDataModule):
                 "if you have them, for legacy: a name a line, such as Ses01F_impro01_F000",
             ),
             ("lists/dev.txt", "likewise; can be left out"),
+            (
+                "lists/my_train_iemo.txt, my_test_iemo.txt",
+                "or MLA's lists: <utterance>.mp4 [split|sign] text [split|sign] Emotion",
+            ),
         ),
         disk="prepared 0.8 MB an utterance",
     )
@@ -283,19 +288,34 @@ def read_transcription(path: Path) -> dict[str, list[str]]:
 def read_lists(raw: Path) -> dict[str, tuple[str, str]]:
     """Utterance -> (split, where it is listed); none if there are no lists."""
     found: dict[str, tuple[str, str]] = {}
-    files = {"train": "lists/train.txt", "validation": "lists/dev.txt", "test": "lists/test.txt"}
-    paths = {split: within(raw, file) for split, file in files.items()}
-    there = {split: path for split, path in paths.items() if path.exists()}
-    if not there:
-        return {}
-    for split in ("train", "test"):
-        if split not in there:
-            raise UsageError(f"{paths[split]} is missing, but {next(iter(there.values()))} is there")
-    for split, path in there.items():
-        for where, name in read_lines(path):
-            if not UTTERANCE.fullmatch(name):
-                raise UsageError(f"{where}: {name[:80]!r} is no utterance; expected a name such as Ses01F_impro01_F000")
-            if name in found:
-                raise UsageError(f"{where}: utterance '{name}' is given twice, expected once in all lists")
-            found[name] = split, where
+    plain = {"train": "lists/train.txt", "validation": "lists/dev.txt", "test": "lists/test.txt"}
+    release = {"train": "lists/my_train_iemo.txt", "test": "lists/my_test_iemo.txt"}
+    kinds = [{split: within(raw, file) for split, file in files.items()} for files in (plain, release)]
+    present = [{split: path for split, path in paths.items() if path.exists()} for paths in kinds]
+    if all(present):
+        raise UsageError(f"{raw / 'lists'} holds lists of names and of MLA; expected one kind")
+    for paths, there in zip(kinds, present, strict=True):
+        for split in ("train", "test"):
+            if there and split not in there:
+                raise UsageError(f"{paths[split]} is missing, but {next(iter(there.values()))} is there")
+        for split, path in there.items():
+            for where, line in read_lines(path):
+                name = read_name(line, where) if paths is kinds[1] else line
+                if not UTTERANCE.fullmatch(name):
+                    raise UsageError(
+                        f"{where}: {name[:80]!r} is no utterance; expected a name such as Ses01F_impro01_F000"
+                    )
+                if name in found:
+                    raise UsageError(f"{where}: utterance '{name}' is given twice, expected once in all lists")
+                found[name] = split, where
     return found
+
+
+def read_name(line: str, where: str) -> str:
+    """The utterance of a line of MLA's lists; its text and emotion are those of the raw files."""
+    parts = [part.strip() for part in line.split("[split|sign]")]
+    if len(parts) != 3 or not parts[0].endswith(".mp4") or parts[2] not in WORDS:
+        raise UsageError(
+            f"{where}: expected '<utterance>.mp4 [split|sign] text [split|sign] emotion', one of {', '.join(WORDS)}, got {line[:80]!r}"
+        )
+    return parts[0].removesuffix(".mp4")

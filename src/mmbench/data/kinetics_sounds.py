@@ -24,7 +24,7 @@ FILE = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)_([0-9]+)\.mp4")
 CLIP = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)")
 VARIANTS = (
     "other variants of the data set have 32 (CrissCross), 33 (DMRNet) or 34 classes (the original); this one has the 31 that "
-    "`mmbench data info kinetics_sounds` lists"
+    "`mmbench data info kinetics_sounds` lists; remove what is of another class, or name the classes in lists/classes.txt"
 )
 
 
@@ -39,7 +39,8 @@ class KineticsSounds(PreparedDataModule):
     """Kinetics-Sounds (Arandjelović and Zisserman, 2017): ten-second clips of Kinetics, of actions that can be heard; 31 classes.
 
     There is no canonical list; this is the variant of 31 classes whose split OGM-GE published. The folder that a clip is in tells its
-    class. ``clean`` keeps the clips of one YouTube video, and clips whose files are equal, within one split: 80 / 10 / 10 of every
+    class. Another variant is named in ``lists/classes.txt``, a class a line: its classes hold then, by the file's order, the folders
+    that it does not name are left out, and its results share nothing with those of the 31. ``clean`` keeps the clips of one YouTube video, and clips whose files are equal, within one split: 80 / 10 / 10 of every
     class by the hashes of the videos' names. ``legacy`` takes OGM-GE's lists.
 
     Views of ``audio``: ``fbank`` (1024, 128), log-mel at 16 kHz; ``spectrogram`` (129, 626), as in OGM-GE's release.
@@ -118,7 +119,9 @@ class KineticsSounds(PreparedDataModule):
                 "for legacy: OGM-GE's lists (id_start,10,number), data/KineticSound there",
             ),
             ("lists/classes.txt", "for legacy: the 31 names, a line each, in the order of the lists' numbers 0 to 30,"),
-            ("", "which OGM-GE did not publish: the folders of a few listed clips tell them"),
+            ("", "which OGM-GE did not publish: the folders of a few listed clips tell them;"),
+            ("", "for another variant (32, 33 or 34 classes, say): its names, a line each, numbered in this order;"),
+            ("", "folders of videos/ that it does not name are left out"),
         ),
         disk="raw about 30 GB, prepared 22 GB",
     )
@@ -127,11 +130,17 @@ class KineticsSounds(PreparedDataModule):
     def scan(cls, raw: Path) -> Listing:
         """Every file in a class's folder is a sample; lists say no more than its split."""
         videos = need(raw, "videos", "expected a folder with one folder for each class")
-        listed, notes = read_lists(raw)
-        has_lists, listing = bool(listed), Listing([], notes=notes)
-        seen, folders = dict[str, str](), dict[int, str]()
+        numbered = read_classes(raw / "lists/classes.txt", videos)
+        variant = numbered is not None and set(numbered) != set(cls.classes)
+        classes = numbered if numbered is not None and variant else cls.classes
+        listed, notes = read_lists(raw, classes, numbered)
+        has_lists, listing = bool(listed), Listing([], notes=notes, classes=classes if variant else None)
+        seen, folders, left_out = dict[str, str](), dict[int, str](), list[str]()
         for folder in entries(videos):
-            label = class_number(folder.name, str(folder))
+            if variant and spoken(folder.name) not in classes and folder.is_dir():
+                left_out.append(folder.name)
+                continue
+            label = class_number(folder.name, classes, str(folder))
             folders[label] = folder.name
             for path in entries(folder):
                 file = f"videos/{folder.name}/{path.name}"
@@ -150,13 +159,18 @@ class KineticsSounds(PreparedDataModule):
                     listing.unlisted.append(file)
                 split, given, _ = listed.pop(clip, ("", label, ""))
                 if given != label:
-                    listing.skipped.append((clip, file, f"is '{cls.classes[given]}' by the list and lists/classes.txt"))
+                    listing.skipped.append((clip, file, f"is '{classes[given]}' by the list and lists/classes.txt"))
                     continue
                 listing.samples.append(Sample(clip, label, match[1], {"audio": file, "video": file}, legacy=split))
         for clip, (split, label, name) in listed.items():  # those that have no file
-            file = f"videos/{folders.get(label, cls.classes[label])}/{name}"
+            file = f"videos/{folders.get(label, classes[label])}/{name}"
             listing.samples.append(Sample(clip, label, clip[:11], {"audio": file, "video": file}, legacy=split))
         listing.samples.sort(key=lambda sample: sample.id)
+        if variant:
+            notes.append(f"a variant of {len(classes)} classes, by lists/classes.txt")
+        if left_out:
+            some = ", ".join(left_out[:3])
+            notes.append(f"left out: {len(left_out)} folders of videos/ that lists/classes.txt does not name, such as {some}")
         return listing
 
     @classmethod
@@ -184,18 +198,57 @@ def entries(folder: Path) -> list[Path]:
         raise UsageError(f"{folder}: expected a folder ({error.strerror})") from error
 
 
-def class_number(name: str, where: str) -> int:
+def spoken(name: str) -> str:
+    """A class's name as Kinetics gives it; folders may have _ for its blanks."""
+    return name.replace("_", " ")
+
+
+def class_number(name: str, classes: Sequence[str], where: str) -> int:
     """The number of a class by its name, in which _ may stand for blanks."""
-    plain = name.replace("_", " ")
-    if plain not in KineticsSounds.classes:
-        near = did_you_mean(plain, KineticsSounds.classes)
+    plain = spoken(name)
+    if plain not in classes:
+        near = did_you_mean(plain, classes)
         hint = f"{near} " if near.startswith("did") else ""
         raise UsageError(f"{where}: '{name}' is none of the classes; {hint}{VARIANTS}")
-    return KineticsSounds.classes.index(plain)
+    return classes.index(plain)
 
 
-def read_lists(raw: Path) -> tuple[dict[str, tuple[str, int, str]], list[str]]:
-    """Clip -> (split, class, file name) of OGM-GE's lists, and notes where there are none."""
+def read_classes(path: Path, videos: Path) -> tuple[str, ...] | None:
+    """The classes by the numbers that lists give them; None if there is no such file.
+
+    Raises:
+        UsageError: a class is given twice, or there is only one; or they are not the 31, and one has no folder.
+    """
+    if not path.exists():
+        return None
+    lines = [(where, spoken(line)) for where, line in read_lines(path)]
+    names = tuple(name for _, name in lines)
+    for i, (where, name) in enumerate(lines):
+        if name in names[:i]:
+            raise UsageError(f"{where}: '{name}' is given twice, expected every class once")
+    if len(names) < 2:
+        raise UsageError(f"{path}: expected the names of the classes, a line each, got {len(names)}")
+    folders = {spoken(folder.name) for folder in entries(videos)}
+    for where, name in lines if set(names) != set(KineticsSounds.classes) else []:
+        if name not in folders:
+            near = did_you_mean(name, folders)
+            hint = f"; {near}" if near.startswith("did") else ""
+            raise UsageError(
+                f"{where}: '{name}' has no folder in {videos}{hint} (with other classes than the 31, every line is a folder's name)"
+            )
+    return names
+
+
+def read_lists(
+    raw: Path, classes: Sequence[str], numbered: Sequence[str] | None
+) -> tuple[dict[str, tuple[str, int, str]], list[str]]:
+    """Clip -> (split, class, file name) of OGM-GE's lists, and notes where there are none.
+
+    Args:
+        raw: the raw folder.
+        classes: of the data set.
+        numbered: the same in the order of the lists' numbers.
+    """
     paths = {split: raw / f"lists/my_{split}.txt" for split in ("train", "test")}
     there = [path for path in paths.values() if path.exists()]
     if not there:
@@ -203,40 +256,23 @@ def read_lists(raw: Path) -> tuple[dict[str, tuple[str, int, str]], list[str]]:
     for path in paths.values():
         if path not in there:
             raise UsageError(f"{path} is missing, but {there[0]} is there")
-    order = read_classes(raw / "lists/classes.txt", there[0])
+    if numbered is None:
+        raise UsageError(
+            f"{there[0]} gives classes as numbers, whose order is not published, and {raw / 'lists/classes.txt'} is missing; write "
+            "the 31 names into it, a line each, in the order of the numbers (the folders of a few listed clips tell them), or remove "
+            "the lists and do without the legacy protocol"
+        )
     found: dict[str, tuple[str, int, str]] = {}
     for split, path in paths.items():
-        for where, clip, seconds, number in read_list(path):
+        for where, clip, seconds, number in read_list(path, len(numbered)):
             if clip in found:
                 raise UsageError(f"{where}: clip '{clip}' is given twice, expected once in both lists")
-            start = int(clip[12:])
-            found[clip] = (split, order[number], f"{clip[:11]}_{start:06}_{start + seconds:06}.mp4")
+            start, label = int(clip[12:]), classes.index(numbered[number])
+            found[clip] = (split, label, f"{clip[:11]}_{start:06}_{start + seconds:06}.mp4")
     return found, []
 
 
-def read_classes(path: Path, numbered: Path) -> list[int]:
-    """The class of each number in OGM-GE's lists.
-
-    Raises:
-        UsageError: the file is missing, or does not hold every class once.
-    """
-    if not path.exists():
-        raise UsageError(
-            f"{numbered} gives classes as numbers, whose order is not published, and {path} is missing; write the 31 names into it, "
-            "a line each, in the order of the numbers (the folders of a few listed clips tell them), or remove the lists and do "
-            "without the legacy protocol"
-        )
-    lines = [(where, class_number(line, where)) for where, line in read_lines(path)]
-    order = [number for _, number in lines]
-    for i, (where, number) in enumerate(lines):
-        if number in order[:i]:
-            raise UsageError(f"{where}: '{KineticsSounds.classes[number]}' is given twice, expected every class once")
-    if len(order) != len(KineticsSounds.classes):
-        raise UsageError(f"{path}: expected 31 names, got {len(order)}; {VARIANTS}")
-    return order
-
-
-def read_list(path: Path) -> Iterator[tuple[str, str, int, int]]:
+def read_list(path: Path, classes: int) -> Iterator[tuple[str, str, int, int]]:
     """Where it stands, clip, seconds and number of each line, such as ``0a1B2c3D4e5_12,10,3``."""
     for where, (clip, seconds, number) in read_rows(path, columns=3):
         if not (match := CLIP.fullmatch(clip)):
@@ -247,8 +283,6 @@ def read_list(path: Path) -> Iterator[tuple[str, str, int, int]]:
             raise UsageError(
                 f"{where}: expected the clip's seconds and the class's number, got '{seconds}' and '{number}'"
             )
-        if int(number) >= len(KineticsSounds.classes):
-            raise UsageError(
-                f"{where}: unknown class number {number}, expected 0 to {len(KineticsSounds.classes) - 1}; {VARIANTS}"
-            )
+        if int(number) >= classes:
+            raise UsageError(f"{where}: unknown class number {number}, expected 0 to {classes - 1}; {VARIANTS}")
         yield where, f"{match[1]}_{int(match[2])}", int(seconds), int(number)

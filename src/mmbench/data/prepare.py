@@ -148,14 +148,13 @@ def check_listing(data: type[PreparedDataModule], raw: Path, listing: Listing) -
     if not listing.samples:
         raise UsageError(f"{raw}: no sample found; expected the layout that `mmbench data info {data.name}` describes")
     seen: set[str] = set()
+    count = len(data.classes if listing.classes is None else listing.classes)
     for sample in listing.samples:
         if sample.id in seen:
             raise UsageError(f"{raw}: sample '{sample.id}' is given twice, expected once")
         seen.add(sample.id)
-        if not 0 <= sample.label < len(data.classes):
-            raise UsageError(
-                f"{raw}: sample '{sample.id}' has the label {sample.label}, expected 0 to {len(data.classes) - 1}"
-            )
+        if not 0 <= sample.label < count:
+            raise UsageError(f"{raw}: sample '{sample.id}' has the label {sample.label}, expected 0 to {count - 1}")
         if sample.legacy not in ("", *SPLITS):
             raise ValueError(f"{data.name}: sample '{sample.id}' has the unknown split '{sample.legacy}'")
         for file in sample.files.values():
@@ -482,6 +481,8 @@ def describe(
         "unlisted": {"files": len(listing.unlisted), "first": listing.unlisted[:20]},
         "notes": listing.notes,
     }
+    if listing.classes is not None:
+        manifest["classes"] = list(listing.classes)
     return {**manifest, "sha256": hash_manifest(manifest)}
 
 

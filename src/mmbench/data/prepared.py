@@ -66,7 +66,8 @@ class PreparedDataModule(MultimodalDataModule):
     """A data set that ``mmbench data prepare`` makes from a raw download. Its class declares the attributes below, and ``scan``.
 
     The prepared folder, ``<MMBENCH_DATA>/<name>``, holds ``manifest.json``, ``samples.parquet`` and ``<field>.npy``, (N, …) in the
-    order of the table's rows. Texts are in the table; the encoder's tokenizer reads them when a trial starts.
+    order of the table's rows. Texts are in the table; the encoder's tokenizer reads them when a trial starts. Where the raw folder
+    named classes of its own (``Listing.classes``), an instance's ``classes`` are those; ``class_names`` tells them without one.
 
     Args:
         views: modality -> the field it is read from, where that is not the first one of its source.
@@ -97,6 +98,7 @@ class PreparedDataModule(MultimodalDataModule):
         **others: Any,
     ) -> None:
         super().__init__(*arguments, **others)
+        self.classes = self.class_names()  # type: ignore[misc]  # those of the class, but for a variant
         self.views = self.default_views()
         sizes = image_sizes or {}
         crops = {m: RandomResizedCrop(sizes[m], **options) for m, options in self.pictures.items() if m in sizes}
@@ -192,6 +194,14 @@ class PreparedDataModule(MultimodalDataModule):
         return manifest
 
     @classmethod
+    def class_names(cls) -> tuple[str, ...]:
+        """The classes by number: those that the raw folder named, where it did and is prepared; the data set's otherwise."""
+        try:
+            return tuple(cls.read_manifest().get("classes", cls.classes))
+        except UsageError:
+            return cls.classes
+
+    @classmethod
     def prepared(cls) -> str | None:
         """What to do if there is no usable prepared folder."""
         try:
@@ -206,15 +216,19 @@ class PreparedDataModule(MultimodalDataModule):
     @classmethod
     def lacks(cls, protocol: str) -> str | None:
         """Why there is no training or no test split under a protocol; None if there are both."""
-        if {"train", "test"} <= cls.read_manifest()["splits"].get(protocol, {}).keys():
+        manifest = cls.read_manifest()
+        if {"train", "test"} <= manifest["splits"].get(protocol, {}).keys():
             return None
+        if protocol == "legacy" and "classes" in manifest:
+            return "the published lists are those of another variant"
         return (cls.legacy_lists or "it has no published lists") if protocol == "legacy" else "too few samples"
 
     @classmethod
     def manifest(cls) -> str:
-        """A hash of what was prepared: samples, splits and arrays, whatever decoded them."""
+        """A hash of what was prepared: samples, splits, arrays and classes of the raw folder's own, whatever decoded them."""
         manifest = cls.read_manifest()
-        content = {key: manifest[key] for key in ("format", "version", "arrays", "table")}
+        own = ["classes"] if "classes" in manifest else []
+        content = {key: manifest[key] for key in ("format", "version", "arrays", "table", *own)}
         digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{MADE_UP}-{digest}" if manifest["made_up"] else digest
 

@@ -49,12 +49,14 @@ class Listing:
         skipped: (sample or line, file, reason) of what the lists name and cannot be used.
         unlisted: files of the data set's kind that no list names.
         notes: what the user should know (lists that are not there, say).
+        classes: by number, where the raw folder names its own in place of the data set's.
     """
 
     samples: list[Sample]
     skipped: list[tuple[str, str, str]] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    classes: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from mmbench.encoders.pretrained import (
     in_layers,
     mean_over_frames,
     normalise,
+    weights_path,
     without_memory,
 )
 from mmbench.errors import UsageError
@@ -347,10 +348,11 @@ def refuse_tiny(size: str, weights: str | None) -> None:
 
 
 def m3ae_weights(name: str) -> Path:
-    """The checkpoint of this name."""
-    return find_weights(
-        name, "M3AE's weights, .pkl as https://github.com/young-geng/m3ae_public offers them or converted"
-    )
+    """The checkpoint of this name; of a ``.pkl`` that is not there, what it was converted to."""
+    converted = weights_path(name).with_suffix(".safetensors")
+    chosen = converted.name if converted.exists() and not weights_path(name).exists() else name
+    hint = "M3AE's weights, .pkl as https://github.com/young-geng/m3ae_public offers them or converted"
+    return find_weights(chosen, hint)
 
 
 def vocabulary_file(folder: str) -> Path:
