@@ -125,6 +125,12 @@ def test_caching_without_a_frozen_encoder_is_a_mistake() -> None:
     )
 
 
+def test_bf16_has_no_effect_on_encoders_that_run_once() -> None:
+    frozen = {m: {"name": name, "freeze": True} for m, name in (("audio", "resnet18_audio"), ("video", "resnet18"))}
+    settings: dict[str, Any] = {"cached": True, "encoders": frozen, "recipe": {"precision": "bf16"}}
+    assert "crema_d.recipe.precision: cached encoders run once" in mistakes(changed("datasets", "crema_d", to=settings))
+
+
 def test_spec_augment_needs_a_filter_bank_that_is_read_in_training() -> None:
     limits = {"audio": {"time": 192, "frequency": 48}}
     told = mistakes(changed("datasets", "openclipart", "spec_augment", to=limits))

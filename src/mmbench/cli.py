@@ -149,8 +149,10 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment:
 
     path = experiment_path(arguments.experiment)
     experiment = load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
+    from mmbench.report.tables import left_out
+
     for dataset, reason in experiment.unprepared.items():
-        print(f"{dataset} is left out, not prepared: {reason}", file=sys.stderr)
+        print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
     return experiment
 
 
@@ -192,12 +194,13 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     experiment, store = load_experiment(arguments), open_store(arguments)
     chosen = select(experiment.trials, arguments.filters)
     done, todo = split_done(chosen, store)
+    strict = arguments.strict and bool(experiment.unprepared)
     if arguments.dry_run:
         finished = {record.key for record in done}
         for trial in chosen:
             print(f"{trial.key}  {'done' if trial.key in finished else 'to do'}  {trial.label}")
         print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
-        return OK
+        return FAILED if strict else OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
     code = source_state()["code"] if done else None
     if other := sum(record.environment.get("code") != code for record in done):
@@ -208,7 +211,6 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
     records = run_all(todo, store, arguments, experiment.name, slots) if todo else []
     print_report(write_report(experiment, store, arguments.results))
-    strict = arguments.strict and bool(experiment.unprepared)
     return max(exit_code(records), FAILED if strict else OK)
 
 

@@ -299,6 +299,9 @@ def _resolve_datasets(given: Mapping[Any, Any], mistakes: list[str]) -> dict[str
         encoders = _resolve_encoders(name, data.encoders, chosen if isinstance(chosen, dict) else {}, mistakes)
         if settings.get("cached") is True and not any(choice.get("freeze") for choice in encoders.values()):
             mistakes.append(f"datasets.{name}.cached: no encoder is frozen; give one freeze: true, or leave cached out")
+        halved = _mapping(settings, "recipe").get("precision") == "bf16"
+        if halved and settings.get("cached") is True and all(choice.get("freeze") for choice in encoders.values()):
+            mistakes.append(f"datasets.{name}.recipe.precision: cached encoders run once, in float32; leave bf16 out")
         views = {**data.default_views(), **_mapping(settings, "views")}
         for modality in _mapping(settings, "spec_augment"):
             try:
@@ -360,6 +363,7 @@ def _try_out(
 
     from mmbench.data import DATASETS
     from mmbench.data.base import DataSpec
+    from mmbench.data.prepared import PreparedDataModule
     from mmbench.registry import methods as table
     from mmbench.trial import build_encoder
 
@@ -383,7 +387,8 @@ def _try_out(
                 missing.check(data.modalities)
             except UsageError as error:
                 mistakes.append(f"missing, with datasets.{name}: {error}")
-        spec = DataSpec(tuple(encoders[name]), (1,) * len(data.classes), data.conditioning, data.feature_dims)
+        classes = data.class_names() if issubclass(data, PreparedDataModule) else data.classes
+        spec = DataSpec(tuple(encoders[name]), (1,) * len(classes), data.conditioning, data.feature_dims)
         for method, params in methods.items():
             try:
                 table()[method](spec, built, settings.recipe, **params)

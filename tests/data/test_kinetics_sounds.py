@@ -1,6 +1,8 @@
 """Kinetics-Sounds: a tiny copy in the real layout, its splits and arrays, OGM-GE's lists, and every mistake in them."""
 
+import json
 import shutil
+from functools import wraps
 from pathlib import Path
 
 import av
@@ -15,8 +17,12 @@ from mmbench.data.demo import kinetics_sounds as demo
 from mmbench.data.demo.media import sound, write_sound, write_video
 from mmbench.data.kinetics_sounds import KineticsSounds, decode_audio
 from mmbench.data.media import BadFile
-from mmbench.data.prepare import prepare
+from mmbench.data.prepare import prepare, verify
 from mmbench.errors import UsageError
+from mmbench.experiment import expand
+from mmbench.recipe import Recipe
+from mmbench.registry import methods
+from mmbench.trial import build_encoder
 
 CLASSES = KineticsSounds.classes
 KEPT = CLASSES[7:13]  # the folders that are decoded here
@@ -292,12 +298,16 @@ def test_files_of_other_names_are_skipped_and_counted(raw, name):
     ("folder", "message"),
     [
         ("finger snapping", "'finger snapping' is none of the classes; other variants .* 32 .*, 33 .* or 34"),
+        ("clapping", "remove what is of another class, or name the classes in lists/classes.txt"),
         ("playing guitars", "did you mean 'playing guitar'. other variants"),
         ("train", "'train' is none of the classes"),
     ],
 )
 def test_folders_of_no_class_are_refused(raw, folder, message):
     (raw / "videos" / folder).mkdir()
+    with pytest.raises(UsageError, match=f"videos/{folder}: .*{message}"):
+        KineticsSounds.scan(raw)
+    lists(raw, "", "", CLASSES[::-1])  # the same 31 are no variant
     with pytest.raises(UsageError, match=f"videos/{folder}: .*{message}"):
         KineticsSounds.scan(raw)
 
@@ -418,18 +428,168 @@ def test_numbers_without_their_names_are_refused(raw):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (CLASSES[:-1], "classes.txt: expected 31 names, got 30; other variants"),
         (
-            (*CLASSES, "finger snapping"),
-            "classes.txt, line 32: 'finger snapping' is none of the classes; other variants",
+            CLASSES[:-1],
+            "classes.txt, line 1: 'blowing nose' has no folder in .*videos.* .with other classes than the 31",
         ),
+        (("tickling", "bowling", "boling"), "line 3: 'boling' has no folder in .*videos; did you mean 'bowling'"),
+        (("0,tickling", "1,bowling"), "line 1: '0,tickling' has no folder in .*videos; did you mean 'tickling'"),
+        (("tickling", "bowling", "../tickling"), "line 3: '../tickling' has no folder"),
         ((*CLASSES, CLASSES[0]), "classes.txt, line 32: 'blowing nose' is given twice"),
+        ((*CLASSES, "tap_dancing"), "classes.txt, line 32: 'tap dancing' is given twice"),
+        (("tickling",), "classes.txt: expected the names of the classes, a line each, got 1"),
+        ((), "classes.txt: expected the names of the classes, a line each, got 0"),
     ],
 )
-def test_bad_class_maps(raw, classes, message):
+@pytest.mark.parametrize("listed", [True, False])
+def test_bad_class_maps(raw, classes, message, listed):
     lists(raw, "", "", classes)
+    if not listed:
+        for path in raw.glob("lists/my_*.txt"):
+            path.unlink()
     with pytest.raises(UsageError, match=message):
         KineticsSounds.scan(raw)
+
+
+def test_a_class_map_that_is_not_text(raw):
+    (raw / "lists").mkdir()
+    (raw / "lists/classes.txt").write_bytes(b"tickling\n\xff\xfe")
+    with pytest.raises(UsageError, match=r"classes.txt, line 2: expected text in utf-8"):
+        KineticsSounds.scan(raw)
+
+
+# Variants
+
+
+def test_the_31_in_another_order_are_no_variant(raw):
+    without = KineticsSounds.scan(raw)
+    lists(raw, "", "", CLASSES[::-1])
+    for path in raw.glob("lists/my_*.txt"):
+        path.unlink()
+    listing = KineticsSounds.scan(raw)
+    assert listing == without
+    assert listing.classes is None
+
+
+def test_the_lists_of_a_variant_are_by_its_numbers(raw):
+    lay(raw, "videos/finger_snapping/AAAAAAAAAAA_000000_000010.mp4", "videos/clapping/0a1B2c3D4e5_000012_000022.mp4")
+    lists(raw, "AAAAAAAAAAA_0,10,1\n", "0a1B2c3D4e5_12,10,2\n", ["bowling", "finger snapping", "tickling"])
+    listing = KineticsSounds.scan(raw)
+    assert [(s.id, s.label, s.legacy) for s in listing.samples] == [
+        ("0a1B2c3D4e5_12", 2, "test"),  # what is left out may hold it too
+        ("AAAAAAAAAAA_0", 1, "train"),
+        ("ZZZZZZZZZZZ_0", 0, ""),
+    ]
+    assert (raw / "lists/my_test.txt").write_text("0a1B2c3D4e5_12,10,3\n")
+    with pytest.raises(UsageError, match=r"my_test.txt, line 1: unknown class number 3, expected 0 to 2"):
+        KineticsSounds.scan(raw)
+
+
+OTHERS = ("tapping_pen", "finger snapping", "clapping")
+
+
+@pytest.fixture(scope="module")
+def variant(whole, tmp_path_factory) -> Path:
+    """Three classes, of which two are none of the 31, prepared; the folder that MMBENCH_DATA has to name."""
+    raw, root = tmp_path_factory.mktemp("variant"), tmp_path_factory.mktemp("root")
+    for name, to in zip(CLASSES[-2:-7:-1], (*OTHERS, "yawning", "whistling"), strict=True):
+        shutil.copytree(whole / "videos" / name, raw / "videos" / to)
+    (raw / "lists").mkdir()
+    (raw / "lists/classes.txt").write_text("".join(f"{name}\n" for name in OTHERS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMBENCH_DATA", str(root))
+        prepare(KineticsSounds, raw, say=lambda text: None)
+    return root
+
+
+def test_a_variant_is_what_the_class_map_names(variant, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(variant))
+    names = ("tapping pen", "finger snapping", "clapping")
+    assert KineticsSounds.class_names() == names
+    assert KineticsSounds.classes == CLASSES
+    data = KineticsSounds("clean")
+    assert data.classes == names
+    assert data.spec.class_counts == (4, 4, 4)
+    train = data.splits.train
+    for i, label in enumerate(train.label.tolist()):  # the tones of the folders that were copied
+        shown = train[i].inputs["video"][0].float().mean(dim=(1, 2)).numpy()
+        cycles = np.abs(np.fft.rfft(shown - shown.mean(axis=1, keepdims=True), axis=1)).mean(axis=0).argmax()
+        assert abs(cycles - 96 * (0.05 + 0.04 * ((29 - label) % 12)) / (2 * np.pi)) < 1
+    with pytest.raises(UsageError, match="no legacy splits; the published lists are those of another variant"):
+        KineticsSounds("legacy").setup()
+
+
+def test_a_variant_is_other_data(variant, tmp_path, monkeypatch):
+    shutil.copytree(variant, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
+    assert not verify(KineticsSounds)
+    path = tmp_path / "kinetics_sounds/manifest.json"
+    manifest, known = json.loads(path.read_text()), KineticsSounds.manifest()
+    path.write_text(json.dumps({**manifest, "classes": ["tapping pen", "clapping", "finger snapping"]}))
+    assert KineticsSounds.manifest() != known
+    assert verify(KineticsSounds)
+    del manifest["classes"]
+    path.write_text(json.dumps(manifest))
+    assert KineticsSounds.manifest() != known
+    assert KineticsSounds.class_names() == CLASSES
+    path.unlink()
+    assert KineticsSounds.class_names() == CLASSES
+
+
+def test_the_manifest_of_the_31_names_no_classes(part, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(part))
+    assert "classes" not in KineticsSounds.read_manifest()
+    assert KineticsSounds.class_names() == KineticsSounds("clean").classes == CLASSES
+
+
+def test_audit_of_a_variant(variant, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(variant))
+    found = audit(KineticsSounds)
+    assert found.facts[0] == "18 samples, 3 classes, 15 groups"
+    assert "a variant with classes of its own: what was published of that with 31 is not held against it" in found.facts
+    assert "legacy: no splits; the published lists are those of another variant" in found.facts
+    assert any(line.endswith("tapping pen 4, finger snapping 4, clapping 4") for line in found.facts)
+    assert (
+        "left out: 2 folders of videos/ that lists/classes.txt does not name, such as whistling, yawning"
+        in found.findings
+    )
+    assert "a variant of 3 classes, by lists/classes.txt" in found.findings
+    assert found.violations == {"clean": [], "legacy": ["there are no splits"]}
+    assert not any("published 14799" in line for line in (*found.facts, *found.findings))
+
+
+def test_legacy_counts_are_not_held_against_a_variant(variant, tmp_path, monkeypatch):
+    shutil.copytree(variant, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
+    rows = pd.read_parquet(tmp_path / "kinetics_sounds/samples.parquet")
+    rows["legacy"] = ["test" if i % 3 else "train" for i in range(len(rows))]
+    rows.to_parquet(tmp_path / "kinetics_sounds/samples.parquet", index=False)
+    manifest = KineticsSounds.read_manifest()
+    manifest["splits"]["legacy"] = manifest["splits"]["clean"]
+    (tmp_path / "kinetics_sounds/manifest.json").write_text(json.dumps(manifest))
+    assert audit(KineticsSounds).violations["legacy"] == []
+
+
+def test_methods_are_planned_and_built_for_a_variant(variant, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(variant))
+    concat, planned = methods()["concat"], []
+    build = concat.__init__
+
+    @wraps(build)
+    def noted(self, spec, *arguments, **others):
+        planned.append(spec.num_classes)
+        build(self, spec, *arguments, **others)
+
+    monkeypatch.setattr(concat, "__init__", noted)
+    grid = {"title": "a variant", "datasets": {"kinetics_sounds": {}}, "methods": {"concat": {}}, "seeds": [0]}
+    _, trials, unprepared = expand(grid)
+    assert (planned, len(trials), unprepared) == ([3], 1, {})
+    data = KineticsSounds("clean", batch_size=2)
+    encoders = {modality: build_encoder({"name": name}) for modality, name in KineticsSounds.encoders.items()}
+    method = concat(data.spec, encoders, Recipe())
+    assert planned == [3, 3]
+    features = {modality: torch.zeros(2, encoder.out_dim) for modality, encoder in encoders.items()}
+    assert method.fuse(features, torch.ones(2, 2, dtype=torch.bool)).shape == (2, 3)
 
 
 # Audit

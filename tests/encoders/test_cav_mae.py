@@ -263,7 +263,7 @@ def test_arguments_and_files(folder):
     assert CavMae(**got).out_dim == 64
     assert CavMae.weight_files(got) == []
     for missing in (lambda: CavMae.weight_files({"weights": "a.pth"}), lambda: CavMae(weights="a.pth")):
-        with pytest.raises(UsageError, match=r"a\.pth is missing: CAV-MAE's weights, \.pth as https"):
+        with pytest.raises(UsageError, match=r"'a\.pth' are missing; .*: CAV-MAE's weights, \.pth as https"):
             missing()
     (folder / "a.pth").write_bytes(b"")
     assert CavMae.weight_files({"weights": "a.pth"}) == [folder / "a.pth"]

@@ -179,15 +179,33 @@ def test_nothing_is_executed(tmp_path, kind, place, protocol):
         assert mark.exists()
 
 
-def test_what_stands_beside_the_weights_is_not_executed(tmp_path):
+def test_what_stands_beside_the_weights_is_refused_and_not_executed(tmp_path):
     mark = tmp_path / "executed"
     content = {**checkpoint(arrays()), "variant": Call(os.system, f"mkdir {mark}")}
-    assert load_m3ae_pickle(write_pickle(tmp_path / "m3ae.pkl", content)).keys() == arrays().keys()
+    with pytest.raises(UsageError, match=r"it names (posix|nt|os)\.system, which no checkpoint needs"):
+        load_m3ae_pickle(write_pickle(tmp_path / "m3ae.pkl", content))
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    "named",
+    ["builtins eval", "builtins getattr", "os system", "subprocess Popen", "shutil rmtree", "importlib import_module"],
+)
+def test_what_no_checkpoint_needs_is_refused(tmp_path, named):
+    (tmp_path / "m3ae.pkl").write_bytes("c{}\n{}\n.".format(*named.split()).encode())
+    with pytest.raises(
+        UsageError, match=f"it names {named.replace(' ', '.')}, which no checkpoint needs: do not trust"
+    ):
+        load_m3ae_pickle(tmp_path / "m3ae.pkl")
+
+
 def test_nothing_is_imported_or_resolved():
-    for module, name in [("builtins", "getattr"), ("os", "system"), ("numpy", "ndarray"), ("a.b", "_frombuffer")]:
+    for module, name in [
+        ("builtins", "dict"),
+        ("collections", "OrderedDict"),
+        ("numpy", "ndarray"),
+        ("a.b", "_frombuffer"),
+    ]:
         text = f"c{module}\n{name}\n.".encode()
         found = checkpoints._InertUnpickler(io.BytesIO(text)).load()
         assert issubclass(found, checkpoints._Held)
@@ -204,7 +222,7 @@ def test_a_class_of_the_reader_cannot_be_changed(tmp_path):
 def test_reading_imports_no_module(tmp_path):
     sys.modules.pop("__hello__", None)
     (tmp_path / "m3ae.pkl").write_bytes(b"\x80\x04c__hello__\nmain\n)R.")
-    with pytest.raises(UsageError, match="there is no 'state'"):
+    with pytest.raises(UsageError, match=r"there is no 'state'|it names __hello__"):
         load_m3ae_pickle(tmp_path / "m3ae.pkl")
     assert "__hello__" not in sys.modules
 

@@ -309,7 +309,7 @@ def test_the_vocabulary_is_read_when_it_is_needed(tmp_path, monkeypatch):
     encoder = M3AEText("tiny")
     assert hasattr(encoder, "tokenize")
     assert not hasattr(M3AEImage("tiny"), "tokenize")
-    with pytest.raises(UsageError, match=r"bert-base-uncased is missing: the folder with vocab\.txt"):
+    with pytest.raises(UsageError, match=r"'bert-base-uncased' are missing; .*: the folder with vocab\.txt"):
         encoder.tokenize(["a"])
     (tmp_path / "bert-base-uncased").mkdir()
     with pytest.raises(UsageError, match=r"bert-base-uncased/vocab\.txt is missing; expected the folder with"):
@@ -355,7 +355,7 @@ def test_weight_files(written, weights):
         (lambda: M3AEImage.weight_files({"weights": "no.pkl"}), "no.pkl"),
         (lambda: M3AEText.weight_files({}), "bert-base-uncased"),
     ]:
-        with pytest.raises(UsageError, match=f"{name} is missing: "):
+        with pytest.raises(UsageError, match=f"'{name}' are missing; "):
             files()
 
 

@@ -77,7 +77,9 @@ def test_only_bare_names(folder, name):
 
 
 def test_a_missing_file_says_where_it_belongs(folder):
-    with pytest.raises(UsageError, match=rf"{folder}/x is missing: get it; put it there, or set MMBENCH_WEIGHTS"):
+    with pytest.raises(
+        UsageError, match=rf"weights 'x' are missing; expected in {folder} \(or where MMBENCH_WEIGHTS says\): get it"
+    ):
         find_weights("x", "get it")
 
 

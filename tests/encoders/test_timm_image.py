@@ -151,7 +151,7 @@ def test_weights_that_do_not_fit(folder):
 
 
 def test_weight_files(folder):
-    with pytest.raises(UsageError, match=r"none\.pth is missing: a \.safetensors file"):
+    with pytest.raises(UsageError, match=r"'none\.pth' are missing; .*: a \.safetensors file"):
         ResNet18(weights="none.pth")
     (folder / "w.pth").touch()
     assert ResNet18Audio.weight_files({"weights": "w.pth"}) == [folder / "w.pth"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from mmbench.batch import Batch
 from mmbench.errors import DataError
+from mmbench.store import atomic_write
 
 if TYPE_CHECKING:
     from mmbench.data.base import Split
@@ -85,9 +85,9 @@ class FeatureCache:
             features = self.encode(split, modality, column, prepare)
             if not features.isfinite().all():
                 raise DataError(f"the frozen encoder of {modality} gives features that are not finite ({name} split)")
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as temporary:
-                np.save(temporary, features.numpy())
-            os.replace(temporary.name, path)
+            content = BytesIO()
+            np.save(content, features.numpy())
+            atomic_write(path, content.getvalue())
             return features
 
     def read(self, path: Path, rows: int) -> Tensor | None:

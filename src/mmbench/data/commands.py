@@ -111,6 +111,7 @@ def peek(path: Path, key: str) -> Any:
 def list_data(arguments: argparse.Namespace) -> int:
     """``mmbench data list``."""
     from mmbench.data import DATASETS
+    from mmbench.data.prepared import PreparedDataModule
 
     width = max(map(len, DATASETS))
     for name in DATASETS:
@@ -122,13 +123,16 @@ def list_data(arguments: argparse.Namespace) -> int:
         state = "ready: a made-up demo copy" if is_demo(data) else "ready"
         if data.prepared() is not None:
             state = f"not prepared: mmbench data info {name}"
-        print(f"{name:{width}} {len(data.classes):4} classes  {', '.join(data.modalities):22}  {state}")
+        count = len(data.class_names() if issubclass(data, PreparedDataModule) else data.classes)
+        print(f"{name:{width}} {count:4} classes  {', '.join(data.modalities):22}  {state}")
     return OK
 
 
 def info(arguments: argparse.Namespace) -> int:
     """``mmbench data info``."""
+    from mmbench.arguments import resolve_arguments
     from mmbench.data.prepared import data_root
+    from mmbench.encoders import ENCODERS
 
     data = find(arguments.name)
     text = data.info
@@ -136,9 +140,17 @@ def info(arguments: argparse.Namespace) -> int:
     width = max(len(path) for path, _ in text.layout)
     for path, what in text.layout:
         print(f"  {path:{width}}  {what}")
-    print(f"\nclasses ({len(data.classes)}): {', '.join(data.classes)}")
+    classes = data.class_names()
+    print(f"\nclasses ({len(classes)}): {', '.join(classes)}")
     for protocol, counts in data.published.items():
         print(f"published, {protocol}: {', '.join(f'{split} {count}' for split, count in counts.items())}")
+    print("encoders, unless an experiment names others, and what they read from the folder of weights:")
+    for modality, choice in data.encoders.items():
+        given = {"name": choice} if isinstance(choice, str) else dict(choice)
+        name = given.pop("name")
+        resolved = resolve_arguments(ENCODERS[name], given)[0]
+        files = [str(resolved[key]) for key in ("weights", "tokenizer") if resolved.get(key)]
+        print(f"  {modality}: {name}, {' and '.join(files) or 'nothing: trained from scratch'}")
     print(f"\nmmbench data prepare {data.name} --raw <raw folder>\nputs it into {data_root() / str(data.name)}")
     state = data.prepared()
     print(
@@ -156,15 +168,28 @@ def prepare_data(arguments: argparse.Namespace) -> int:
     from mmbench.data.prepare import prepare
 
     prepare(find(arguments.name), arguments.raw, arguments.jobs, arguments.allow_bad)
-    print(f"now look at it: mmbench data audit {arguments.name}", file=sys.stderr)
+    where = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
+    print(f"now look at it: mmbench data audit {arguments.name}{where}", file=sys.stderr)
     return OK
+
+
+def find_prepared(name: str) -> type[PreparedDataModule]:
+    """The class of a data set that is prepared.
+
+    Raises:
+        UsageError: there is none of this name, or it is not prepared.
+    """
+    data = find(name)
+    if not (data.folder() / "manifest.json").exists():
+        raise UsageError(f"{data.folder()}: {name} is not prepared; mmbench data info {name} tells how")
+    return data
 
 
 def verify_data(arguments: argparse.Namespace) -> int:
     """``mmbench data verify``."""
     from mmbench.data.prepare import verify
 
-    wrong = verify(find(arguments.name))
+    wrong = verify(find_prepared(arguments.name))
     for line in wrong:
         print(line)
     print(
@@ -177,7 +202,7 @@ def audit_data(arguments: argparse.Namespace) -> int:
     """``mmbench data audit``."""
     from mmbench.data.audit import audit
 
-    found = audit(find(arguments.name))
+    found = audit(find_prepared(arguments.name))
     for line in found.facts:
         print(line)
     for line in found.findings:

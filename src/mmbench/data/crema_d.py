@@ -46,6 +46,7 @@ class CremaD(PreparedDataModule):
     Departures:
         1. Frames are those at 0, 1/3 and 2/3 of the clip. MLA's release takes them from frames extracted at 1 fps, in the order of a
            directory listing; OGM-GE's takes the first one listed.
+        2. The frames of a clip are cropped and mirrored alike; both releases draw anew for each frame.
     """
 
     name = "crema_d"

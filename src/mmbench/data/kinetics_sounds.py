@@ -39,9 +39,11 @@ class KineticsSounds(PreparedDataModule):
     """Kinetics-Sounds (Arandjelović and Zisserman, 2017): ten-second clips of Kinetics, of actions that can be heard; 31 classes.
 
     There is no canonical list; this is the variant of 31 classes whose split OGM-GE published. The folder that a clip is in tells its
-    class. Another variant is named in ``lists/classes.txt``, a class a line: its classes hold then, by the file's order, the folders
-    that it does not name are left out, and its results share nothing with those of the 31. ``clean`` keeps the clips of one YouTube video, and clips whose files are equal, within one split: 80 / 10 / 10 of every
+    class. ``clean`` keeps the clips of one YouTube video, and clips whose files are equal, within one split: 80 / 10 / 10 of every
     class by the hashes of the videos' names. ``legacy`` takes OGM-GE's lists.
+
+    For another variant, ``lists/classes.txt`` in the raw folder names its classes, a line each, numbered in this order; folders that
+    it does not name are left out. The data's hash tells it from the 31, as nothing that was published of them holds for it.
 
     Views of ``audio``: ``fbank`` (1024, 128), log-mel at 16 kHz; ``spectrogram`` (129, 626), as in OGM-GE's release.
 
@@ -169,8 +171,10 @@ class KineticsSounds(PreparedDataModule):
         if variant:
             notes.append(f"a variant of {len(classes)} classes, by lists/classes.txt")
         if left_out:
-            some = ", ".join(left_out[:3])
-            notes.append(f"left out: {len(left_out)} folders of videos/ that lists/classes.txt does not name, such as {some}")
+            some = ", ".join(left_out[:3]).encode(errors="replace").decode()
+            notes.append(
+                f"left out: {len(left_out)} folders of videos/ that lists/classes.txt does not name, such as {some}"
+            )
         return listing
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from mmbench.errors import UsageError
 from mmbench.store import atomic_write
 
 FLOATS = {order + code for order in "<>" for code in ("f2", "f4", "f8")}
+
+
+PLAIN = {
+    *((module, name) for module in ("builtins", "__builtin__") for name in
+      ("dict", "list", "tuple", "set", "frozenset", "object", "int", "float", "complex", "bool", "bytes", "bytearray", "str", "slice")),
+    ("collections", "OrderedDict"), ("collections", "defaultdict"), ("collections", "deque"), ("_codecs", "encode"),
+    ("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor"), ("functools", "partial"), ("types", "SimpleNamespace"),
+}  # fmt: skip
+"""What of the standard library a pickled checkpoint may hold; of other packages it may hold anything."""
 
 
 class _Held:
@@ -49,9 +59,14 @@ class _Held:
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Imports nothing: whatever a pickle names is a new class of inert objects, numpy's arrays included."""
+    """Imports nothing: whatever a pickle names is a new class of inert objects, numpy's arrays included.
+
+    What checkpoints have no use for, such as ``os.system``, is refused, though it would not be called.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] in sys.stdlib_module_names and (module, name) not in PLAIN:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no checkpoint needs: do not trust this file")
         return type(name, (_Held,), {})
 
 

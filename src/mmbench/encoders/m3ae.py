@@ -175,6 +175,9 @@ class M3AEImage(M3AE):
     them, as in the MLA paper's code. Loading is tested on files of the published layout, not on the published files.
     https://github.com/young-geng/m3ae_public
 
+    Departures:
+        1. Pictures are normalised as M3AE was trained, by CC12M's statistics; the MLA paper's code takes ImageNet's.
+
     Args:
         size: of the published models; ``tiny`` (64 wide, 2 blocks, 4 heads) is for trying things out and has no published weights.
         weights: a file in the weights folder, ``.pkl`` as published or ``.safetensors`` as converted; None: random weights.

@@ -47,7 +47,9 @@ def find_weights(name: str, hint: str) -> Path:
     """
     path = weights_path(name)
     if not path.exists():
-        raise UsageError(f"{path} is missing: {hint}; put it there, or set MMBENCH_WEIGHTS to the folder that holds it")
+        raise UsageError(
+            f"weights '{name}' are missing; expected in {weights_folder()} (or where MMBENCH_WEIGHTS says): {hint}"
+        )
     return path
 
 

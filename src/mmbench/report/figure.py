@@ -44,7 +44,7 @@ def draw(results: Results) -> Figure:
             )
         _majority(axes[: len(names)], results, dataset)
         axes[0].set_yticks(range(len(methods)), methods)
-        axes[0].invert_yaxis() if not axes[0].yaxis_inverted() else None
+        axes[0].set_ylim(len(methods) - 0.5, -0.5)
     handles, labels = panels[0][0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)

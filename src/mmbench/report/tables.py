@@ -64,10 +64,23 @@ def sections(results: Results) -> list[Section]:
     return made + (_by_rate(results, results.rates) if results.rates else []) + _unprepared(results)
 
 
+def _published_test(dataset: str, protocol: str) -> int | None:
+    """How many test samples the published split of a data set has, if that is known."""
+    from mmbench.data import DATASETS
+
+    data = DATASETS[dataset] if dataset in list(DATASETS) else None
+    return getattr(data, "published", {}).get(protocol, {}).get("test")
+
+
+def left_out(why: str) -> str:
+    """Why a data set is left out: a reason of its own, or that it is not prepared."""
+    return why if why.startswith("weights ") else f"not prepared: {why}"
+
+
 def _unprepared(results: Results) -> list[Section]:
     reasons = {name: why.partition(";")[0] for name, why in results.experiment.unprepared.items()}  # without the remedy
-    rows = [[Cell(name), Cell(f"{DASH}, not prepared: {why}")] for name, why in reasons.items()]
-    return [Section("Data sets that are not on this machine", [], ["data set", "accuracy"], rows)] if rows else []
+    rows = [[Cell(name), Cell(f"{DASH}, {left_out(why)}")] for name, why in reasons.items()]
+    return [Section("Not run for want of data or weights", [], ["data set", "accuracy"], rows)] if rows else []
 
 
 def _by_pattern(
@@ -104,6 +117,11 @@ def _by_pattern(
                 for m, share in test.absent.items()
             )
         )
+        published = _published_test(dataset, protocol)
+        if published not in (None, test.size) and not rows[0].made_up:
+            notes.append(
+                f"Not the published split: that has {published} test samples. mmbench data audit {dataset} tells which are missing."
+            )
     if rows[0].made_up:
         notes.append("The data are a made-up copy: the numbers say that the code runs, and nothing else.")
     if MEAN in names:
