@@ -218,7 +218,7 @@ def test_the_demo_holds_what_it_should(demo):
     manifest = CremaD.read_manifest()
     fbank, spectrogram = (CremaD.array(name, manifest) for name in ("fbank", "spectrogram"))
     frames = CremaD.array("frames", manifest)
-    assert frames.shape == (54, 3, 3, 256, 342)
+    assert frames.shape == (54, 3, 256, 342, 3)
     rows = usable.index.to_numpy()
     # Tones get higher from class to class: so does the loudest bin, and stripes get narrower.
     loudest = [np.median(spectrogram[i].astype(float).mean(axis=1).argmax()) for i in rows]
