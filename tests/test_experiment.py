@@ -20,9 +20,12 @@ from mmbench.data.openclipart import OpenClipart
 from mmbench.data.openclipart_features import OpenClipartFeatures
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.errors import UsageError
-from mmbench.experiment import expand, load, select
+from mmbench.experiment import expand, left_out, load, select
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
+from mmbench.report.collect import collect
+from mmbench.report.tables import to_markdown
+from mmbench.store import Store
 from mmbench.trial import Trial
 
 REPOSITORY = Path(__file__).parents[1]
@@ -795,7 +798,7 @@ def test_a_data_set_that_is_not_prepared_has_no_trials_and_a_reason(
     monkeypatch.setattr(OpenClipart, "prepared", classmethod(lambda cls: "put the pictures into data/pictures"))
     monkeypatch.setattr(OpenClipart, "manifest", classmethod(lambda cls: pytest.fail("there is nothing to hash")))
     with pytest.raises(
-        UsageError, match="none of its data sets is prepared\n  openclipart: put the pictures into data/pictures"
+        UsageError, match="none of its data sets can be run here\n  openclipart: put the pictures into data/pictures"
     ):
         load(path)
     both = {**GRID, "datasets": {"openclipart": None, "openclipart_features": None}}
@@ -804,6 +807,19 @@ def test_a_data_set_that_is_not_prepared_has_no_trials_and_a_reason(
     experiment = load(write(tmp_path, yaml.safe_dump(both)))
     assert {t.dataset for t in experiment.trials} == {"openclipart_features"}
     assert experiment.unprepared == {"openclipart": "put the pictures into data/pictures"}
+
+
+def test_missing_weights_are_not_called_unprepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMBENCH_WEIGHTS", str(tmp_path / "none"))
+    image = {"encoders": {"image": {"name": "timm_image", "model": "test_resnet", "weights": "gone.pth"}}}
+    both = {**GRID, "methods": {"sum": None}, "datasets": {"openclipart": image, "openclipart_features": None}}
+    experiment = load(write(tmp_path, yaml.safe_dump(both)))
+    assert {t.dataset for t in experiment.trials} == {"openclipart_features"}
+    (why,) = experiment.unprepared.values()
+    assert left_out(why).startswith("weights 'gone.pth' are missing; expected in")
+    table = to_markdown(collect(experiment, Store(tmp_path / "store")))
+    assert "| openclipart | –, weights 'gone.pth' are missing |" in table
+    assert str(tmp_path) not in table
 
 
 def test_a_rate_of_zero_is_complete_training() -> None:

@@ -145,12 +145,10 @@ def experiment_path(name: str) -> Path:
 
 def load_experiment(arguments: argparse.Namespace) -> Experiment:
     """The experiment that the arguments name, with their settings."""
-    from mmbench.experiment import load
+    from mmbench.experiment import left_out, load
 
     path = experiment_path(arguments.experiment)
     experiment = load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
-    from mmbench.report.tables import left_out
-
     for dataset, reason in experiment.unprepared.items():
         print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
     return experiment

@@ -137,6 +137,11 @@ def unshared(value: Any, above: frozenset[int] = frozenset()) -> Any:
     return [unshared(v, above) for v in value]
 
 
+def left_out(why: str) -> str:
+    """Why a data set is left out, in a report: its weights are missing, or it is not prepared."""
+    return why if why.startswith("weights ") else f"not prepared: {why}"
+
+
 def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) -> Experiment:
     """Read an experiment.
 
@@ -172,7 +177,7 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
         name += "-" + sha256(grid.model_dump_json().encode()).hexdigest()[:8]
     if not trials:
         reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in unprepared.items())
-        raise UsageError(f"{path}: none of its data sets is prepared{reasons}")
+        raise UsageError(f"{path}: none of its data sets can be run here{reasons}")
     return Experiment(name, grid, trials, unprepared)
 
 

@@ -32,7 +32,7 @@ METHODS = ("concat", "sum", "mla")
 FAILED = ("clean", 1, "sum")
 # How often a method is right under each pattern, audio, video, audio+video.
 SKILL = {"concat": (0.6, 0.3, 0.8), "sum": (0.5, 0.45, 0.8)}
-SAMPLES, CLASSES, GROUPS = 20, 3, 5
+SAMPLES, CLASSES, GROUPS = 20, 6, 5
 
 
 def experiment() -> Experiment:

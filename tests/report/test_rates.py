@@ -24,7 +24,7 @@ MODALITIES = ("audio", "image", "text")
 DATASET = "iemocap_features"  # its name alone: the papers have numbers for it
 RATES = (0.1, 0.4, 0.7)
 METHODS = ("late_fusion", "cra")
-SIZE, CLASSES = 60, 3
+SIZE, CLASSES = 60, 4
 DROPOUT = Missing(rate=0.5, train_only=True, redraw=True)
 TRAIN_ONLY = [Missing(kind="per_modality", rates={m: 0.5}, train_only=True) for m in ("audio", "text")]
 
@@ -62,7 +62,7 @@ def predictions(of: Trial) -> Predictions:
         present=present,
         predicted=predicted.astype(np.int16),
         log_probs=log_probs,
-        log_prior=np.log([0.2, 0.5, 0.3]).astype(np.float16),
+        log_prior=np.log([0.2, 0.5, 0.2, 0.1]).astype(np.float16),
         attack=np.empty(0, np.int16),
     )
 

@@ -261,6 +261,12 @@ def test_the_papers_numbers_stand_beside_their_encoders_only(changes: dict, sett
     assert papers_setting(trial) == setting
 
 
+def test_the_papers_numbers_are_not_those_of_another_number_of_classes() -> None:
+    trial = experiment().trials[0].model_copy(update={"encoders": OWN, "views": VIEWS})
+    assert papers_setting(trial, classes=6) == ""
+    assert papers_setting(trial, classes=5) is None
+
+
 def test_made_up_data_are_marked_everywhere_and_compared_with_no_paper() -> None:
     plan = experiment()
     trials = [trial.model_copy(update={"data": "MADE-UP-0"}) for trial in plan.trials]

@@ -54,6 +54,7 @@ class KineticsSounds(PreparedDataModule):
         1. Frames are those at 0, 1/3 and 2/3 of the clip. OGM-GE's release takes the first ones of those extracted at 1 fps.
         2. The spectrogram is that of the first 5 s. OGM-GE's release takes 5 s at random, anew in every epoch.
         3. Frames are scaled to cover 256 × 342 and the middle is kept: a clip in portrait loses its upper and lower parts.
+        4. The frames of a clip are cropped and mirrored alike; the releases draw anew for each frame.
     """
 
     name = "kinetics_sounds"

@@ -294,9 +294,8 @@ class Resampler:
     def __init__(self, rate: int) -> None:
         import av
 
-        self.resampler = av.AudioResampler(
-            format="fltp", rate=rate
-        )  # not layout="mono": FFmpeg adds channels up, at 0.71 each
+        # Not layout="mono": FFmpeg adds channels up, at 0.71 each.
+        self.resampler = av.AudioResampler(format="fltp", rate=rate)
         self.parts = [np.empty(0, np.float32)]
 
     def take(self, piece: av.AudioFrame | None) -> None:
@@ -323,9 +322,8 @@ def open_media(path: Path) -> av.container.InputContainer:
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     with path.open("rb") as stream:
         if stream.read(4) == b"RIFF" and stream.read(8)[4:] == b"WAVE":
-            options["probesize"] = (
-                "4096"  # else PCM is searched for other codecs in disguise, for three times as long as decoding it
-            )
+            # Else PCM is searched for other codecs in disguise, for three times as long as decoding it takes.
+            options["probesize"] = "4096"
     return av.open(str(path), options=options)
 
 

@@ -78,6 +78,7 @@ class SplitFacts:
         largest: percent of the samples that are in the two largest groups; intervals are wide where it is large.
         majority: percent of the samples that are of the most frequent class.
         absent: modality -> the share of the samples that lack it.
+        classes: how many there are.
     """
 
     size: int
@@ -85,6 +86,7 @@ class SplitFacts:
     largest: float
     majority: float
     absent: dict[str, float]
+    classes: int
 
 
 @dataclass
@@ -157,10 +159,10 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
             row.gaps.append(reason)
         if predictions:
             tests[row.dataset, row.protocol] = describe_test(predictions[0])
-        comparable = not row.made_up and papers_setting(trials[0]) == ""
-        outcomes.append(replace(Outcomes.of(*cell, row.records, predictions), comparable=comparable))
+        classes = len(predictions[0].log_prior) if predictions else None
+        setting = None if row.made_up else papers_setting(trials[0], classes)
+        outcomes.append(replace(Outcomes.of(*cell, row.records, predictions), comparable=setting == ""))
         names = [pattern_name(p) for p in patterns(modalities[row.dataset])]
-        setting = None if row.made_up else papers_setting(trials[0])
         for (name, metric), values in estimate(predictions, names).items():
             alias = "multi" if name == names[-1] else name  # as the papers call it
             value = (
@@ -223,22 +225,27 @@ def describe_test(p: Predictions) -> SplitFacts:
         largest=100 * float(np.sort(sizes)[-2:].sum() / sizes.sum()),
         majority=100 * float(np.bincount(p.label).max() / len(p.label)),
         absent={m: share for m, share in absent.items() if share > 0},
+        classes=len(p.log_prior),
     )
 
 
-def papers_setting(trial: Trial) -> str | None:
+def papers_setting(trial: Trial, classes: int | None = None) -> str | None:
     """Which of the papers' settings a trial has: "clip" with CLIP's published encoders, "" with the data set's own; None with others.
 
     Encoders are the data set's own if what ``SAME`` lists is; weights may have been converted. Cached features are only CLIP's setting,
     and neither has SpecAugment, or another view of the data than the first.
+
+    Args:
+        trial: to compare.
+        classes: how many it told apart, if it ran; a variant of the data set may have others.
     """
     from mmbench.data import DATASETS
     from mmbench.encoders import ENCODERS
 
-    if trial.dataset not in list(DATASETS) or trial.spec_augment:
+    if trial.dataset not in DATASETS or trial.spec_augment:
         return None
     data, encoders = DATASETS[trial.dataset], trial.encoders
-    if trial.views != data.default_views():
+    if trial.views != data.default_views() or classes not in (None, len(data.classes)):
         return None
     if all(c["name"].startswith("clip_") and c.get("weights") == CLIP_WEIGHTS for c in encoders.values()):
         return "clip"
@@ -246,18 +253,16 @@ def papers_setting(trial: Trial) -> str | None:
         given = {"name": own} if isinstance(own, str) else dict(own)
         name, chosen = given.pop("name"), encoders[modality]
         resolved = resolve_arguments(ENCODERS[name], given)[0]
-        if (
-            trial.cached
-            or chosen["name"] != name
-            or not all(_same(chosen.get(k, resolved.get(k)), resolved.get(k)) for k in SAME)
-        ):
+        chosen = {**resolved, **chosen, "weights": _unconverted(chosen.get("weights", resolved.get("weights")))}
+        resolved["weights"] = _unconverted(resolved.get("weights"))
+        if trial.cached or chosen["name"] != name or any(chosen.get(k) != resolved.get(k) for k in SAME):
             return None
     return ""
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values of a setting are; a file's name may end in another way where it was converted."""
-    return one == other or (isinstance(one, str) and isinstance(other, str) and Path(one).stem == Path(other).stem)
+def _unconverted(weights: str | None) -> str | None:
+    """The name of a file of weights without its ending, which converting changes."""
+    return weights and Path(weights).stem
 
 
 def _tracks(experiment: Experiment, rows: Sequence[Row], dataset: str) -> list[str]:

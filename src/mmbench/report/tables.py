@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mmbench.experiment import left_out
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.protocol import PROTOCOLS
 from mmbench.report.collect import MEAN, Results, Row
@@ -64,17 +65,13 @@ def sections(results: Results) -> list[Section]:
     return made + (_by_rate(results, results.rates) if results.rates else []) + _unprepared(results)
 
 
-def _published_test(dataset: str, protocol: str) -> int | None:
-    """How many test samples the published split of a data set has, if that is known."""
+def _published_test(dataset: str, protocol: str, classes: int) -> int | None:
+    """How many test samples the published split of a data set has, if that is known and is of as many classes."""
     from mmbench.data import DATASETS
 
-    data = DATASETS[dataset] if dataset in list(DATASETS) else None
-    return getattr(data, "published", {}).get(protocol, {}).get("test")
-
-
-def left_out(why: str) -> str:
-    """Why a data set is left out: a reason of its own, or that it is not prepared."""
-    return why if why.startswith("weights ") else f"not prepared: {why}"
+    if dataset not in DATASETS or len(DATASETS[dataset].classes) != classes:
+        return None
+    return getattr(DATASETS[dataset], "published", {}).get(protocol, {}).get("test")
 
 
 def _unprepared(results: Results) -> list[Section]:
@@ -117,7 +114,7 @@ def _by_pattern(
                 for m, share in test.absent.items()
             )
         )
-        published = _published_test(dataset, protocol)
+        published = _published_test(dataset, protocol, test.classes)
         if published not in (None, test.size) and not rows[0].made_up:
             notes.append(
                 f"Not the published split: that has {published} test samples. mmbench data audit {dataset} tells which are missing."
