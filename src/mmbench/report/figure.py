@@ -39,9 +39,9 @@ def draw(results: Results) -> Figure:
             pattern, title = named[i]
             _panel(panel, here[here.pattern == pattern], methods)
             size = 10 if widest < 6 else 8
-            panel.set_title(
-                title if len(results.modalities) == 1 and not mark else f"{dataset}{mark}: {title}", fontsize=size
-            )
+            panel.set_title(title, fontsize=size)
+            if i == 0 and (len(results.modalities) > 1 or mark):  # a line above the patterns' names
+                panel.set_title(f"{dataset}{mark}\n", loc="left", fontsize=size)
         _majority(axes[: len(names)], results, dataset)
         axes[0].set_yticks(range(len(methods)), methods)
         axes[0].set_ylim(len(methods) - 0.5, -0.5)
