@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.linalg import cholesky, solve_triangular
 
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.fixed import Centring, FixedFeatureTask, LinearSvm
 from mmbench.recipe import Recipe
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 

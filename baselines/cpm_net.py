@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.fixed import NEVER, FixedFeatureTask
 from mmbench.recipe import Recipe
 

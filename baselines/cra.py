@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mmbench.baselines.ae import Ae, fully_connected
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmbench.baselines.cca import whiten
 from mmbench.batch import Batch
-from mmbench.data.base import EVALUATION_BATCH, DataSpec, Split
+from mmbench.data.split import EVALUATION_BATCH, DataSpec, Split
 from mmbench.fixed import Centring, LinearSvm, evaluation
 from mmbench.recipe import Recipe
 from mmbench.task import DivergedError, MultimodalTask

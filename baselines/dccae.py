@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmbench.baselines.dcca import Dcca
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 from mmbench.task import mean_over_present
 

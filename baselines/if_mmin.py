@@ -16,7 +16,7 @@ from mmbench.baselines.ae import fully_connected, mean_squared_error
 from mmbench.baselines.cra import ResidualAutoencoder
 from mmbench.baselines.mmin import frozen_embeddings
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mmbench.baselines.ae import fully_connected, mean_squared_error
 from mmbench.baselines.cra import ResidualAutoencoder
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 

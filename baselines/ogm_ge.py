@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 
 

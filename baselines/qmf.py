@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmbench.baselines.sum import Sum
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 from mmbench.task import mean_over_present, modality_cross_entropy
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mmbench.baselines.mmin import frozen_embeddings
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask, mean_where
 

@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from mmbench.baselines.late_fusion import LateFusion
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
-from mmbench.data.openclipart_features import OpenClipartFeatures
+from mmbench.data.sets.openclipart_features import OpenClipartFeatures
+from mmbench.data.split import DataSpec
 from mmbench.encoders.mlp import Mlp
+from mmbench.evidence.rates import robustness
 from mmbench.missing import Missing
-from mmbench.report.rates import robustness
-from mmbench.store import Predictions
+from mmbench.record import Predictions
 
 TURNS = 15
 SEEDS = 3

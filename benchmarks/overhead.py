@@ -18,13 +18,14 @@ import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
 
-from mmbench.experiment import expand, load
-from mmbench.registry import methods
+from mmbench.baselines import METHODS
+from mmbench.curves import CurveLogger
+from mmbench.experiment.plan import expand, load
 from mmbench.runner.local import start_server
 from mmbench.store import Store
 from mmbench.task import MultimodalTask
-from mmbench.tracking import CurveLogger
-from mmbench.trial import Trial, build, run
+from mmbench.training import build, run
+from mmbench.trial import Trial
 
 TURNS = 7
 STEP_EPOCHS = 4
@@ -144,7 +145,7 @@ def tell_first_step(planned: Trial, folder: str, there: Connection) -> None:
         os._exit(0)
 
     torch.set_num_threads(1)
-    methods()[planned.method].training_step = first_step
+    METHODS[planned.method].training_step = first_step
     run(planned, folder, device="cpu")
 
 
@@ -172,12 +173,12 @@ def finished_report() -> None:
         print("Table 1 has not been run here: no figures of its report and its processes")
         return
     # Here and not above, since a trial's process imports this file: a run imports them while trials run.
-    import mmbench.report.figure
     from mmbench.report.collect import collect
+    from mmbench.report.page import write
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        mmbench.report.write(collect(experiment, store, Path("results/reported")), Path(folder))
+        write(collect(experiment, store, Path("results/reported")), Path(folder))
         print(f"from stored trials to the report of Table 1: {time.perf_counter() - began:.1f} s (goal: under 5)")
     memory = max(record.memory_mb or 0 for record in records)
     busy = sum(sum(record.seconds.values()) for record in records)

@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from mmbench.data.audio import fbank
 from mmbench.data.augment import RandomResizedCrop, Resize
-from mmbench.data.crema_d import ACTORS, EMOTIONS, CremaD
 from mmbench.data.demo.media import picture, sound, write_sound, write_video
-from mmbench.data.media import read_audio
-from mmbench.data.prepare import prepare
 from mmbench.data.prepared import Mapped
+from mmbench.data.preparing.audio import fbank
+from mmbench.data.preparing.media import read_audio
+from mmbench.data.preparing.prepare import prepare
+from mmbench.data.sets.crema_d import ACTORS, EMOTIONS, CremaD
 from mmbench.encoders.timm_image import ResNet18, ResNet18Audio
 
 CLIPS = 64

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mmbench.baselines import METHODS
 from mmbench.batch import Batch, map_input
 from mmbench.data import DATASETS
 from mmbench.data.augment import WordDropout
-from mmbench.data.base import Loaded, MultimodalDataModule, Split, as_is
+from mmbench.data.base import MultimodalDataModule
+from mmbench.data.split import Loaded, Split, as_is
+from mmbench.encoders.building import build_encoder
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.encoders.small_cnn import SmallCNN
 from mmbench.recipe import Recipe
-from mmbench.registry import methods
 from mmbench.task import MultimodalTask
-from mmbench.trial import build_encoder
 
-METHODS = methods()
 PREPARED = [name for name in DATASETS if DATASETS[name].prepared() is None]
 """The registered data sets that are on this machine."""
 CLASS_SIZES = (18, 14, 8)  # of the training split

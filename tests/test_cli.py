@@ -342,8 +342,9 @@ def test_records_survived_all_of_it(story: Story) -> None:
 
 
 def test_a_dry_run_tells_what_is_done_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mmbench.experiment import load
-    from mmbench.store import Predictions, Record, Store
+    from mmbench.experiment.plan import load
+    from mmbench.record import Predictions, Record
+    from mmbench.store import Store
 
     file = here / "experiments" / "grid.yaml"
     file.write_text("title: t\ndatasets: {openclipart: }\nmethods: {sum: , mla: }\nseeds: [0, 1]\n")

@@ -16,11 +16,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmbench.data.openclipart import OpenClipart
-from mmbench.data.openclipart_features import OpenClipartFeatures
 from mmbench.data.prepared import PreparedDataModule
+from mmbench.data.sets.openclipart import OpenClipart
+from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from mmbench.errors import UsageError
-from mmbench.experiment import expand, left_out, load, select
+from mmbench.experiment.plan import expand, left_out, load, select
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 from mmbench.report.collect import collect
@@ -104,7 +104,7 @@ def test_every_experiment_of_the_repository_expands(path: Path, monkeypatch: pyt
     monkeypatch.setattr(PreparedDataModule, "prepared", classmethod(lambda cls: None))
     monkeypatch.setattr(PreparedDataModule, "manifest", classmethod(lambda cls: "0123"))
     monkeypatch.setattr(PreparedDataModule, "lacks", classmethod(lambda cls, protocol: None))
-    monkeypatch.setattr("mmbench.experiment.weights_of", lambda encoders: {})
+    monkeypatch.setattr("mmbench.experiment.resolve.weights_of", lambda encoders: {})
     experiment = load(path)
     assert experiment.name == path.stem
     prepared = {name for name in experiment.grid.datasets if name != "iemocap_features"}
@@ -177,10 +177,10 @@ def keys(raw: Any) -> list[str]:
 
 KEYS_IN_ANOTHER_PROCESS = """
 import json, sys
-from mmbench.data.openclipart import OpenClipart
+from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.prepared import PreparedDataModule
-from mmbench.data.openclipart_features import OpenClipartFeatures
-from mmbench.experiment import expand
+from mmbench.data.sets.openclipart_features import OpenClipartFeatures
+from mmbench.experiment.plan import expand
 OpenClipart.manifest = classmethod(lambda cls: "0123456789abcdef")
 print(json.dumps([t.key for t in expand(json.load(sys.stdin))[1]]))
 """

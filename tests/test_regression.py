@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmbench import cli, regression
+from mmbench import cli, commands, regression
 from mmbench.baselines import mla
 from mmbench.errors import UsageError
-from mmbench.experiment import load
-from mmbench.store import Failure, Record
-from mmbench.trial import run as trial_run
+from mmbench.experiment.plan import load
+from mmbench.record import Failure, Record
+from mmbench.training import run as trial_run
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = Path(__file__).parent / "plugin"
@@ -260,7 +260,7 @@ def test_a_trial_that_fails_fails_the_check_and_is_shown_in_full(
         key=trial.key, trial=trial, status="failed", started="", finished="", environment={}, failure=failure
     )
     monkeypatch.setattr("mmbench.runner.local.start_server", lambda: None)
-    monkeypatch.setattr(cli, "run_all", lambda *_: [record])
+    monkeypatch.setattr(commands, "run_all", lambda *_: [record])
     path = str(ROOT / "experiments" / "regression.yaml")
     assert cli.main(["--results", str(tmp_path), "check", path, "--update"]) == 1
     told = capsys.readouterr().err

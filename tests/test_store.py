@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmbench.errors import StoreError
+from mmbench.files import atomic_write
 from mmbench.recipe import Recipe
-from mmbench.store import CorruptRecord, Failure, Predictions, Record, Store, atomic_write
+from mmbench.record import Failure, Predictions, Record
+from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
 
 

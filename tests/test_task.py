@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.encoders.pretrained import Pretrained, in_layers
 from mmbench.errors import UsageError
 from mmbench.fixed import FixedFeatureTask

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import wandb
 
+from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.recipe import Recipe
+from mmbench.record import Failure, Record
 from mmbench.runner.child import Job, execute
-from mmbench.store import Failure, Record, Store
-from mmbench.tracking import CurveLogger, WandbLogger, WandbSettings, usable_mode
+from mmbench.store import Store
+from mmbench.tracking import WandbLogger, WandbSettings, usable_mode
 from mmbench.trial import Trial
 
 TRIAL = Trial(

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-import mmbench.trial
+import mmbench.training
 from mmbench.arguments import resolve_arguments
+from mmbench.baselines import METHODS
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
-from mmbench.registry import methods
 from mmbench.runner.child import Job, execute
 from mmbench.store import Store
-from mmbench.trial import Outcome, Trial, run
+from mmbench.training import Outcome, run
+from mmbench.trial import Trial
 from plugin.mmbench_testing import Tiny
 
 
@@ -42,10 +43,10 @@ class Forgets(Concat):
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    list(DATASETS), list(ENCODERS), list(methods())
+    list(DATASETS), list(ENCODERS), list(METHODS)
     monkeypatch.setitem(DATASETS._targets, "tiny", "plugin.mmbench_testing:Tiny")
     monkeypatch.setitem(ENCODERS._targets, "tiny_linear", "plugin.mmbench_testing:TinyLinear")
-    monkeypatch.setitem(methods()._targets, "forgets", "test_trial:Forgets")
+    monkeypatch.setitem(METHODS._targets, "forgets", "test_trial:Forgets")
     monkeypatch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)  # a trial's process changes it
 
 
@@ -106,7 +107,7 @@ def test_a_mask_is_noted_and_leaves_the_stored_test_split_whole(
 
 def test_the_record_has_stages_and_masks(tmp_path: Path) -> None:
     store, one = Store(tmp_path), trial("mmin", Missing(rate=0.3), epochs=4)
-    params, wrong = resolve_arguments(methods()["mmin"], {}, ("spec", "encoders", "recipe"))
+    params, wrong = resolve_arguments(METHODS["mmin"], {}, ("spec", "encoders", "recipe"))
     assert not wrong
     one = one.model_copy(update={"params": params})
     store.folder(one.key).mkdir(parents=True)
@@ -133,14 +134,14 @@ def outputs(module: torch.nn.Module) -> list[torch.dtype]:
     return seen
 
 
-@pytest.mark.parametrize("method", sorted(methods()))
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_trains_while_its_encoders_compute_in_bfloat16(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params, _ = resolve_arguments(methods()[method], {}, ("spec", "encoders", "recipe"))
+    params, _ = resolve_arguments(METHODS[method], {}, ("spec", "encoders", "recipe"))
     exact = with_recipe(trial(method, Missing(rate=0.3)).model_copy(update={"params": params}), lr=0.01)
     seen: list[list[torch.dtype]] = []
-    make = mmbench.trial.build
+    make = mmbench.training.build
 
     def build(trial: Trial, device: str) -> Any:
         task, data = make(trial, device)
@@ -157,7 +158,7 @@ def test_every_method_trains_while_its_encoders_compute_in_bfloat16(
         seen.append([])
         return task, data
 
-    monkeypatch.setattr("mmbench.trial.build", build)
+    monkeypatch.setattr("mmbench.training.build", build)
     one = run_in(tmp_path, exact)
     other = run_in(tmp_path, with_recipe(exact, precision="bf16"))
     assert [set(dtypes) for dtypes in seen] == [{torch.float32}, {torch.float32}, {torch.bfloat16}, {torch.float32}]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmbench.batch import Batch
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+SELECTION_METRIC = "validation/accuracy"
+"""What the best epoch is chosen by: accuracy with all that is there, on the split that the protocol names."""
+
 
 @dataclass(frozen=True)
 class Protocol:

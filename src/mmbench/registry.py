@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from mmbench.errors import UsageError, did_you_mean
@@ -66,18 +65,3 @@ class Registry(Mapping[str, T], Generic[T]):
         """Raise a UsageError that names the nearest entry if there is no entry of this name."""
         if name not in self._targets:
             raise UsageError(f"unknown {self.kind} '{name}': {did_you_mean(name, self)}")
-
-
-def methods() -> Registry:
-    """The table of methods. The one place where code under ``src/mmbench`` reaches into ``baselines``."""
-    from mmbench.baselines import METHODS
-
-    return METHODS
-
-
-def source_files() -> list[Path]:
-    """The Python files of the package and its methods."""
-    import mmbench.baselines
-
-    folders = [Path(__file__).parent, Path(mmbench.baselines.__file__).parent]
-    return sorted({file for folder in folders for file in folder.rglob("*.py")})

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mmbench.errors import UsageError
-from mmbench.store import Record, atomic_write
+from mmbench.files import atomic_write
+from mmbench.record import Record
 
 CELL = ["dataset", "protocol", "training", "method", "pattern"]
 POOL = ["dataset", "protocol", "training", "pattern"]

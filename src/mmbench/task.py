@@ -13,13 +13,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from mmbench.batch import Batch, Input, map_input
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
 from mmbench.recipe import Recipe
-
-SELECTION_METRIC = "validation/accuracy"  # what the best epoch is chosen by: accuracy with all that is there
 
 
 class DivergedError(RuntimeError):

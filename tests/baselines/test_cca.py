@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmbench.baselines.cca import Cca, whiten
-from mmbench.data.base import DataSpec, Split
+from mmbench.data.split import DataSpec, Split
 from mmbench.encoders.mlp import Mlp
 from planted import batch_of, every_pattern, fit, same, weights
 

@@ -1,20 +1,17 @@
 """What every registered method must hold, on planted data and on every registered data set."""
 
-import ast
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
 
-import mmbench
-import mmbench.baselines
 from mmbench.data import DATASETS
-from mmbench.data.base import Split
+from mmbench.data.split import Split
 from mmbench.fixed import FixedFeatureTask
-from mmbench.trial import Trial, build
+from mmbench.training import build
+from mmbench.trial import Trial
 from planted import (
     METHODS,
     PREPARED,
@@ -290,50 +287,3 @@ def test_a_fit_goes_on_from_a_checkpoint(world, method, tmp_path):
     if any(p.requires_grad for p in half.parameters()):  # a closed form finds the same in every epoch
         assert not same(weights(half), weights(at_once))
     assert same(weights(rest), weights(at_once))
-
-
-# The direction of imports
-
-BUILDING_BLOCKS = {
-    "mmbench.batch", "mmbench.data.base", "mmbench.encoders", "mmbench.errors", "mmbench.fixed",
-    "mmbench.missing", "mmbench.recipe", "mmbench.registry", "mmbench.task",
-}  # fmt: skip
-
-
-def imports(path: Path, package: str) -> set[str]:
-    """The modules that a file imports anywhere, within functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            # `from mmbench import baselines` imports the module `mmbench.baselines`
-            found |= {f"{base}.{alias.name}" for alias in node.names} if base == "mmbench" else {base}
-    return found
-
-
-def sources(package) -> list[Path]:
-    return sorted(Path(package.__path__[0]).rglob("*.py"))
-
-
-def test_nothing_but_the_registry_imports_methods():
-    root = Path(mmbench.__path__[0])
-    importers = {
-        str(path.relative_to(root))
-        for path in sources(mmbench)
-        if "baselines" not in path.relative_to(root).parts
-        for name in imports(path, ".".join(["mmbench", *path.relative_to(root).parent.parts]))
-        if name.startswith("mmbench.baselines")
-    }
-    assert importers == {"registry.py"}
-
-
-@pytest.mark.parametrize("path", sources(mmbench.baselines), ids=lambda path: path.name)
-def test_methods_import_only_building_blocks(path):
-    ours = {name for name in imports(path, "mmbench.baselines") if name.split(".")[0] == "mmbench"}
-    allowed = {
-        name for name in ours if name.startswith(("mmbench.baselines", "mmbench.encoders.")) or name in BUILDING_BLOCKS
-    }
-    assert ours == allowed

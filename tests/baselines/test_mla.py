@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mmbench.baselines import METHODS
 from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
-from mmbench.registry import methods
 from planted import VectorEncoder, every_pattern, fit, loader, random_features, same, weights
 
 RECIPE = Recipe(lr=0.1, momentum=0.9, weight_decay=0.01, step_size=1, gamma=0.1)
@@ -183,4 +183,4 @@ def test_fusion(world3, dynamic):
 def test_encoders_must_be_equally_wide(world2):
     encoders = {**world2.encoders(), "sensor": VectorEncoder(out_dim=7)}
     with pytest.raises(UsageError, match=r"same out_dim; got \{'sensor': 7, 'picture': 8\}"):
-        methods()["mla"](world2.data.spec, encoders)
+        METHODS["mla"](world2.data.spec, encoders)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from mmbench.data.base import Loaded, MultimodalDataModule, Split
+from mmbench.data.base import MultimodalDataModule
+from mmbench.data.split import Loaded, Split
 from mmbench.encoders.mlp import Mlp
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.recipe import Recipe

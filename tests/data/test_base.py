@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mmbench.batch import Batch
-from mmbench.data.base import EVALUATION_BATCH, DataSpec
+from mmbench.data.split import EVALUATION_BATCH, DataSpec
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
 from mmbench.missing import Missing

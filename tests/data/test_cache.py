@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmbench.data.base import Split
 from mmbench.data.cache import FeatureCache, Given
+from mmbench.data.split import Split
 from mmbench.errors import DataError
-from mmbench.experiment import expand
-from mmbench.trial import build, run
+from mmbench.experiment.plan import expand
+from mmbench.training import build, run
 from planted import VectorEncoder
 
 GRID = {

@@ -10,13 +10,15 @@ from toy import Toy, change, write_toy
 
 from mmbench.data import DATASETS
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
-from mmbench.data.prepare import prepare
-from mmbench.data.prepared import MADE_UP, Mapped, PreparedDataModule, data_root
-from mmbench.data.raw import Source
+from mmbench.data.prepared import MADE_UP, Mapped, PreparedDataModule
+from mmbench.data.preparing.prepare import prepare
+from mmbench.data.preparing.raw import Source
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
+from mmbench.files import data_root
 from mmbench.recipe import Recipe
-from mmbench.trial import Trial, build
+from mmbench.training import build
+from mmbench.trial import Trial
 
 
 @pytest.fixture
@@ -163,7 +165,7 @@ def test_a_trial_hides_what_it_says(raw, monkeypatch):
     quietly(raw)
     monkeypatch.setattr(Toy, "check_spec_augment", lambda *arguments: None)
     monkeypatch.setitem(DATASETS._targets, "toy", "toy:Toy")
-    monkeypatch.setattr("mmbench.trial.build_encoder", lambda choice: HashedText())
+    monkeypatch.setattr("mmbench.training.build_encoder", lambda choice: HashedText())
     trial = Trial(
         dataset="toy", data=Toy.manifest(), protocol="clean", method="sum", seed=0, params={}, recipe=Recipe(),
         encoders={m: {"name": "hashed_text"} for m in ("number", "text")}, spec_augment={"number": {"time": 2, "frequency": 1}},
@@ -184,9 +186,9 @@ def test_a_data_set_has_its_size_for_encoders_that_take_any(raw, monkeypatch, fi
     monkeypatch.setattr(Toy, "sides", {"number": 24})
     monkeypatch.setitem(DATASETS._targets, "toy", "toy:Toy")
     monkeypatch.setattr(
-        "mmbench.trial.build_encoder", lambda choice: Any() if choice["name"] == "any" else HashedText()
+        "mmbench.training.build_encoder", lambda choice: Any() if choice["name"] == "any" else HashedText()
     )
-    monkeypatch.setattr("mmbench.trial.weights_of", lambda encoders: {})
+    monkeypatch.setattr("mmbench.training.weights_of", lambda encoders: {})
     trial = Trial(
         dataset="toy", data=Toy.manifest(), protocol="clean", method="sum", seed=0, params={}, recipe=Recipe(),
         encoders={"number": {"name": "any"}, "text": {"name": "hashed_text"}},

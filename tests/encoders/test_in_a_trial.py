@@ -8,11 +8,12 @@ import pytest
 import timm
 import torch
 
-import mmbench.trial
-from mmbench.data.mvsa import Mvsa
-from mmbench.data.prepare import prepare
+import mmbench.training
+from mmbench.data.preparing.prepare import prepare
+from mmbench.data.sets.mvsa import Mvsa
 from mmbench.recipe import Recipe
-from mmbench.trial import Outcome, Trial, run, weights_of
+from mmbench.training import Outcome, run, weights_of
+from mmbench.trial import Trial
 
 PLAIN = {"name": "m3ae_image", "size": "tiny", "weights": None}
 
@@ -31,8 +32,8 @@ class Watched:
     """Runs trials, and keeps how far each parameter of the image encoder moved, and the learning rates of the optimiser."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.make = folder, mmbench.trial.build
-        monkeypatch.setattr("mmbench.trial.build", self.build)
+        self.folder, self.make = folder, mmbench.training.build
+        monkeypatch.setattr("mmbench.training.build", self.build)
 
     def build(self, trial: Trial, device: str) -> Any:
         self.task, data = self.make(trial, device)

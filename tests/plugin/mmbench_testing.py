@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
-from mmbench.data.base import Loaded, MultimodalDataModule, Split
+from mmbench.data.base import MultimodalDataModule
+from mmbench.data.split import Loaded, Split
 
 
 class Tiny(MultimodalDataModule):

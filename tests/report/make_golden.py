@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbench.experiment import Experiment, Grid
+from mmbench.experiment.grid import Grid
+from mmbench.experiment.plan import Experiment
 from mmbench.metrics import summary
 from mmbench.recipe import Recipe
+from mmbench.record import Failure, Predictions, Record
 from mmbench.report.collect import Results, collect
 from mmbench.report.tables import to_latex, to_markdown
-from mmbench.store import Failure, Predictions, Record, Store
+from mmbench.store import Store
 from mmbench.trial import Trial
 
 GOLDEN = Path(__file__).parent / "golden"

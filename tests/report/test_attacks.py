@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mmbench.report
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
-from mmbench.experiment import Experiment, expand
+from mmbench.experiment.plan import Experiment, expand
+from mmbench.record import Predictions
 from mmbench.report.collect import Results, collect
+from mmbench.report.page import write
 from mmbench.report.tables import sections
 from mmbench.runner.child import Job, execute
-from mmbench.store import Predictions, Store
+from mmbench.store import Store
 
 GRID = {
     "title": "attacks",
@@ -81,7 +82,7 @@ def test_the_report_has_a_table_of_acer_in_which_the_lowest_is_best(
     assert [row[0].text for row in acer.body] == ["concat", "late_fusion"]
     assert acer.body[0][1].rank == 1
     assert [cell.text for cell in acer.body[1][1:5]] == ["–"] * 4, "late fusion was not run"
-    mmbench.report.write(made[2], tmp_path)
+    write(made[2], tmp_path)
     assert "ACER in percent, the lower the better" in (tmp_path / "table.md").read_text()
 
 

@@ -8,16 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import mmbench.report
-from mmbench.experiment import Experiment, Grid
+import mmbench.report.page
+from mmbench.evidence.rates import DRAWS, robustness
+from mmbench.experiment.grid import Grid
+from mmbench.experiment.plan import Experiment
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.recipe import Recipe
+from mmbench.record import Predictions, Record
 from mmbench.report.collect import Results, collect
-from mmbench.report.curves import draw_curves, draw_surface, draw_training
-from mmbench.report.figure import render
-from mmbench.report.rates import DRAWS, Rates, robustness
+from mmbench.report.figures import draw_curves, draw_surface, draw_training, render
+from mmbench.report.rates import Rates
 from mmbench.report.tables import sections, to_markdown
-from mmbench.store import Predictions, Record, Store
+from mmbench.store import Store
 from mmbench.trial import Trial
 
 MODALITIES = ("audio", "image", "text")
@@ -256,7 +258,7 @@ def test_an_empty_store_has_no_numbers_and_no_curves(tmp_path: Path) -> None:
 
 
 def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> None:
-    names = {path.name for path in mmbench.report.write(results, tmp_path)}
+    names = {path.name for path in mmbench.report.page.write(results, tmp_path)}
     figures = {f"{f}.{kind}" for f in ("figure", "robustness", "dropout", "surface") for kind in ("svg", "png")}
     assert names == figures | {"table.md", "table.csv", "table.tex", "table.html", "rates.csv", "areas.csv"}
     page = (tmp_path / "table.html").read_text()
@@ -310,7 +312,7 @@ def collected(folder: Path, trainings: list[Missing | None], **settings: object)
     plan, store = experiment(trainings, **settings), Store(folder)
     write(store, plan.trials)
     made = collect(plan, store)
-    mmbench.report.write(made, folder / "report")
+    mmbench.report.page.write(made, folder / "report")
     assert made.rates is not None
     return made, made.rates
 

@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 from make_golden import GOLDEN, METHODS, TABLES, experiment, render, write_store
 
-from mmbench.experiment import Experiment
-from mmbench.report import to_html, write
-from mmbench.report.collect import Results, collect, estimate, gaps, papers_setting, read_reported
-from mmbench.report.figure import draw
-from mmbench.report.figure import render as render_figure
-from mmbench.report.resampling import RESAMPLES
+from mmbench.evidence.accuracy import estimate
+from mmbench.evidence.resampling import RESAMPLES
+from mmbench.experiment.plan import Experiment
+from mmbench.record import Failure, Predictions
+from mmbench.report.collect import Results, collect, gaps
+from mmbench.report.figures import draw
+from mmbench.report.figures import render as render_figure
+from mmbench.report.page import to_html, write
+from mmbench.report.papers import papers_setting, read_reported
 from mmbench.report.tables import Cell, sections, to_latex, to_markdown
-from mmbench.store import Failure, Predictions, Store
+from mmbench.store import Store
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = [

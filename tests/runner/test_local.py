@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from mmbench.errors import Interrupted, UsageError
+from mmbench.record import Record
 from mmbench.runner.local import RETRIES, Slot, plan_slots, run_trials
-from mmbench.store import Record, Store
+from mmbench.store import Store
 from mmbench.trial import Trial
 
 MakeTrial = Callable[..., Trial]
@@ -140,7 +141,7 @@ def test_nothing_but_the_four_files_is_left(both: tuple[Store, Store, list[Trial
 
 @pytest.mark.slow
 def test_predictions_on_the_shipped_data_do_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
-    from mmbench.experiment import expand
+    from mmbench.experiment.plan import expand
 
     grid = {
         "title": "t",

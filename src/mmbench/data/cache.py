@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from mmbench.batch import Batch
 from mmbench.errors import DataError
-from mmbench.store import atomic_write
+from mmbench.files import atomic_write
 
 if TYPE_CHECKING:
-    from mmbench.data.base import Split
+    from mmbench.data.split import Split
 
 ROWS = 64  # a step of encoding
 
@@ -57,7 +57,7 @@ class FeatureCache:
 
     def path(self, split: str, rows: int) -> Path:
         """The file of a split."""
-        from mmbench.data.prepared import data_root
+        from mmbench.files import data_root
 
         return data_root() / "cache" / f"{sha256(f'{self.name} {split} {rows}'.encode()).hexdigest()}.npy"
 

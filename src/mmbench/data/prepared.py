@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import import_module
@@ -16,9 +15,11 @@ from torch import Tensor
 
 from mmbench.batch import Input
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
-from mmbench.data.base import Loaded, MultimodalDataModule, Split
-from mmbench.data.raw import Info, Listing, Source
+from mmbench.data.base import MultimodalDataModule
+from mmbench.data.preparing.raw import Info, Listing, Source
+from mmbench.data.split import Loaded, Split
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.files import data_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +29,6 @@ FORMAT = 2
 SPLITS = ("train", "validation", "test")
 MADE_UP = "MADE-UP"
 """A file of this name in a raw folder says that it is a demo copy; the hashes of what is prepared from it begin with it."""
-
-
-def data_root() -> Path:
-    """The folder of prepared data: what the environment variable MMBENCH_DATA names (default: ``data``)."""
-    return Path(os.environ.get("MMBENCH_DATA") or "data")
 
 
 class Mapped:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmbench.encoders.pretrained import read_tensors
 from mmbench.errors import UsageError
-from mmbench.store import atomic_write
+from mmbench.files import atomic_write
 
 FLOATS = {order + code for order in "<>" for code in ("f2", "f4", "f8")}
 

@@ -5,32 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mmbench.arguments import resolve_arguments
 from mmbench.data.prepared import MADE_UP
-from mmbench.experiment import Experiment
-from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
+from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate
+from mmbench.experiment.plan import Experiment
 from mmbench.missing import Missing, pattern_name, patterns, training_name
+from mmbench.record import Record
+from mmbench.report.papers import papers_setting, read_reported
 from mmbench.report.rates import Outcomes, Rates, collect_rates
-from mmbench.report.resampling import RESAMPLES, resamples, summarise
-from mmbench.store import CorruptRecord, Predictions, Record, Store
+from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
 
-MEAN = "mean"
-"""What tables call the mean over all patterns."""
 COLUMNS = (
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
     "track",
 )  # fmt: skip
-
-
-SAME = ("model", "size", "weights", "freeze", "frames", "standardise")
-"""Settings of an encoder that a paper's number depends on."""
-CLIP_WEIGHTS = "clip-vit-base-patch32"
 
 
 @dataclass
@@ -66,27 +58,6 @@ class Row:
     def parameters(self) -> int | None:
         """Trainable parameters."""
         return self.records[0].parameters if self.records else None
-
-
-@dataclass
-class SplitFacts:
-    """What the reader of a section should know of its test split.
-
-    Attributes:
-        size: samples.
-        groups: of samples that stand or fall together.
-        largest: percent of the samples that are in the two largest groups; intervals are wide where it is large.
-        majority: percent of the samples that are of the most frequent class.
-        absent: modality -> the share of the samples that lack it.
-        classes: how many there are.
-    """
-
-    size: int
-    groups: int
-    largest: float
-    majority: float
-    absent: dict[str, float]
-    classes: int
 
 
 @dataclass
@@ -180,117 +151,10 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
     return Results(experiment, table, rates, rows, modalities, tests, commits)
 
 
-def estimate(
-    predictions: Sequence[Predictions], names: Sequence[str]
-) -> dict[tuple[str, str], tuple[float, float, float, float]]:
-    """Mean and standard deviation over seeds, and a 95 % interval, of each metric under each pattern and of its mean over patterns.
-
-    Args:
-        predictions: one a seed, of the same test samples.
-        names: of the patterns.
-
-    Returns:
-        (pattern, metric) -> (mean, std, low, high), in percent; NaN where there are too few seeds. The last pattern is "mean".
-    """
-    if not predictions:
-        return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in METRICS}
-    weights, chosen = resamples(len(np.unique(predictions[0].group)), len(predictions))
-    metrics = METRICS + (ATTACK_METRICS if len(predictions[0].attack) else ())
-    point = {metric: np.empty((len(names), len(predictions))) for metric in metrics}  # (P, S)
-    draws = {metric: np.empty((len(names), RESAMPLES)) for metric in metrics}  # (P, R)
-    for i in range(len(names)):
-        drawn = []
-        for seed, p in enumerate(predictions):
-            sums = statistics(p.label, p.predicted[i], p.log_probs[i], p.group, p.attack)
-            for metric, value in evaluate(sums, np.ones((1, weights.shape[1]))).items():
-                point[metric][i, seed] = value[0]
-            drawn.append(evaluate(sums, weights))
-        for metric in metrics:
-            draws[metric][i] = (np.stack([d[metric] for d in drawn], axis=1) * chosen).sum(axis=1)
-    result = {}
-    for i, name in enumerate([*names, MEAN]):
-        for metric in metrics:
-            over = slice(None) if name == MEAN else slice(i, i + 1)
-            result[name, metric] = summarise(point[metric][over].mean(axis=0), draws[metric][over].mean(axis=0))
-    return result
-
-
-def describe_test(p: Predictions) -> SplitFacts:
-    """Size, majority class and natural gaps of a test split."""
-    absent = {m: float(1 - p.present[:, i].mean()) for i, m in enumerate(p.modalities.tolist())}
-    sizes = np.unique(p.group, return_counts=True)[1]
-    return SplitFacts(
-        size=len(p.label),
-        groups=len(sizes),
-        largest=100 * float(np.sort(sizes)[-2:].sum() / sizes.sum()),
-        majority=100 * float(np.bincount(p.label).max() / len(p.label)),
-        absent={m: share for m, share in absent.items() if share > 0},
-        classes=len(p.log_prior),
-    )
-
-
-def papers_setting(trial: Trial, classes: int | None = None) -> str | None:
-    """Which of the papers' settings a trial has: "clip" with CLIP's published encoders, "" with the data set's own; None with others.
-
-    Encoders are the data set's own if what ``SAME`` lists is; weights may have been converted. Cached features are only CLIP's setting,
-    and neither has SpecAugment, or another view of the data than the first.
-
-    Args:
-        trial: to compare.
-        classes: how many it told apart, if it ran; a variant of the data set may have others.
-    """
-    from mmbench.data import DATASETS
-    from mmbench.encoders import ENCODERS
-
-    if trial.dataset not in DATASETS or trial.spec_augment:
-        return None
-    data, encoders = DATASETS[trial.dataset], trial.encoders
-    if trial.views != data.default_views() or classes not in (None, len(data.classes)):
-        return None
-    if all(c["name"].startswith("clip_") and c.get("weights") == CLIP_WEIGHTS for c in encoders.values()):
-        return "clip"
-    for modality, own in data.encoders.items():
-        given = {"name": own} if isinstance(own, str) else dict(own)
-        name, chosen = given.pop("name"), encoders[modality]
-        resolved = resolve_arguments(ENCODERS[name], given)[0]
-        chosen = {**resolved, **chosen, "weights": _unconverted(chosen.get("weights", resolved.get("weights")))}
-        resolved["weights"] = _unconverted(resolved.get("weights"))
-        if trial.cached or chosen["name"] != name or any(chosen.get(k) != resolved.get(k) for k in SAME):
-            return None
-    return ""
-
-
-def _unconverted(weights: str | None) -> str | None:
-    """The name of a file of weights without its ending, which converting changes."""
-    return weights and Path(weights).stem
-
-
 def _tracks(experiment: Experiment, rows: Sequence[Row], dataset: str) -> list[str]:
     made_up = any(row.made_up for row in rows if row.dataset == dataset)
     cached = experiment.grid.datasets[dataset].cached
     return ["made up"] * made_up + ["cached features"] * cached
-
-
-def read_reported(folder: Path) -> dict[tuple[str, str, str, str, str], float]:
-    """What the papers print of models trained on complete data, in percent: (data set, track, method, pattern, metric) -> value.
-
-    The track is "clip" for CLIP's encoders, else "". A pattern is one modality, "multi" for all of them, or "mean" for the mean over
-    all patterns.
-    """
-    values: dict[tuple[str, str, str, str, str], float] = {}
-    for name, track in (("mla_table5.csv", ""), ("mla_table7.csv", "clip")):
-        if (path := folder / name).is_file():
-            values |= {
-                (r.dataset, track, r.method, r.modalities, "accuracy"): float(r.accuracy) for r in frame_of(path)
-            }
-    if (path := folder / "dmrnet_summary.csv").is_file():
-        values |= {(r.dataset, "", r.method, MEAN, r.metric): float(r.value) for r in frame_of(path)}
-    return values
-
-
-def frame_of(path: Path) -> Iterable[Any]:
-    """The rows of a CSV file, as named tuples."""
-    return pd.read_csv(path).itertuples()
 
 
 def _failure(record: Record) -> str:

@@ -15,13 +15,12 @@ from typing import Literal, cast
 import numpy as np
 import pandas as pd
 
-from mmbench.missing import Missing, pattern_numbers, patterns, realised, training_name
-from mmbench.report.resampling import resamples, summarise
-from mmbench.store import Predictions, Record
-from mmbench.task import SELECTION_METRIC
-
-DRAWS = 100
-"""Test masks that a robustness curve is the mean of."""
+from mmbench.evidence.rates import DRAWS, accuracy, hits_of, interval, masks_of_test, mean_height, shown
+from mmbench.evidence.resampling import summarise
+from mmbench.missing import Missing, patterns, realised, training_name
+from mmbench.protocol import SELECTION_METRIC
+from mmbench.record import Predictions, Record
+from mmbench.report.papers import read_rates
 
 REFERENCE = "late_fusion"
 """Its modalities are trained alone: their own predictions are the unimodal models that others are held against."""
@@ -124,50 +123,6 @@ class Rates:
     areas: pd.DataFrame
 
 
-def hits_of(p: Predictions) -> np.ndarray:
-    """Whether each stored prediction is right: (P + 1, N) bool; the last row answers with training's most frequent class."""
-    return np.concatenate([p.predicted == p.label, (p.log_prior.argmax() == p.label)[None]])
-
-
-def shown(masks: np.ndarray) -> np.ndarray:
-    """How often each sample shows each pattern: (P + 1, N) shares of the masks (D, N, M), the last row of those that show nothing."""
-    numbers = pattern_numbers(masks)  # (D, N)
-    count = 2 ** masks.shape[-1]
-    return np.stack([(numbers == p).mean(axis=0) for p in [*range(count - 1), -1]])
-
-
-def robustness(
-    predictions: Predictions,
-    dataset: str,
-    rates: Sequence[float],
-    kind: Literal["anchor", "bernoulli"] = "anchor",
-    draws: int = DRAWS,
-) -> np.ndarray:
-    """Accuracy, in percent, of one trial at test missing rates: the mean over masks.
-
-    Args:
-        predictions: of the trial, under every pattern.
-        dataset: its data set; it decides the masks, with ``draws``, so that all methods meet the same.
-        rates: missing rates η.
-        kind: of mask.
-        draws: how many masks.
-
-    Returns:
-        (len(rates),).
-    """
-    hits, names, size = hits_of(predictions), predictions.modalities.tolist(), len(predictions.label)
-    shares = [shown(masks_of_test(dataset, names, size, Missing(kind=kind, rate=rate), draws)) for rate in rates]
-    return np.array([100 * (share * hits).sum(axis=0).mean() for share in shares])
-
-
-def masks_of_test(
-    dataset: str, modalities: Sequence[str], size: int, missing: Missing, draws: int = DRAWS
-) -> np.ndarray:
-    """The masks (draws, size, M) of a test split; the first is the fixed one of the matched protocol."""
-    seeds = range(missing.seed, missing.seed + draws)
-    return np.stack([missing.model_copy(update={"seed": s}).mask(dataset, "test", modalities, size) for s in seeds])
-
-
 def collect_rates(
     outcomes: Sequence[Outcomes], test_rates: Sequence[float] = (), reported: Path | None = None
 ) -> Rates | None:
@@ -178,7 +133,7 @@ def collect_rates(
         test_rates: rates of anchor masks to test at, beside those of training.
         reported: a folder with the papers' numbers.
     """
-    printed = _read_reported(reported)
+    printed = read_rates(reported)
     curves: list[tuple] = []
     areas: list[tuple] = []
     for dataset, protocol in dict.fromkeys((o.dataset, o.protocol) for o in outcomes):
@@ -256,7 +211,7 @@ class _Family:
         points = {rate: self._point(o, evaluation, rate) for rate, o in trained.items()}
         for rate, point in points.items():
             values = summarise(point.accuracy, point.draws) if point.seeds else (np.nan,) * 4
-            gain = (point.gain, *_interval(point.gain_draws))
+            gain = (point.gain, *interval(point.gain_draws))
             row = (self._training_rate(trained[rate]), rate, *self._realised(rate), *values, *gain)
             curves.append((*key, *row, point.best_alone, len(point.seeds), paper.get(rate)))
         if len(self.masks) > 1:
@@ -265,12 +220,12 @@ class _Family:
     def _point(self, o: Outcomes, evaluation: Evaluation, rate: float) -> _Point:
         if not o.seeds:
             return _Point([], np.zeros(0), np.zeros(0))
-        point = _Point(o.seeds, *_accuracy(o, self.share(evaluation, rate)))
+        point = _Point(o.seeds, *accuracy(o.hits, o.group, self.share(evaluation, rate)))
         reference = self.references.get(o.missing)
         if reference is not None and reference.seeds == o.seeds and reference.best_alone is not None:
             point.best_alone = reference.modalities[reference.best_alone]
-            accuracy, draws = self.alone(o.missing, evaluation, rate)
-            point.gain, point.gain_draws = float(point.accuracy.mean() - accuracy.mean()), point.draws - draws
+            alone, draws = self.alone(o.missing, evaluation, rate)
+            point.gain, point.gain_draws = float(point.accuracy.mean() - alone.mean()), point.draws - draws
         return point
 
     def _alone(self, missing: Missing | None, evaluation: Evaluation, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -281,7 +236,7 @@ class _Family:
         sees = np.array([reference.modalities[best] in p for p in patterns(reference.modalities)] + [False])
         alone = np.zeros_like(share)
         alone[best], alone[-1] = share[sees].sum(axis=0), share[~sees].sum(axis=0)
-        return _accuracy(reference, alone)
+        return accuracy(reference.hits, reference.group, alone)
 
     def _area(self, points: Sequence[_Point | None]) -> tuple:
         """Area and gain with their intervals, and n; NaN where a rate was not run, or not with the same seeds."""
@@ -289,19 +244,17 @@ class _Family:
         if len(done) < len(points) or any(p.seeds != done[0].seeds for p in done):
             return (*(np.nan,) * 6, 0)
         x = np.array(list(self.masks))
-        area = float(_mean_height(x, np.array([p.accuracy.mean() for p in done])))
+        area = float(mean_height(x, np.array([p.accuracy.mean() for p in done])))
         gains = [p.gain_draws for p in done if p.gain_draws is not None]
-        gain = float(_mean_height(x, np.array([p.gain for p in done])))
-        gain_draws = _mean_height(x, np.stack(gains)) if len(gains) == len(done) else None
-        draws = _mean_height(x, np.stack([p.draws for p in done]))
-        return area, *_interval(draws), gain, *_interval(gain_draws), len(done[0].seeds)
+        gain = float(mean_height(x, np.array([p.gain for p in done])))
+        gain_draws = mean_height(x, np.stack(gains)) if len(gains) == len(done) else None
+        draws = mean_height(x, np.stack([p.draws for p in done]))
+        return area, *interval(draws), gain, *interval(gain_draws), len(done[0].seeds)
 
     def _printed_area(self, paper: Mapping[float, float | None]) -> float | None:
         values = [value for rate in self.masks if (value := paper.get(rate)) is not None]
         return (
-            float(_mean_height(np.array(list(self.masks)), np.array(values)))
-            if len(values) == len(self.masks)
-            else None
+            float(mean_height(np.array(list(self.masks)), np.array(values))) if len(values) == len(self.masks) else None
         )
 
     def _share(self, evaluation: Evaluation, rate: float) -> np.ndarray:
@@ -325,44 +278,6 @@ class _Family:
         return shares["masked"], shares["missing"], shares["empty"]
 
 
-def _accuracy(o: Outcomes, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy in percent of each seed (S,), and the draws of its mean over seeds (R,)."""
-    right = (o.hits * share).sum(axis=1)  # (S, N): the share of the masks under which the sample is answered rightly
-    groups = int(o.group.max()) + 1
-    weights, chosen = resamples(groups, len(right))
-    sums = np.stack([np.bincount(o.group, values, groups) for values in right])  # (S, G)
-    sizes = np.bincount(o.group, minlength=groups)
-    draws = 100 * (weights @ sums.T) / (weights @ sizes)[:, None]  # (R, S)
-    return 100 * right.mean(axis=1), (draws * chosen).sum(axis=1)
-
-
-def _interval(draws: np.ndarray | None) -> tuple[float, float]:
-    """The 95 % percentile interval."""
-    if draws is None:
-        return np.nan, np.nan
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _mean_height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The area under curves y (len(x), …) over x, by the trapezoidal rule, divided by the range of x."""
-    return np.trapezoid(y, x, axis=0) / (x[-1] - x[0])
-
-
 def _selected(record: Record) -> dict[str, float]:
     """The metrics of the epoch that was chosen."""
     return record.curves[record.best_epoch] if record.curves and record.best_epoch is not None else {}
-
-
-def _read_reported(folder: Path | None) -> dict[tuple[str, str, float], float]:
-    """The papers' accuracies where training and test lack modalities at the same rate: (data set, method, rate) -> percent.
-
-    They are measured on pre-extracted features, so what is printed for IEMOCAP stands beside ``iemocap_features``.
-    """
-    path = folder / "mla_table6.csv" if folder else None
-    if path is None or not path.is_file():
-        return {}
-    return {
-        (f"{r.dataset}_features", str(r.method), float(cast(float, r.missing_rate))): float(cast(float, r.accuracy))
-        for r in pd.read_csv(path).itertuples()
-    }

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mmbench.experiment import left_out
+from mmbench.evidence.accuracy import MEAN
+from mmbench.evidence.rates import DRAWS
+from mmbench.experiment.plan import left_out
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.protocol import PROTOCOLS
-from mmbench.report.collect import MEAN, Results, Row
-from mmbench.report.rates import DRAWS, Rates
+from mmbench.report.collect import Results, Row
+from mmbench.report.rates import Rates
 
 DASH = "–"
 

@@ -1,8 +1,1 @@
 """Running trials: each in a process of its own."""
-
-import os
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from pytorch_lightning.loggers import Logger
 
-from mmbench.store import Failure, Predictions, Record, Store
+from mmbench.record import Failure, Predictions, Record
+from mmbench.store import Store
 from mmbench.tracking import WandbLogger, WandbSettings
 from mmbench.trial import Trial
 
@@ -87,7 +88,7 @@ def _outcome(
 ) -> tuple[Record, Predictions | None]:
     """Run the trial; whatever happens becomes a record."""
     from mmbench.metrics import summary
-    from mmbench.trial import run
+    from mmbench.training import run
 
     trial, scratch = job.trial, store.scratch(job.trial.key)
     common: dict[str, Any] = {"key": trial.key, "trial": trial, "started": started, "environment": environment}

@@ -14,9 +14,10 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any, Protocol
 
 from mmbench.errors import UsageError, raise_on_signals
-from mmbench.runner import cores
+from mmbench.machine import cores
+from mmbench.record import Failure, Record
 from mmbench.runner.child import Job, main, now
-from mmbench.store import CorruptRecord, Failure, Record, Store
+from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
 

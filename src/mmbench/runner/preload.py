@@ -10,12 +10,13 @@ import sklearn.svm  # noqa: F401
 import threadpoolctl  # noqa: F401
 
 import mmbench.runner.child
-import mmbench.tracking  # noqa: F401
+import mmbench.tracking
+import mmbench.training  # noqa: F401
+from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
-from mmbench.registry import methods
 
-for registry in (methods(), DATASETS, ENCODERS):
+for registry in (METHODS, DATASETS, ENCODERS):
     for name in registry:
         with suppress(Exception):  # a trial that names it will say what is wrong
             registry[name]

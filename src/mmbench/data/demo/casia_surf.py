@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmbench.data.casia_surf import COLUMNS, LISTS
 from mmbench.data.demo.media import picture, rng, write_picture
+from mmbench.data.sets.casia_surf import COLUMNS, LISTS
 
 VIDEOS = {"real.rssdk": 1, "04_en_b.rssdk": 0, "05_enm_f.rssdk": 0, "06_enm_b.rssdk": 0}  # folder -> label, 1 for live
 

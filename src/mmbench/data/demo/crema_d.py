@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmbench.data.crema_d import ACTORS, EMOTIONS
 from mmbench.data.demo.media import picture, rng, sound, write_sound, write_video
+from mmbench.data.sets.crema_d import ACTORS, EMOTIONS
 
 CAST = [*ACTORS[:2], *ACTORS[18:20], *ACTORS[27:32]]  # two for testing, two for validation
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from mmbench.data.demo.media import picture, rng, write_picture
-from mmbench.data.food101 import Food101
+from mmbench.data.sets.food101 import Food101
 
 TITLES = ("Easy {} recipe, {} edition", '{} | "{}" kitchen blog', "{}:\nhow {} cooks make it", "The best {} — {}'s way")
 

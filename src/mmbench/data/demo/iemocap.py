@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmbench.data.demo.media import picture, rng, sound, write_sound
-from mmbench.data.iemocap import EVALUATION, RELEASE, SOUND, TRANSCRIPTIONS, VIDEO, Iemocap
+from mmbench.data.sets.iemocap import EVALUATION, RELEASE, SOUND, TRANSCRIPTIONS, VIDEO, Iemocap
 
 EMOTIONS = ("neu", "ang", "sad", "hap", "exc", "fru")
 CUES = ("I see.", "Stop it!", "[SOBBING]", "I like that.", "We did it! [LAUGHTER]", "Not again.", "Hm.")

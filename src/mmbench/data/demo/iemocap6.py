@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmbench.data.demo import iemocap
-from mmbench.data.iemocap import Iemocap6
+from mmbench.data.sets.iemocap import Iemocap6
 
 
 def write(raw: Path) -> None:

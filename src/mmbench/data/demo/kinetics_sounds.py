@@ -8,8 +8,8 @@ import av
 import numpy as np
 
 from mmbench.data.demo.media import encode_sound, picture, rng, sound
-from mmbench.data.kinetics_sounds import KineticsSounds
-from mmbench.data.raw import digest
+from mmbench.data.preparing.raw import digest
+from mmbench.data.sets.kinetics_sounds import KineticsSounds
 
 RATE = 16_000
 

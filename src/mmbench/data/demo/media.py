@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmbench.data.raw import digest
+from mmbench.data.preparing.raw import digest
 
 
 def rng(*names: object) -> np.random.Generator:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mmbench.data.demo.media import picture, rng, write_picture
-from mmbench.data.mvsa import Mvsa
+from mmbench.data.sets.mvsa import Mvsa
 
 SAID = {
     "negative": "awful rainy gloomy broken",

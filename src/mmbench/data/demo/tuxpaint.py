@@ -8,7 +8,7 @@ from shutil import copyfile
 import numpy as np
 
 from mmbench.data.demo.media import picture, rng, sound, write_picture
-from mmbench.data.tuxpaint import Tuxpaint
+from mmbench.data.sets.tuxpaint import Tuxpaint
 
 RATE = 44_100
 FOLDERS = {

@@ -1,0 +1,316 @@
+"""What the commands do. Imports that take time stay inside the commands that need them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmbench.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from mmbench.experiment.plan import Experiment
+    from mmbench.record import Record
+    from mmbench.report.collect import Results
+    from mmbench.runner.local import Slot
+    from mmbench.store import Store
+    from mmbench.trial import Trial
+
+EXPERIMENTS = Path("experiments")
+REGRESSION = "regression"
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def experiment_path(name: str) -> Path:
+    """The file of an experiment given by its path or, if it is in ``experiments/``, its name."""
+    path = Path(name)
+    named = EXPERIMENTS / f"{name}.yaml"
+    if path.is_file() or path.suffix in (".yaml", ".yml") or path.parent != Path("."):
+        return path
+    if not named.is_file():
+        known = [p.stem for p in EXPERIMENTS.glob("*.yaml")]
+        raise UsageError(f"no experiment '{name}' in {EXPERIMENTS}/: {did_you_mean(name, known)}")
+    return named
+
+
+def load_experiment(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that the arguments name, with their settings."""
+    from mmbench.experiment.plan import left_out, load
+
+    path = experiment_path(arguments.experiment)
+    experiment = load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
+    for dataset, reason in experiment.unprepared.items():
+        print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
+    return experiment
+
+
+def open_store(arguments: argparse.Namespace) -> Store:
+    """The store of the results folder."""
+    from mmbench.store import Store
+
+    return Store(arguments.results / "runs")
+
+
+def split_done(trials: Sequence[Trial], store: Store) -> tuple[list[Record], list[Trial]]:
+    """The results that the store has, and the trials still to be run; damaged results are named and run again."""
+    from mmbench.store import CorruptRecord
+
+    done: list[Record] = []
+    todo: list[Trial] = []
+    for trial in trials:
+        try:
+            record = store.done(trial.key)
+        except CorruptRecord as error:
+            print(f"damaged, will be run again: {error}", file=sys.stderr)
+            record = None
+        if record is None:
+            todo.append(trial)
+        else:
+            done.append(record)
+    return done, todo
+
+
+def run_experiment(arguments: argparse.Namespace) -> int:
+    """``mmbench run``."""
+    if not arguments.dry_run:
+        from mmbench.runner.local import start_server
+
+        start_server()  # it imports what trials need while this process reads the experiment
+    from mmbench.experiment.plan import select
+    from mmbench.runner.local import plan_slots
+
+    experiment, store = load_experiment(arguments), open_store(arguments)
+    chosen = select(experiment.trials, arguments.filters)
+    done, todo = split_done(chosen, store)
+    strict = arguments.strict and bool(experiment.unprepared)
+    if arguments.dry_run:
+        finished = {record.key for record in done}
+        for trial in chosen:
+            print(f"{trial.key}  {'done' if trial.key in finished else 'to do'}  {trial.label}")
+        print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
+        return FAILED if strict else OK
+    print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
+    from mmbench.provenance import source_state
+
+    code = source_state()["code"] if done else None
+    if other := sum(record.environment.get("code") != code for record in done):
+        print(
+            f"{other} of the done trials ran with other code than this; delete {store.root} to run them anew",
+            file=sys.stderr,
+        )
+    slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
+    records = run_all(todo, store, arguments, experiment.name, slots) if todo else []
+    print_report(write_report(experiment, store, arguments.results))
+    return max(exit_code(records), FAILED if strict else OK)
+
+
+def run_all(
+    trials: Sequence[Trial], store: Store, arguments: argparse.Namespace, group: str, slots: Sequence[Slot]
+) -> list[Record]:
+    """Run trials as the arguments say, showing their progress."""
+    import mmbench.report.figures  # noqa: F401  imported now, while trials run, and not when they have ended
+    from mmbench.provenance import source_state
+    from mmbench.runner.local import run_trials
+    from mmbench.runner.view import GridView
+    from mmbench.tracking import WandbSettings, usable_mode
+
+    mode, message = usable_mode(getattr(arguments, "wandb", "off"))
+    if message:
+        print(message, file=sys.stderr)
+    folder = (arguments.results / "wandb").resolve()
+    wandb = WandbSettings(mode=mode, group=group, folder=str(folder))
+    with GridView(len(trials)) as view:
+        records = run_trials(trials, store, slots, view, wandb, source_state())
+    if mode == "offline":
+        print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
+    return records
+
+
+def exit_code(records: Sequence[Record]) -> int:
+    """Name the trials that failed; 1 if there are any."""
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed:
+        reason = " ".join(record.failure.message.split()) if record.failure else "unknown"
+        print(f"failed: {record.trial.label}: {reason} (`mmbench show {record.key}`)", file=sys.stderr)
+    return FAILED if failed else OK
+
+
+def write_report(experiment: Experiment, store: Store, results: Path) -> Results:
+    """Write the tables and the figure of an experiment; says where."""
+    from threadpoolctl import threadpool_limits
+
+    from mmbench.report.collect import collect
+    from mmbench.report.page import write
+
+    with threadpool_limits(1):  # small matrices: more threads only get in each other's way
+        collected = collect(experiment, store, results / "reported")
+    folder = results / experiment.name
+    written = write(collected, folder)
+    figures = ", ".join(path.name for path in written if path.suffix == ".png")
+    print(f"report: {folder}/table.html, .md, .csv, .tex; {figures}", file=sys.stderr)
+    return collected
+
+
+def print_report(results: Results) -> None:
+    """Print the tables."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmbench.report.tables import header_notes, sections
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200  # a file has no width to fit in
+    for section in sections(results):
+        table = Table(title=section.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        for i, head in enumerate(section.header):
+            table.add_column(head, justify="right" if i else "left", no_wrap=True)
+        for row in section.body:
+            table.add_row(*(f"[{('bold', 'underline')[c.rank - 1]}]{c.text}[/]" if c.rank else c.text for c in row))
+        console.print(table)
+        for note in section.notes:
+            console.print(note, markup=False)
+        console.print()
+    for note in [*header_notes(results), *(f"–: {gap}" for gap in results.not_run)]:
+        console.print(note, markup=False)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """``mmbench report``."""
+    experiment = load_experiment(arguments)
+    print_report(write_report(experiment, open_store(arguments), arguments.results))
+    return OK
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """``mmbench status``."""
+    from mmbench.store import CorruptRecord
+
+    store = open_store(arguments)
+    if (arguments.settings or arguments.quick) and not arguments.experiment:
+        raise UsageError("status --set, --quick: name the experiment that they change")
+    planned = load_experiment(arguments).trials if arguments.experiment else None
+    counts: dict[str, int] = {}
+    for key in [trial.key for trial in planned] if planned is not None else store.keys():
+        try:
+            record = store.record(key)
+            state: str = "not run" if record is None else record.status
+            if state == "done":
+                store.done(key)
+        except CorruptRecord as error:
+            state, record = "damaged", None
+            print(f"damaged: {error}")
+        counts[state] = counts.get(state, 0) + 1
+        if record is not None and record.failure is not None:
+            print(f"failed: {record.trial.label} ({key}): {record.failure.message}")
+    total = sum(counts.values())
+    print(f"{total} trials" + "".join(f", {count} {state}" for state, count in sorted(counts.items())))
+    return OK
+
+
+def check_regression(arguments: argparse.Namespace) -> int:
+    """``mmbench check``."""
+    from mmbench import regression
+    from mmbench.runner.local import plan_slots, start_server
+
+    path = arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv"
+    held = None if arguments.update else regression.read(path)
+    start_server()
+    experiment = load_experiment(arguments)
+    threads = arguments.threads or 1
+    slots = plan_slots(arguments.devices, arguments.jobs, threads)
+    records = run_anew(experiment, arguments, slots)
+    if records is None:
+        return FAILED
+    measured = regression.accuracies(records)
+    if held is None:
+        # Half as many at a time: more threads than cores are many times slower.
+        again = run_anew(experiment, arguments, plan_slots(arguments.devices, max(1, len(slots) // 2), threads + 1))
+        if again is None:
+            return FAILED
+        regression.write(path, regression.bands(measured, regression.accuracies(again)))
+        print(f"wrote {path}")
+        return OK
+    wrong = regression.violations(held, measured)
+    for line in wrong:
+        print(line)
+    print(f"{path}: {len(held)} accuracy bands, {len(wrong)} violated")
+    return FAILED if wrong else OK
+
+
+def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Sequence[Slot]) -> list[Record] | None:
+    """Run an experiment in a store of its own, since results of other code must not be re-used; None if a trial failed."""
+    import tempfile
+
+    from mmbench.store import Store
+
+    with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
+        records = run_all(experiment.trials, Store(folder), arguments, experiment.name, slots)
+    failures = [record for record in records if record.failure is not None]
+    for record in failures:  # in full: the store, and with it the log, is gone
+        assert record.failure is not None
+        print(f"failed: {record.trial.label}: {record.failure.message}\n{record.failure.traceback}", file=sys.stderr)
+    return None if failures else records
+
+
+def list_names(arguments: argparse.Namespace) -> int:
+    """``mmbench list``."""
+    if arguments.what == "experiments":
+        from mmbench.experiment.settings import read_yaml
+
+        for path in sorted(EXPERIMENTS.glob("*.yaml")):
+            try:
+                content = read_yaml(path)
+                print(f"{path.stem:16} {content.get('title', '') if isinstance(content, dict) else ''}")
+            except UsageError as error:
+                print(f"{path.stem:16} ({error})".replace("\n", " "))
+        return OK
+    from mmbench.baselines import METHODS
+    from mmbench.data import DATASETS
+    from mmbench.encoders import ENCODERS
+
+    for name in {"methods": METHODS, "datasets": DATASETS, "encoders": ENCODERS}[arguments.what]:
+        print(name)
+    return OK
+
+
+def convert_weights(arguments: argparse.Namespace) -> int:
+    """``mmbench convert``."""
+    from mmbench.encoders.checkpoints import to_safetensors
+
+    to_safetensors(arguments.source, arguments.target)
+    print(f"wrote {arguments.target}")
+    return OK
+
+
+def show_trial(arguments: argparse.Namespace) -> int:
+    """``mmbench show``."""
+    import yaml
+
+    from mmbench.store import CorruptRecord
+
+    store = open_store(arguments)
+    keys = store.find(arguments.key)
+    if len(keys) != 1:
+        found = "no trial" if not keys else f"{len(keys)} trials ({', '.join(keys[:5])} …)"
+        raise UsageError(f"{found} in {store.root} with a key that begins with '{arguments.key}'")
+    try:
+        record = store.record(keys[0])
+    except CorruptRecord as error:
+        print(f"damaged: {error}", file=sys.stderr)
+        return FAILED
+    assert record is not None
+    content = record.model_dump(mode="json", exclude={"metrics", "curves", "failure"}, exclude_none=True)
+    print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    for pattern, values in record.metrics.items():
+        print(f"{pattern:32}" + "".join(f"  {name} {value:6.2f}" for name, value in values.items()))
+    if record.failure is not None:
+        print(f"{record.failure.kind}: {record.failure.message}")
+    log = store.log(record.key)
+    print(f"\n{log}:")
+    print(log.read_text(errors="replace") if log.exists() else "(no log)")
+    return OK

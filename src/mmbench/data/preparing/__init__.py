@@ -1,0 +1,1 @@
+"""From raw downloads to prepared data sets: decoding, tables, manifests, audits."""

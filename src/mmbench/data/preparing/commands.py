@@ -1,0 +1,241 @@
+"""``mmbench data …``: what there is, how to get it, preparing, checking."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmbench.errors import UsageError
+from mmbench.machine import cores
+
+if TYPE_CHECKING:
+    from mmbench.data.base import MultimodalDataModule
+    from mmbench.data.prepared import PreparedDataModule
+
+OK, FAILED = 0, 1
+
+
+def add_commands(data: argparse.ArgumentParser) -> None:
+    """The commands and their options."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where prepared data lie (default: $MMBENCH_DATA, or data)"
+    )
+    commands = data.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, text: str, named: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[shared])
+        sub.set_defaults(command=run, function=function)
+        if named:
+            sub.add_argument("name", metavar="NAME", help="a data set of `mmbench data list`")
+        return sub
+
+    def decoding(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--jobs",
+            type=int,
+            default=cores(),
+            metavar="N",
+            help="processes that decode (default: a core each)",
+        )
+
+    command("list", list_data, "list the data sets, and which are prepared", named=False)
+    command("info", info, "tell what to request or download, where it goes, its terms and the disk it needs")
+    prepare = command(
+        "prepare", prepare_data, "decode a raw download once; the same command goes on after an interruption"
+    )
+    prepare.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the raw download")
+    prepare.add_argument(
+        "--allow-bad", action="store_true", help="accept more than 1 %% of samples that cannot be used"
+    )
+    decoding(prepare)
+    command("verify", verify_data, "compare a prepared data set with its checksums")
+    audit = command("audit", audit_data, "look for leaks, duplicates, contradictory labels and wrong counts")
+    audit.add_argument(
+        "--protocol", choices=["clean", "legacy"], default="clean", help="whose promises to hold (default: clean)"
+    )
+    demo = command("demo", demo_data, "write a tiny made-up copy in the real layout, prepare and audit it")
+    decoding(demo)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a command with its data folder."""
+    if arguments.data_dir is not None:
+        os.environ["MMBENCH_DATA"] = str(arguments.data_dir)
+    if getattr(arguments, "jobs", 1) < 1:
+        raise UsageError(f"--jobs: must be at least 1, got {arguments.jobs}")
+    return arguments.function(arguments)
+
+
+def find(name: str) -> type[PreparedDataModule]:
+    """A data set that can be prepared.
+
+    Raises:
+        UsageError: there is none of this name, or it needs no preparing.
+    """
+    from mmbench.data import DATASETS
+    from mmbench.data.prepared import PreparedDataModule
+
+    data = DATASETS[name]
+    if not issubclass(data, PreparedDataModule):
+        reason = data.prepared()
+        raise UsageError(f"{name} is not prepared by this command; " + (reason or "it is ready to be used"))
+    return data
+
+
+def is_demo(data: type[MultimodalDataModule]) -> bool:
+    """Whether what is prepared is a made-up copy."""
+    from mmbench.data.prepared import PreparedDataModule
+
+    return issubclass(data, PreparedDataModule) and bool(peek(data.folder() / "manifest.json", "made_up"))
+
+
+def is_real(data: type[PreparedDataModule]) -> bool:
+    """Whether there are prepared data, or the beginning of them, that are not known to be a made-up copy."""
+    begun = peek(data.folder().with_name(f"{data.name}.partial") / "plan.json", "made_up") is False
+    return begun or (data.folder().exists() and not is_demo(data))
+
+
+def peek(path: Path, key: str) -> Any:
+    """A value of a JSON file, None if there is none, whatever state the file is in."""
+    try:
+        return json.loads(path.read_bytes())[key]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def list_data(arguments: argparse.Namespace) -> int:
+    """``mmbench data list``."""
+    from mmbench.data import DATASETS
+    from mmbench.data.prepared import PreparedDataModule
+
+    width = max(map(len, DATASETS))
+    for name in DATASETS:
+        try:
+            data = DATASETS[name]
+        except UsageError as error:
+            print(f"{name:{width}}  {error}")
+            continue
+        state = "ready: a made-up demo copy" if is_demo(data) else "ready"
+        if data.prepared() is not None:
+            state = f"not prepared: mmbench data info {name}"
+        count = len(data.class_names() if issubclass(data, PreparedDataModule) else data.classes)
+        print(f"{name:{width}} {count:4} classes  {', '.join(data.modalities):22}  {state}")
+    return OK
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """``mmbench data info``."""
+    from mmbench.arguments import resolve_arguments
+    from mmbench.encoders import ENCODERS
+    from mmbench.files import data_root
+
+    data = find(arguments.name)
+    text = data.info
+    print(f"{text.title}\n\nsource   {text.source}\nlicence  {text.licence}\ndisk     {text.disk}\n\nraw folder:")
+    width = max(len(path) for path, _ in text.layout)
+    for path, what in text.layout:
+        print(f"  {path:{width}}  {what}")
+    classes = data.class_names()
+    print(f"\nclasses ({len(classes)}): {', '.join(classes)}")
+    for protocol, counts in data.published.items():
+        print(f"published, {protocol}: {', '.join(f'{split} {count}' for split, count in counts.items())}")
+    print("encoders, unless an experiment names others, and what they read from the folder of weights:")
+    for modality, choice in data.encoders.items():
+        given = {"name": choice} if isinstance(choice, str) else dict(choice)
+        name = given.pop("name")
+        resolved = resolve_arguments(ENCODERS[name], given)[0]
+        files = [str(resolved[key]) for key in ("weights", "tokenizer") if resolved.get(key)]
+        print(f"  {modality}: {name}, {' and '.join(files) or 'nothing: trained from scratch'}")
+    print(f"\nmmbench data prepare {data.name} --raw <raw folder>\nputs it into {data_root() / str(data.name)}")
+    state = data.prepared()
+    print(
+        "It is prepared" + (", as a made-up demo copy." if is_demo(data) else ".")
+        if state is None
+        else "It is not prepared."
+    )
+    if state and (data.folder() / "manifest.json").exists():
+        print(state)
+    return OK
+
+
+def prepare_data(arguments: argparse.Namespace) -> int:
+    """``mmbench data prepare``."""
+    from mmbench.data.preparing.prepare import prepare
+
+    prepare(find(arguments.name), arguments.raw, arguments.jobs, arguments.allow_bad)
+    where = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
+    print(f"now look at it: mmbench data audit {arguments.name}{where}", file=sys.stderr)
+    return OK
+
+
+def find_prepared(name: str) -> type[PreparedDataModule]:
+    """The class of a data set that is prepared.
+
+    Raises:
+        UsageError: there is none of this name, or it is not prepared.
+    """
+    data = find(name)
+    if not (data.folder() / "manifest.json").exists():
+        raise UsageError(f"{data.folder()}: {name} is not prepared; mmbench data info {name} tells how")
+    return data
+
+
+def verify_data(arguments: argparse.Namespace) -> int:
+    """``mmbench data verify``."""
+    from mmbench.data.preparing.manifest import verify
+
+    wrong = verify(find_prepared(arguments.name))
+    for line in wrong:
+        print(line)
+    print(
+        f"{arguments.name}: " + (f"{len(wrong)} difference{'s' * (len(wrong) > 1)}" if wrong else "as it was prepared")
+    )
+    return FAILED if wrong else OK
+
+
+def audit_data(arguments: argparse.Namespace) -> int:
+    """``mmbench data audit``."""
+    from mmbench.data.preparing.audit import audit
+
+    found = audit(find_prepared(arguments.name))
+    for line in found.facts:
+        print(line)
+    for line in found.findings:
+        print(f"note: {line}")
+    for protocol, lines in found.violations.items():
+        for line in lines:
+            print(f"{'VIOLATION' if protocol == arguments.protocol else 'note'}: {protocol}: {line}")
+    broken = found.violations[arguments.protocol]
+    print(
+        f"{arguments.name}: protocol {arguments.protocol} "
+        + (f"is broken in {len(broken)} way{'s' * (len(broken) > 1)}" if broken else "holds")
+    )
+    return FAILED if broken else OK
+
+
+def demo_data(arguments: argparse.Namespace) -> int:
+    """``mmbench data demo``."""
+    import shutil
+
+    from mmbench.data.prepared import MADE_UP
+    from mmbench.data.preparing.prepare import locked, prepare
+    from mmbench.files import data_root
+
+    data = find(arguments.name)
+    if is_real(data):
+        raise UsageError(
+            f"{data.folder()} holds the real {data.name}; name another folder for the demo: --data-dir DIR"
+        )
+    raw = data_root() / "demo-raw" / str(data.name)
+    with locked(raw):
+        shutil.rmtree(raw, ignore_errors=True)
+        data.write_demo(raw)
+        (raw / MADE_UP).write_text("A made-up copy, to try things out.\n")
+        print(f"wrote a made-up copy of {data.name} to {raw}", file=sys.stderr)
+        prepare(data, raw, arguments.jobs)
+    return audit_data(argparse.Namespace(name=arguments.name, protocol="clean"))

@@ -1,0 +1,104 @@
+"""A data set cut into splits: samples held as tensors, of which any set of rows is a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmbench.batch import Batch, Input, map_input
+
+EVALUATION_BATCH = 256  # rows a step where nothing is kept for a backward pass
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a method has to know of a data set.
+
+    Attributes:
+        modalities: names, in the order of ``Batch.present``'s columns.
+        class_counts: training samples of each class; its length is the number of classes C.
+        conditioning: the modality that conditions the others where a method is asymmetric (FiLM, BiGated).
+        feature_dims: modality -> the width of its raw input, for those whose raw input is a feature vector.
+    """
+
+    modalities: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    conditioning: str
+    feature_dims: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_counts)
+
+    @property
+    def num_train(self) -> int:
+        """Samples of the training split."""
+        return sum(self.class_counts)
+
+
+@dataclass
+class Split(Dataset):
+    """N samples, of which any set of rows is one indexing operation.
+
+    Attributes:
+        inputs: modality -> (N, …), as in ``Batch.inputs``, or rows on disk (``prepared.Mapped``) that become such when they are read.
+        present: (N, M) bool.
+        label: (N,) int64.
+        group: (N,) int64; samples of one group (artist, actor, session) are not independent.
+        attack: (N,) int64, where the task is to detect presentation attacks: 0 for a bona fide sample, k for an attack of type k.
+    """
+
+    inputs: dict[str, Input]
+    present: Tensor
+    label: Tensor
+    group: Tensor
+    attack: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, row: int) -> Batch:
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """The batch of these rows (a DataLoader asks for whole batches through this method)."""
+        index = torch.as_tensor(rows)
+        return Batch(
+            inputs={name: map_input(value, lambda t: t[index]) for name, value in self.inputs.items()},
+            present=self.present[index],
+            label=self.label[index],
+            index=index,
+        )
+
+    def rows(self, index: np.ndarray) -> Split:
+        """The part of the samples with these numbers."""
+        rows = torch.as_tensor(index)
+        inputs = {name: map_input(value, lambda t: select(t, rows)) for name, value in self.inputs.items()}
+        attack = None if self.attack is None else self.attack[rows]
+        return Split(inputs, self.present[rows], self.label[rows], self.group[rows], attack)
+
+
+def select(values: Any, rows: Tensor) -> Any:
+    """The given rows of a tensor; of rows on disk, without reading them."""
+    return values[rows] if isinstance(values, Tensor) else values.select(rows)
+
+
+def as_is(batch: Any) -> Any:
+    """A DataLoader's collate function where the data set already returns batches."""
+    return batch
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What ``MultimodalDataModule.load`` returns: the splits that the protocol names."""
+
+    train: Split
+    validation: Split | None
+    test: Split

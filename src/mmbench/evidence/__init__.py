@@ -1,0 +1,1 @@
+"""Statistics of stored predictions: arrays in, arrays out. No tables, no store."""

@@ -1,0 +1,85 @@
+"""The metrics of trials, with intervals, under every pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmbench.evidence.resampling import RESAMPLES, resamples, summarise
+from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
+from mmbench.record import Predictions
+
+MEAN = "mean"
+"""What tables call the mean over all patterns."""
+
+
+@dataclass
+class SplitFacts:
+    """What the reader of a section should know of its test split.
+
+    Attributes:
+        size: samples.
+        groups: of samples that stand or fall together.
+        largest: percent of the samples that are in the two largest groups; intervals are wide where it is large.
+        majority: percent of the samples that are of the most frequent class.
+        absent: modality -> the share of the samples that lack it.
+        classes: how many there are.
+    """
+
+    size: int
+    groups: int
+    largest: float
+    majority: float
+    absent: dict[str, float]
+    classes: int
+
+
+def estimate(
+    predictions: Sequence[Predictions], names: Sequence[str]
+) -> dict[tuple[str, str], tuple[float, float, float, float]]:
+    """Mean and standard deviation over seeds, and a 95 % interval, of each metric under each pattern and of its mean over patterns.
+
+    Args:
+        predictions: one a seed, of the same test samples.
+        names: of the patterns.
+
+    Returns:
+        (pattern, metric) -> (mean, std, low, high), in percent; NaN where there are too few seeds. The last pattern is "mean".
+    """
+    if not predictions:
+        return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in METRICS}
+    weights, chosen = resamples(len(np.unique(predictions[0].group)), len(predictions))
+    metrics = METRICS + (ATTACK_METRICS if len(predictions[0].attack) else ())
+    point = {metric: np.empty((len(names), len(predictions))) for metric in metrics}  # (P, S)
+    draws = {metric: np.empty((len(names), RESAMPLES)) for metric in metrics}  # (P, R)
+    for i in range(len(names)):
+        drawn = []
+        for seed, p in enumerate(predictions):
+            sums = statistics(p.label, p.predicted[i], p.log_probs[i], p.group, p.attack)
+            for metric, value in evaluate(sums, np.ones((1, weights.shape[1]))).items():
+                point[metric][i, seed] = value[0]
+            drawn.append(evaluate(sums, weights))
+        for metric in metrics:
+            draws[metric][i] = (np.stack([d[metric] for d in drawn], axis=1) * chosen).sum(axis=1)
+    result = {}
+    for i, name in enumerate([*names, MEAN]):
+        for metric in metrics:
+            over = slice(None) if name == MEAN else slice(i, i + 1)
+            result[name, metric] = summarise(point[metric][over].mean(axis=0), draws[metric][over].mean(axis=0))
+    return result
+
+
+def describe_test(p: Predictions) -> SplitFacts:
+    """Size, majority class and natural gaps of a test split."""
+    absent = {m: float(1 - p.present[:, i].mean()) for i, m in enumerate(p.modalities.tolist())}
+    sizes = np.unique(p.group, return_counts=True)[1]
+    return SplitFacts(
+        size=len(p.label),
+        groups=len(sizes),
+        largest=100 * float(np.sort(sizes)[-2:].sum() / sizes.sum()),
+        majority=100 * float(np.bincount(p.label).max() / len(p.label)),
+        absent={m: share for m, share in absent.items() if share > 0},
+        classes=len(p.log_prior),
+    )

@@ -1,0 +1,105 @@
+"""What an experiment's file may say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import product
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, field_validator
+
+from mmbench.missing import Missing
+from mmbench.recipe import Recipe
+
+T = TypeVar("T")
+
+
+def distinct(values: list[T]) -> list[T]:
+    """The values, if none is given twice: it would make the same trials twice."""
+    if len(set(values)) < len(values):
+        raise ValueError("the same value is given twice")
+    return values
+
+
+class DatasetGrid(BaseModel):
+    """What an experiment does with one data set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    protocols: Annotated[list[str], AfterValidator(distinct)] = Field(["clean"], min_length=1)
+    encoders: dict[str, str | dict[str, Any]] = {}
+    views: dict[str, str] = Field({}, description="modality -> the prepared field to read it from")
+    spec_augment: dict[str, dict[Literal["time", "frequency"], NonNegativeInt]] = Field(
+        {}, description="modality -> how many frames and bins of its filter bank SpecAugment may hide in training"
+    )
+    cached: bool = Field(False, description="run frozen encoders once, and train on their features")
+    recipe: Recipe = Recipe()
+
+
+class MissingGrid(BaseModel):
+    """A named way of training with missing modalities: the keys of ``Missing``, of which a rate may be a list of rates."""
+
+    model_config = ConfigDict(extra="allow")  # the other keys are for Missing to check
+
+    rate: float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)] | None = None
+    rates: dict[str, float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)]] | None = None
+
+    def expand(self) -> list[Missing | None]:
+        """One setting a rate, or a combination of the modalities' rates; None where nothing is missing."""
+        plain = self.model_extra or {}
+        if self.rate is None and self.rates is None:
+            return [Missing(**plain)] if plain else [None]
+        single = [] if self.rate is None else self.rate if isinstance(self.rate, list) else [self.rate]
+        if self.rates is None:
+            return [Missing(**plain, rate=rate) if rate else None for rate in single]  # nothing missing is complete
+        lists = [r if isinstance(r, list) else [r] for r in self.rates.values()]
+        return [
+            Missing(**plain, rate=self.rate, rates=dict(zip(self.rates, chosen, strict=True)))
+            for chosen in product(*lists)
+        ]
+
+
+class Grid(BaseModel):
+    """An experiment's file: data sets × their protocols × ways of missing × seeds × methods.
+
+    ``quick`` holds the changes that ``--quick`` makes, as ``--set`` would: dotted keys and their values.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    datasets: dict[str, DatasetGrid] = Field(min_length=1)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
+    test_rates: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [], description="rates to test at beside those of training"
+    )
+    patterns: Literal["single", "all"] = Field("single", description="the columns of its tables, beside every modality")
+    quick: dict[str, Any] = {}
+
+    @property
+    def trainings(self) -> list[Missing | None]:
+        """What training lacks, one setting after the other."""
+        return list(dict.fromkeys(m for grid in self.missing.values() for m in grid.expand()))
+
+    @field_validator("datasets", "methods", "missing", mode="before")
+    @classmethod
+    def _nothing_to_set(cls, value: Any) -> Any:
+        """``mla:`` with nothing behind it means all defaults."""
+        return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: list[int]) -> list[int]:
+        if not all(0 <= seed < 2**32 for seed in value):
+            raise ValueError("seeds must lie between 0 and 2^32 − 1")
+        return distinct(value)
+
+
+def known_keys(place: tuple[Any, ...]) -> Collection[str]:
+    """The keys that the file may have where an unknown one was found."""
+    model: type[BaseModel] = Grid
+    if place[0] == "datasets" and len(place) > 2:
+        model = Recipe if place[2] == "recipe" and len(place) > 3 else DatasetGrid
+    return model.model_fields

@@ -1,0 +1,160 @@
+"""From an experiment's file to the trials that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mmbench.arguments import describe
+from mmbench.errors import UsageError, did_you_mean
+from mmbench.experiment.grid import Grid, known_keys
+from mmbench.experiment.resolve import check_missing, mapping, resolve_datasets, resolve_methods, try_out
+from mmbench.experiment.settings import apply_setting, read_yaml, set_value, unshared
+from mmbench.trial import Trial
+
+
+@dataclass
+class Experiment:
+    """A named grid and its trials, in the order in which they run.
+
+    Attributes:
+        name: the folder of its reports: the file's name, and a hash of the settings where they were changed.
+        grid: the validated file.
+        trials: one a data set, protocol, way of missing, seed and method.
+        unprepared: data set -> what is missing of it on this machine; it has no trials.
+    """
+
+    name: str
+    grid: Grid
+    trials: list[Trial]
+    unprepared: dict[str, str] = field(default_factory=dict)
+
+
+def left_out(why: str) -> str:
+    """Why a data set is left out, in a report: its weights are missing, or it is not prepared."""
+    return why if why.startswith("weights ") else f"not prepared: {why}"
+
+
+def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) -> Experiment:
+    """Read an experiment.
+
+    Args:
+        path: a YAML file.
+        settings: changes, each ``dotted.key=value`` with a YAML value: ``datasets.openclipart.recipe.epochs=2``.
+        quick: make the changes of the file's own ``quick`` first.
+
+    Raises:
+        UsageError: one message with all mistakes.
+    """
+    path = Path(path)
+    raw = read_yaml(path)
+    changed, mistakes = unshared(raw), []
+    changes = [partial(apply_setting, setting=setting) for setting in settings]
+    if quick:
+        own = mapping(raw, "quick")
+        if not own:
+            raise UsageError(f"{path} has no quick version (no key 'quick')")
+        changes = [partial(set_value, key=str(k), value=v, where="quick") for k, v in own.items()] + changes
+    for change in changes:
+        try:
+            change(changed)
+        except UsageError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    grid, trials, unprepared = expand(changed, where=str(path))
+    name = path.stem
+    if quick and not settings:
+        name += "-quick"
+    elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
+        name += "-" + sha256(grid.model_dump_json().encode()).hexdigest()[:8]
+    if not trials:
+        reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in unprepared.items())
+        raise UsageError(f"{path}: none of its data sets can be run here{reasons}")
+    return Experiment(name, grid, trials, unprepared)
+
+
+def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict[str, str]]:
+    """Validate a grid and write out its trials.
+
+    Returns:
+        The grid, its trials, and data set -> what is missing of it on this machine.
+
+    Raises:
+        UsageError: one message with all mistakes, each with its key and the nearest valid name.
+    """
+    mistakes: list[str] = []
+    grid: Grid | None = None
+    try:
+        grid = Grid.model_validate(raw)
+    except ValidationError as error:
+        mistakes += describe(error, known_keys)
+    methods = resolve_methods(mapping(raw, "methods"), mistakes)
+    planned = resolve_datasets(mapping(raw, "datasets"), mistakes)
+    if grid is not None:
+        check_missing(grid.missing, mistakes)
+    if grid is not None and not mistakes:
+        try_out(grid, methods, {name: plan.encoders for name, plan in planned.items()}, mistakes)
+    if mistakes or grid is None:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes))
+    trials = [
+        Trial(
+            dataset=dataset,
+            data=plan.manifest,
+            protocol=protocol,
+            missing=missing,
+            method=method,
+            seed=seed,
+            encoders=plan.encoders,
+            params=params,
+            recipe=settings.recipe,
+            views=plan.views,
+            weights=plan.weights,
+            spec_augment={m: {"time": 0, "frequency": 0, **limits} for m, limits in settings.spec_augment.items()},
+            cached=settings.cached,
+        )
+        for dataset, settings in grid.datasets.items()
+        if (plan := planned[dataset]).unprepared is None
+        for protocol in settings.protocols
+        if protocol not in plan.lacking
+        for missing in grid.trainings
+        for seed in grid.seeds
+        for method, params in methods.items()
+    ]
+    unprepared = {name: plan.unprepared for name, plan in planned.items() if plan.unprepared is not None}
+    for name, settings in grid.datasets.items():
+        absent = {p: planned[name].lacking[p] for p in settings.protocols if p in planned[name].lacking}
+        unprepared |= {f"{name} {protocol}": why for protocol, why in absent.items()}
+    return grid, trials, unprepared
+
+
+FILTER_KEYS = ("dataset", "protocol", "training", "method", "seed")
+
+
+def select(trials: Sequence[Trial], filters: Sequence[str]) -> list[Trial]:
+    """The trials that match ``key=value`` filters: any of the values of one key, and all of the keys.
+
+    Raises:
+        UsageError: a key that trials do not have, or a value that no trial has.
+    """
+    wanted: dict[str, set[str]] = {}
+    mistakes = []
+    for text in filters:
+        key, _, value = text.partition("=")
+        if key not in FILTER_KEYS:
+            mistakes.append(f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}")
+            continue
+        values = {str(getattr(trial, key)) for trial in trials}
+        if value not in values:
+            mistakes.append(f"--filter {text}: no trial has this {key}; {did_you_mean(value, values)}")
+        wanted.setdefault(key, set()).add(value)
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    return [t for t in trials if all(str(getattr(t, key)) in values for key, values in wanted.items())]

@@ -1,0 +1,94 @@
+"""What a trial leaves: its predictions, and the record that vouches for them. Descriptions, without folders."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from mmbench.missing import Pattern, pattern_name, patterns
+from mmbench.trial import Trial
+
+
+@dataclass
+class Predictions:
+    """What a trial predicted for the N test samples under each of the P = 2^M − 1 presence patterns.
+
+    Attributes:
+        modalities: (M,) names; they give the patterns and their order (``missing.patterns``).
+        label: (N,) int64 true classes.
+        group: (N,) int64; samples of one group are resampled together in confidence intervals.
+        present: (N, M) bool, the modalities that each sample has.
+        predicted: (P, N) int16 classes, from the full-precision logits.
+        log_probs: (P, N, C) float16.
+        log_prior: (C,) float32, log class frequencies of the training split: the answer where a mask leaves nothing to see.
+        attack: (N,) int16, where the task is to detect presentation attacks: 0 for bona fide, k for an attack of type k. Empty (0,)
+            where it is not.
+    """
+
+    modalities: np.ndarray
+    label: np.ndarray
+    group: np.ndarray
+    present: np.ndarray
+    predicted: np.ndarray
+    log_probs: np.ndarray
+    log_prior: np.ndarray
+    attack: np.ndarray
+
+    @property
+    def patterns(self) -> list[Pattern]:
+        """The patterns, in the order of the first axis of ``predicted`` and ``log_probs``."""
+        return patterns(self.modalities.tolist())
+
+    @property
+    def pattern_names(self) -> list[str]:
+        """The patterns' names, in the same order."""
+        return [pattern_name(p) for p in self.patterns]
+
+    def to_bytes(self) -> bytes:
+        """The arrays as a compressed ``.npz``; equal predictions give equal bytes."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Predictions:
+        """Read what ``to_bytes`` wrote; nothing in it is ever executed."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+
+
+class Failure(BaseModel):
+    """Why a trial failed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["exception", "diverged", "out_of_memory", "killed"]
+    message: str
+    traceback: str = ""
+
+
+class Record(BaseModel):
+    """``record.json``: a trial and what came of it. Only a record that says ``done`` is a result."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    key: str
+    trial: Trial
+    status: Literal["done", "failed"]
+    started: str
+    finished: str
+    environment: dict[str, Any]
+    seconds: dict[str, float] = {}
+    memory_mb: float | None = None
+    parameters: int | None = None
+    best_epoch: int | None = None
+    stages: dict[str, int] = {}
+    realised: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, float]] = {}
+    curves: list[dict[str, float]] = []
+    predictions_sha256: str | None = None
+    failure: Failure | None = None

@@ -1,0 +1,102 @@
+"""A report's files: tables, figures and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmbench.files import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from mmbench.report.collect import Results
+
+
+def write(results: Results, folder: Path) -> list[Path]:
+    """Write ``table.{md,csv,tex,html}`` and the figures, as SVG and PNG; for missing rates ``rates.csv`` and ``areas.csv`` too.
+
+    Returns:
+        The files.
+    """
+    from mmbench.report.figures import render
+    from mmbench.report.tables import to_latex, to_markdown
+
+    drawn = figures(results)
+    svg = {name: render(figure, "svg") for name, (figure, _) in drawn.items()}
+    content = {
+        "table.md": to_markdown(results).encode(),
+        "table.csv": _csv(results.table),
+        "table.tex": to_latex(results).encode(),
+        "table.html": to_html(
+            results, [(svg[name].decode(), caption) for name, (_, caption) in drawn.items()]
+        ).encode(),
+    }
+    if results.rates is not None:
+        content |= {"rates.csv": _csv(results.rates.curves), "areas.csv": _csv(results.rates.areas)}
+    for name, (figure, _) in drawn.items():
+        content |= {f"{name}.svg": svg[name], f"{name}.png": render(figure, "png")}
+    for name, data in content.items():
+        atomic_write(folder / name, data)
+    return [folder / name for name in content]
+
+
+def figures(results: Results) -> dict[str, tuple[Figure, str]]:
+    """The figures of a report and their captions, by name.
+
+    ``figure`` shows the main table. Where training lacks modalities there are also ``robustness``, ``dropout`` (one for each way of
+    dropping them), ``surface``, and ``training`` for a modality that training alone lacks.
+    """
+    from mmbench.report.figures import draw, draw_curves, draw_surface, draw_training
+
+    bands = "Bands: one standard deviation over seeds; dotted: the papers' numbers; grey: the other methods."
+    drawn: dict[str, tuple[Figure | None, str]] = {}
+    if (rates := results.rates) is not None:
+        drawn["matched"] = (
+            draw_curves(rates, "matched", "at each rate"),
+            f"Trained and tested at the same rate. {bands}",
+        )
+        complete = draw_curves(rates, "robustness", "complete")
+        drawn["robustness"] = (complete, f"Trained on complete data, tested at every rate. {bands}")
+        redrawn = dict.fromkeys(row.training for row in results.rows if row.missing and row.missing.redraw)
+        for number, training in enumerate(redrawn):
+            caption = f"Trained with modality dropout ({training}), tested at every rate. {bands}"
+            name = f"dropout-{number + 1}" if number else "dropout"
+            drawn[name] = (draw_curves(rates, "robustness", training), caption)
+        drawn["surface"] = (draw_surface(rates), "Accuracy by training rate (down) and test rate (across).")
+    caption = "One modality missing in training alone; the test split is complete."
+    drawn["training"] = (draw_training(results), caption)
+    found = {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None}
+    for main in ("matched", "training"):
+        if main in found:
+            return {"figure": found.pop(main), **found}
+    return {"figure": (draw(results), "Accuracy with each modality alone and with all, and 95 % intervals."), **found}
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, float_format="%.4f").encode()
+
+
+def to_html(results: Results, images: Sequence[tuple[str, str]]) -> str:
+    """A page that needs nothing else: the tables and the figures, each an SVG document and its caption."""
+    from jinja2 import Environment
+
+    from mmbench.report.tables import DASH, header_notes, sections
+
+    template = Environment(autoescape=True).from_string((files("mmbench.report") / "page.html").read_text())
+    numbers = results.table.select_dtypes("number").columns
+    full = results.table.copy()
+    for column in numbers:
+        digits = 0 if column == "n" else 2
+        full[column] = [DASH if value != value else f"{value:.{digits}f}" for value in full[column]]
+    return template.render(
+        title=results.experiment.grid.title,
+        notes=header_notes(results),
+        figures=[(image[image.index("<svg") :], caption) for image, caption in images],
+        sections=sections(results),
+        gaps=results.not_run,
+        full=full,
+    )

@@ -1,0 +1,211 @@
+"""Build and run one trial."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch import nn
+
+from mmbench.baselines import METHODS
+from mmbench.curves import CurveLogger
+from mmbench.data import DATASETS
+from mmbench.data.base import MultimodalDataModule
+from mmbench.data.cache import Given
+from mmbench.data.prepared import PreparedDataModule
+from mmbench.encoders.building import build_encoder, weights_of
+from mmbench.missing import pattern_name, patterns
+from mmbench.protocol import SELECTION_METRIC
+from mmbench.record import Predictions
+from mmbench.task import DivergedError, MultimodalTask
+from mmbench.trial import Trial
+
+
+@dataclass
+class Outcome:
+    """What running a trial yields.
+
+    Attributes:
+        predictions: on the test split, under every presence pattern.
+        curves: one dictionary an epoch: training loss, accuracies on the selection split.
+        best_epoch: the epoch that the predictions come from, counted from 0.
+        stages: how many epochs each stage of training was planned to take: ``{"training": 30}``, before it ``"pretraining"`` where a
+            method has that.
+        realised: split -> what its mask came to (``missing.realised``), for the splits that were masked.
+        parameters: trainable parameters.
+        seconds: wall time of building, fitting and testing.
+    """
+
+    predictions: Predictions
+    curves: list[dict[str, float]]
+    best_epoch: int
+    stages: dict[str, int]
+    realised: dict[str, dict[str, float]]
+    parameters: int
+    seconds: dict[str, float]
+
+
+def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, MultimodalDataModule]:
+    """Build the method and the data module of a trial; the same seed gives the same initial encoders for every method.
+
+    Args:
+        trial: what to build.
+        device: where frozen encoders run whose features are cached: "cpu", "gpu" or "auto".
+
+    Raises:
+        RuntimeError: the data or the weights have changed since the trial was planned.
+    """
+    pl.seed_everything(trial.seed, workers=True, verbose=False)
+    encoders = {modality: build_encoder(choice) for modality, choice in trial.encoders.items()}
+    data_class = DATASETS[trial.dataset]
+    prepared = issubclass(data_class, PreparedDataModule)
+    sizes = picture_sizes(data_class, encoders) if prepared else {}
+    extra = {"views": trial.views, "image_sizes": sizes, "spec_augment": trial.spec_augment} if prepared else {}
+    data = data_class(
+        protocol=trial.protocol,
+        batch_size=trial.recipe.batch_size,
+        seed=trial.seed,
+        tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities},
+        missing=trial.missing,
+        **extra,
+    )
+    check_unchanged(trial, data)
+    if trial.cached:
+        for modality, encoder in encoders.items():
+            if getattr(encoder, "freeze", False):
+                view, choice = trial.views.get(modality), trial.encoders[modality]
+                source = [trial.data, trial.protocol, view, choice, trial.weights.get(modality), sizes.get(modality)]
+                data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
+                encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
+    task = METHODS[trial.method](data.spec, encoders, trial.recipe, **trial.params)
+    return task, data
+
+
+def picture_sizes(data: type[PreparedDataModule], encoders: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Modality -> the side, in pixels, of the pictures that its encoder gets."""
+    sizes: dict[str, Any] = {m: e.image_size for m, e in encoders.items() if hasattr(e, "image_size")}
+    any_size = [m for m in sizes if not getattr(encoders[m], "fixed_size", True)]
+    return sizes | {m: data.sides[m] for m in any_size if m in data.sides}
+
+
+def check_unchanged(trial: Trial, data: MultimodalDataModule) -> None:
+    """Refuse data or weights that are not those that the trial was planned with."""
+    if data.manifest() != trial.data:
+        raise RuntimeError(
+            f"data set '{trial.dataset}' has changed: the trial was planned with {trial.data}, it now is {data.manifest()}"
+        )
+    if (weights := weights_of(trial.encoders)) != trial.weights:
+        changed = [m for m in trial.encoders if weights.get(m) != trial.weights.get(m)]
+        raise RuntimeError(
+            f"the weights of {', '.join(changed)} have changed since the trial was planned; run the experiment again"
+        )
+
+
+class BestEpoch(ModelCheckpoint):
+    """The checkpoint of the best epoch after pretraining."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            folder, monitor=SELECTION_METRIC, mode="max", save_weights_only=True, save_on_train_epoch_end=False
+        )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the epoch if it is the best so far."""
+        if not (isinstance(pl_module, MultimodalTask) and pl_module.is_pretraining):
+            super().on_validation_end(trainer, pl_module)
+
+
+def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str = "auto") -> Outcome:
+    """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern.
+
+    Args:
+        trial: what to run.
+        scratch: a folder for checkpoints that the caller removes.
+        loggers: of metrics per epoch, beside the trial's own record.
+        device: "cpu", "gpu" or "auto", Lightning's accelerator.
+
+    Raises:
+        DivergedError: the loss or a prediction is not a finite number.
+    """
+    quieten()
+    started = time.perf_counter()
+    task, data = build(trial, device)
+    data.setup()
+    if trial.recipe.compile:
+        for encoder in task.encoders.values():
+            encoder.compile()
+    # What a head drew to initialise must not shift what follows.
+    pl.seed_everything(trial.seed, workers=True, verbose=False)
+    for split, shares in data.realised.items():
+        print(f"{split} split:", *(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
+    curves = CurveLogger()
+    trainer = pl.Trainer(
+        accelerator=device,
+        devices=1,
+        max_epochs=trial.recipe.epochs,
+        deterministic=True,
+        logger=[curves, *loggers],
+        callbacks=[BestEpoch(scratch)],
+        num_sanity_val_steps=0,
+        log_every_n_steps=0,  # by epoch only
+        plugins=[LightningEnvironment()],  # a trial is one process, also inside a cluster's allocation
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    built = time.perf_counter()
+    trainer.fit(task, datamodule=data)
+    fitted = time.perf_counter()
+    predictions = predict(trainer, task, data)
+    tested = time.perf_counter()
+    rows, first = curves.rows, task.pretraining_epochs
+    stages = {"pretraining": first} if first else {}
+    return Outcome(
+        predictions=predictions,
+        curves=rows,
+        best_epoch=max(range(first, len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC]),
+        stages={**stages, "training": trial.recipe.epochs - first},
+        realised=data.realised,
+        parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
+        seconds={"build": built - started, "fit": fitted - built, "test": tested - fitted},
+    )
+
+
+def quieten() -> None:
+    """Silence what libraries say of every trial, and leave out a check that costs time."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # rows are in memory or on a map
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # encoders that are frozen
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.14
+    # Deterministic mode fills new memory with NaN: that finds bugs, which is for tests, and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def predict(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModule) -> Predictions:
+    """The best epoch's predictions of the test split under every pattern."""
+    outputs = trainer.predict(task, datamodule=data, ckpt_path="best")
+    log_probs = torch.cat(outputs, dim=1).float().cpu().numpy()  # type: ignore[arg-type]  # (P, N, C)
+    named = zip(map(pattern_name, patterns(data.modalities)), log_probs, strict=True)
+    if wrong := [name for name, values in named if np.isnan(values).any()]:
+        raise DivergedError(f"predictions are nan under the patterns {', '.join(wrong)}")
+    test = data.splits.test
+    return Predictions(
+        modalities=np.array(data.modalities),
+        label=test.label.numpy(),
+        group=test.group.numpy(),
+        present=test.present.numpy(),
+        predicted=log_probs.argmax(axis=-1).astype(np.int16),
+        log_probs=log_probs.astype(np.float16),
+        log_prior=task.log_prior.cpu().numpy(),
+        attack=np.empty(0, np.int16) if test.attack is None else test.attack.numpy().astype(np.int16),
+    )

@@ -1,0 +1,172 @@
+"""The audit: every kind of violation planted once, and what is only told."""
+
+import json
+
+import pandas as pd
+import pytest
+from toy import Toy, change, write_toy
+
+from mmbench.data.preparing.audit import audit
+from mmbench.data.preparing.prepare import prepare
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path / "data"))
+    write_toy(tmp_path / "raw")
+    return tmp_path / "raw"
+
+
+def audited(raw, plant=None):
+    """Prepare, plant something into the table (indexed by id), and audit."""
+    prepare(Toy, raw, say=lambda text: None)
+    if plant:
+        table = Toy.table().set_index("id", drop=False)
+        plant(table)
+        table.to_parquet(Toy.folder() / "samples.parquet", index=False)
+    return audit(Toy)
+
+
+def test_sound_data_break_no_promise(raw):
+    found = audited(raw)
+    assert found.violations == {"clean": [], "legacy": []}
+    assert found.facts[0] == "100 samples, 2 classes, 10 groups"
+    assert found.facts[1].startswith("clean train: 60 samples, list ")
+    assert found.facts[1].endswith(": even 30, odd 30")
+    assert "legacy test: 40 samples (published: 40)" in found.facts[5]
+    assert found.findings == ["legacy: 40 of 40 test samples share their group with train"]
+
+
+def group(table):
+    table.loc["s040", "group"] = "0"
+
+
+def file(table):
+    table.loc["s040", "sha256_number"] = table.loc["s000", "sha256_number"]
+
+
+def text(table):
+    table.loc["s040", "text_text"] = table.loc["s000", "text_text"]
+
+
+def gone(table):
+    table.loc[table["clean"].eq("validation") & table["label"].eq(1), "clean"] = "train"
+
+
+def no_validation(table):
+    table.loc[table["clean"].eq("validation"), "clean"] = ""
+
+
+def no_splits(table):
+    table["clean"] = ""
+
+
+@pytest.mark.parametrize(
+    ("plant", "line"),
+    [
+        (group, "1 of 20 test samples share their group with train"),
+        (file, "1 of 20 test samples share their number with train"),
+        (text, "1 of 20 test samples share their text with train"),
+        (gone, "validation has no sample of odd"),
+        (no_validation, "there is no validation split"),
+        (no_splits, "there are no splits"),
+    ],
+)
+def test_clean_promises(raw, monkeypatch, plant, line):
+    monkeypatch.setattr(Toy, "distinct_texts", True)
+    found = audited(raw, plant)
+    assert line in found.violations["clean"]
+    assert not found.violations["legacy"]
+
+
+def test_equal_texts_are_only_told_where_they_are_not_promised_away(raw):
+    found = audited(raw, text)
+    assert not found.violations["clean"]
+    assert "clean: 1 of 20 test samples share their text with train" in found.findings
+
+
+def test_samples_that_a_protocol_leaves_out_are_counted(raw):
+    def leave_out(table):
+        table.loc[["s002", "s003"], "clean"] = ""
+
+    assert "clean: 2 samples are in no split" in audited(raw, leave_out).facts
+
+
+def test_absent_files_and_texts_are_no_duplicates(raw, monkeypatch):
+    monkeypatch.setattr(Toy, "distinct_texts", True)
+    change(raw, 0, file="")
+    change(raw, 40, file="")
+    change(raw, 1, text="")
+    change(raw, 41, text="")
+    found = audited(raw)
+    assert not found.violations["clean"]
+    assert {"2 samples have no number", "2 samples have no text"} <= set(found.facts)
+    assert found.findings == ["legacy: 40 of 40 test samples share their group with train"]
+
+
+def test_legacy_promises_the_published_counts(raw, monkeypatch):
+    change(raw, 0, legacy="")
+    assert audited(raw).violations["legacy"] == ["train has 59 samples, published 60"]
+    monkeypatch.setattr(Toy, "published", {"legacy": {"validation": 5, "test": 41}, "clean": {"train": 61}})
+    found = audited(raw)
+    assert found.violations["legacy"] == [
+        "test has 40 samples, published 41"
+    ]  # legacy has no use for a validation split
+    assert "clean train: 60 samples, published 61" in found.findings
+
+
+def test_legacy_without_lists(raw):
+    for i in range(100):
+        change(raw, i, legacy="")
+    found = audited(raw)
+    assert found.violations == {"clean": [], "legacy": ["there are no splits"]}
+    assert "legacy: no splits; the legacy protocol needs lists" in found.facts
+
+
+def test_contradictory_labels_are_told(raw):
+    (raw / "003.txt").write_text("2")  # of another class, in the same group
+    change(raw, 5, text="text 4")
+    found = audited(raw)
+    assert "2 samples share the file of number with a sample of another label" in found.findings
+    assert "2 samples share the text of text with a sample of another label" in found.findings
+
+
+def test_clips_of_one_file_do_not_contradict_each_other(raw):
+    def clips(table):
+        table.loc[["s002", "s003"], "clip"] = ['{"from": 0}', '{"from": 1}']
+
+    (raw / "003.txt").write_text("2")
+    assert not [line for line in audited(raw, clips).findings if "another label" in line]
+
+
+def test_skipped_unlisted_and_other_counts_are_told(raw, monkeypatch):
+    (raw / "007.txt").write_text("bad")
+    scan = Toy.scan
+
+    def more(raw):
+        listing = scan(raw)
+        listing.unlisted = [f"x{i}.txt" for i in range(30)]
+        listing.notes.append("a note")
+        return listing
+
+    monkeypatch.setattr(Toy, "scan", more)
+    found = audited(raw)
+    assert found.findings[:4] == [
+        "samples: 99, published 100",
+        "skipped: s007: 007.txt is bad",
+        "on disk, but in no list: 30 files, such as x0.txt, x1.txt, x2.txt",
+        "a note",
+    ]
+    manifest = Toy.read_manifest()
+    manifest["skipped"] *= 12
+    (Toy.folder() / "manifest.json").write_text(json.dumps(manifest))
+    told = [line for line in audit(Toy).findings if line.startswith("skipped")]
+    assert len(told) == 11
+    assert told[-1].startswith("skipped: 2 more")
+
+
+def test_many_classes_are_told_by_their_range(raw, monkeypatch):
+    monkeypatch.setattr(Toy, "classes", tuple(f"c{i}" for i in range(12)))
+    lines = audited(raw).facts
+    assert lines[1].endswith(": 0 to 30 of a class")
+    assert pd.Series(lines).str.len().max() < 100
