@@ -1,5 +1,3 @@
-from itertools import combinations
-
 import pytest
 import torch
 
@@ -63,19 +61,24 @@ def test_loss_and_gradients(step, name):
     batch.present = visible.clone()
     batch.present[3] = True  # and some of it is hidden
     task.draw_visible = lambda present: visible
-    ce, distances, domain = [], [], []
+    ce, domain, modalities = [], [], len(task.modalities)
+    ring = [[] for _ in range(modalities)]  # of each modality and the next one, the first after the last
     for i, row in enumerate(visible):
         shown = columns(row)
         shared, specific, z = naive_sample(task, features, i, shown)
         if shown:
             ce.append(z.exp().sum().log() - z[batch.label[i]])
-        distances += [(shared[a] - shared[b]).abs().sum() / 5 for a, b in combinations(shown, 2)]
+        for a in shown:
+            b = (a + 1) % modalities
+            if b in shown:
+                ring[a].append((shared[a] - shared[b]).abs().sum() / 5)
         for c in shown:
             d = linear(task.domain, specific[c])
             domain.append(d.exp().sum().log() - d[c])
     assert 0 < len(ce) < 12
-    assert distances
-    expected = sum(ce) / len(ce) + 0.7 * sum(distances) / len(distances) + 0.3 * sum(domain) / len(domain)
+    assert all(ring)
+    alignment = sum(sum(term) / len(term) for term in ring)
+    expected = sum(ce) / len(ce) + 0.7 * alignment + 0.3 * sum(domain) / len(domain)
     got = task.training_step(batch, 0)
     torch.testing.assert_close(got, expected)
     wanted = [p for name, p in task.named_parameters() if not name.startswith("encoders")] + list(features.values())
@@ -99,9 +102,17 @@ def test_only_modalities_that_are_both_visible_are_aligned(step):
     task, *_ = step()
     shared = torch.randn(4, 3, 5, dtype=torch.double)
     rows = [[True, True, False], [False, False, True], [True, False, True], [False, False, False]]
-    expected = ((shared[0, 0] - shared[0, 1]).abs().mean() + (shared[2, 0] - shared[2, 2]).abs().mean()) / 2
+    expected = (shared[0, 0] - shared[0, 1]).abs().mean() + (shared[2, 0] - shared[2, 2]).abs().mean()
     torch.testing.assert_close(task.alignment_loss(shared, torch.tensor(rows)), expected)
     assert task.alignment_loss(shared, torch.eye(4, 3, dtype=torch.bool)) == 0
+
+
+@pytest.mark.parametrize(("name", "expected"), [("planted2", 2 * 1.0), ("planted3", 1.0 + 3.0 + 4.0)])
+def test_alignment_is_the_releases_sum_round_the_ring(step, name, expected):
+    """Three terms for three modalities, and the one pair of two modalities twice."""
+    task, *_ = step(name)
+    shared = torch.tensor([0.0, 1.0, 4.0])[: len(task.modalities)].view(1, -1, 1).expand(6, -1, 5)
+    assert task.alignment_loss(shared, torch.ones(shared.shape[:2], dtype=torch.bool)) == expected
 
 
 def test_the_domain_is_asked_only_of_what_is_visible(step):
