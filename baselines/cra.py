@@ -71,18 +71,30 @@ class ResidualAutoencoder(nn.Module):
         self.decoders = nn.ModuleList(fully_connected(*down[::-1]) for _ in range(blocks))
         self.transition = fully_connected(width, width, width)
 
-    def forward(self, x: Tensor, shared: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Correct x (B, D) block by block.
-
-        Args:
-            x: (B, D).
-            shared: (B, D), added to the input of every block.
 
         Returns:
             The reconstruction (B, D) and the blocks' latents, concatenated: (B, latent_dim).
         """
         latents = []
         for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
-            latents.append(encoder(x + shared))
+            latents.append(encoder(x))
             x = x + decoder(latents[-1])
+        return self.transition(x), torch.cat(latents, dim=1)
+
+
+class GuidedAutoencoder(ResidualAutoencoder):
+    """A cascade of the same layers in which a block sees the output of the one before it, and a guide."""
+
+    def forward(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Pass x (B, D) from block to block, the guide (B, D) added to the input of each.
+
+        Returns:
+            The reconstruction (B, D) and the blocks' latents, concatenated: (B, latent_dim).
+        """
+        latents = []
+        for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
+            latents.append(encoder(x + guide))
+            x = decoder(latents[-1])
         return self.transition(x), torch.cat(latents, dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbench.baselines.ae import fully_connected, mean_squared_error
-from mmbench.baselines.cra import ResidualAutoencoder
+from mmbench.baselines.cra import GuidedAutoencoder
 from mmbench.baselines.mmin import frozen_embeddings
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
@@ -29,7 +29,8 @@ class IfMmin(MultimodalTask):
 
         1. z = C_0([s_1; …; s_M; c_1; …; c_M]),   loss = CE(z) + mean over pairs (m, n) of CMD(c_m, c_n), from all that is present.
            Encoders, P and S as they then are become the teacher.
-        2. ŝ, l = A([s_1; …; s_M], [c_1; …; c_M])    MMIN's cascade; the second argument is added to the input of every block
+        2. ŝ, l = A(x, c),  x = [s_1; …; s_M], c = [c_1; …; c_M]    a cascade of autoencoders D_k(E_k(·)), k = 1 … K:
+           l_k = E_k(x_{k−1} + c),  x_k = D_k(l_k),  x_0 = x;  ŝ = T(x_K),  l = [l_1; …; l_K]
            z = C(l)
            loss = CE(z) + mean over hidden cells of ‖ŝ_m − t_m‖² / D + w · mean over present cells of ‖c_m − u_m‖² / D
 
@@ -43,8 +44,9 @@ class IfMmin(MultimodalTask):
         3. S ends with tanh, so that c_m lies in [−1, 1], as CMD is defined on an interval, and CMD divides the k-th moments by the k-th
            power of the interval's width, as its paper does. In the release S ends with LeakyReLU, so that CMD takes fifth powers of
            unbounded numbers, and nothing is divided.
-        4. The cascade adds each block's output to the input of the next one, as in ``mmin``, and the invariant features to each input
-           once. The released one adds up invariant features from block to block instead, and drops all outputs but the last one.
+        4. The cascade is the released one as it stands since September 2024: a block sees what the one before it put out, and c. It is
+           not MMIN's, whose blocks correct a running sum, and neither what the release had before, where every block saw x and c
+           added once more. As the authors replaced that, the code they ended with is what is meant here.
         5. w: the released script asks for 100, through an option of a name that does not exist. 1 is the default of the one that does.
         6. CMD compares the samples that have the one modality with those that have the other.
         7. As in ``mmin``, weights start from PyTorch's default, where the release initialises as He et al. do, and gradients are never
@@ -82,7 +84,7 @@ class IfMmin(MultimodalTask):
         self.teacher_encoders = deepcopy(self.encoders).requires_grad_(False)
         self.teacher_space = deepcopy(self.space).requires_grad_(False)
         self.pretraining_classifier = fully_connected(2 * total, 128, 128, classes, dropout=dropout)
-        self.imagination = ResidualAutoencoder(total, blocks=blocks)
+        self.imagination = GuidedAutoencoder(total, blocks=blocks)
         self.classifier = fully_connected(self.imagination.latent_dim, 128, 128, classes, dropout=dropout)
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:

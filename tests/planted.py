@@ -237,10 +237,10 @@ def naive_layers(module, x, slope=0.0):
     return x
 
 
-def naive_cascade(cascade, x, shared=0.0):
+def naive_cascade(cascade, x):
     """Every block sees the input and the sum of all that the blocks before it put out."""
     outputs, latents = [], []
     for encoder, decoder in zip(cascade.encoders, cascade.decoders, strict=True):
-        latents.append(naive_layers(encoder, x + sum(outputs) + shared, slope=0.01))
+        latents.append(naive_layers(encoder, x + sum(outputs), slope=0.01))
         outputs.append(naive_layers(decoder, latents[-1]))
     return naive_layers(cascade.transition, x + sum(outputs)), torch.cat(latents)

@@ -6,7 +6,7 @@ import torch
 
 from mmbench.baselines.if_mmin import central_moment_discrepancy
 from mmbench.recipe import Recipe
-from planted import batch_of, fit, naive_cascade, naive_layers, same, weights
+from planted import batch_of, fit, naive_layers, same, weights
 
 
 def naive_cmd(x, y, moments=5):
@@ -31,6 +31,15 @@ def naive_space(space, features, visible, i):
         for c, (m, layer) in enumerate(space.specific.items())
     ]
     return specific, [naive_layers(space.invariant, s, slope=0.01).tanh() for s in specific]
+
+
+def naive_cascade(cascade, x, guide):
+    """Every block sees what the one before it put out, and the guide; nothing is carried past a block."""
+    latents = []
+    for encoder, decoder in zip(cascade.encoders, cascade.decoders, strict=True):
+        latents.append(naive_layers(encoder, x + guide, slope=0.01))
+        x = naive_layers(decoder, latents[-1])
+    return naive_layers(cascade.transition, x), torch.cat(latents)
 
 
 def masks():
