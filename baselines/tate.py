@@ -25,7 +25,7 @@ class Tate(MultimodalTask):
     """Tag-assisted transformer encoder (Zeng, Liu, Zhou, SIGIR 2022, arXiv 2204.13707).
 
     Authors' code: https://github.com/JaydenZeng/TATE (TensorFlow 1). With h_m the embedding of modality m, ``layer`` a transformer
-    layer of 4 heads, t the tag, one bit a modality:
+    layer of 4 heads and a feed-forward part of 4 D, t the tag, one bit a modality:
 
         x_m = layer_m(P_m h_m), zero if m is absent;  c_mn = [W_mn x_m; W_mn x_n] for each pair of modalities
         E = encoder([c_mn; t] for all pairs),  e = mean of E,  z = V e + v;  D = decoder(E),  t̂ = σ(T mean(D))
@@ -119,7 +119,7 @@ class Network(nn.Module):
         super().__init__()
 
         def layer() -> nn.Module:
-            return nn.TransformerEncoderLayer(width, HEADS, width, dropout, batch_first=True)
+            return nn.TransformerEncoderLayer(width, HEADS, 4 * width, dropout, batch_first=True)
 
         self.register_buffer("pairs", torch.tensor(list(combinations(range(len(dims)), 2))), persistent=False)
         self.project = nn.ModuleDict({m: nn.Linear(d, width) for m, d in dims.items()})
