@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
+from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
 
 
@@ -30,10 +31,13 @@ class OgmGe(Concat):
     k_m = 1, as in the release.
 
     Departures:
-        1. M > 2: a score is compared with the mean of the others' (the paper has two modalities).
+        1. M > 2: a score is compared with the mean of the others', and any number of modalities may be ahead. The paper and its release
+           have two. MLA's release has three, in the rows of its IEMOCAP table: ρ_m = s_m / (s_j + s_k); the second or the third is slowed
+           if its ρ exceeds 1, else always the first (its audio), by its own ρ, however small; only weights of four dimensions are
+           modulated, so of its transformers the layer that cuts patches. ``three="mla"`` is that; its α is 0.3 by default there.
         2. "The weights of an encoder" are all its parameters of two or more dimensions. Of the release's ResNet-18 these are the
            convolutions, which is all it modulates; of other encoders, undefined there, they are the matrices, those of embeddings
-           included: noise reaches every row.
+           included: noise reaches every row (for MLA's reading of three, see 1).
         3. At exactly ρ = 1 nothing is modulated; the release then slows the audio.
         4. Scores are means, not sums, so that a modality is not ahead merely because fewer samples lack it; one that no sample of the
            batch has is not compared.
@@ -43,6 +47,10 @@ class OgmGe(Concat):
         noise: generalisation enhancement; without it the method is OGM.
         start_epoch: first modulated epoch.
         end_epoch: last modulated epoch.
+        three: "mean", or "mla" for what departure 1 tells of MLA's release.
+
+    Raises:
+        UsageError: "mla" with other than three modalities.
     """
 
     def __init__(
@@ -55,8 +63,12 @@ class OgmGe(Concat):
         noise: bool = True,
         start_epoch: Annotated[int, Field(ge=0)] = 0,
         end_epoch: Annotated[int, Field(ge=0)] = 50,
+        three: Literal["mean", "mla"] = "mean",
     ) -> None:
         super().__init__(spec, encoders, recipe)
+        if three == "mla" and len(self.modalities) != 3:
+            raise UsageError(f"three: mla is for three modalities, got {list(self.modalities)}; leave it out")
+        self.three = three
         self.alpha = alpha
         self.noise = noise
         self.start_epoch = start_epoch
@@ -75,6 +87,11 @@ class OgmGe(Concat):
 
     def modulation(self, scores: Tensor) -> Tensor:
         """The coefficients k (M,) for the modalities' scores s (M,); a score of zero is a modality that no sample has."""
+        if self.three == "mla":
+            ratio = scores / (scores.sum() - scores).clamp(min=1e-12)
+            ahead = ratio > 1  # of three, one at most
+            ahead[0] = not ahead[1:].any()
+            return torch.where(ahead, 1 - torch.tanh(self.alpha * ratio), torch.ones_like(ratio))
         rivals = (scores > 0).sum() - 1
         ratio = scores * rivals / (scores.sum() - scores)
         ahead = (ratio > 1) & (rivals > 0)
@@ -86,7 +103,7 @@ class OgmGe(Concat):
             return
         for k, modality in zip(self.coefficients, self.modalities, strict=True):
             for weight in modulated_weights(self.encoders[modality]):
-                if weight.grad is None:
+                if weight.grad is None or (self.three == "mla" and weight.dim() != 4):
                     continue
                 noise = torch.randn_like(weight.grad) * (weight.grad.std() + 1e-8) if self.noise else 0.0
                 weight.grad.mul_(k).add_(noise)

@@ -7,6 +7,7 @@ from torch import nn
 from mmbench.baselines.ogm_ge import OgmGe, modulated_weights
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.encoders.small_cnn import SmallCNN
+from mmbench.errors import UsageError
 from planted import VectorEncoder, batch_of
 
 
@@ -61,7 +62,7 @@ def test_each_of_three_is_compared_with_the_mean_of_the_others(world3):
     torch.testing.assert_close(got, torch.tensor(expected))
 
 
-# BUG (baselines/ogm_ge.py, training_step/modulation): a modality that no sample of the batch has scores 0, so that with two
+# A modality that no sample of the batch has scores 0, so that with two
 # modalities the other's ratio is infinite and its coefficient 0: its encoder stands still, or moves by noise alone; with three,
 # the mean of the others is too small. There is nobody to be ahead of: modalities that do not occur must be left out of the ratio.
 @pytest.mark.parametrize("name", ["planted2", "planted3"])
@@ -79,6 +80,41 @@ def test_a_modality_that_does_not_occur_is_no_rival(make_world, name):
 def naive_scores(task, batch):
     parts = task.modality_logits(task.encode(batch)).detach().softmax(dim=-1)
     return [parts[range(len(batch)), m, batch.label].mean() for m in range(len(task.modalities))]
+
+
+def naive_three(s, alpha):
+    """MLA's release: the second or the third modality if it has more than the others together, else the first."""
+    first, second, third = s
+    k = [1.0, 1.0, 1.0]
+    if second / (first + third) > 1:
+        k[1] = 1 - math.tanh(alpha * second / (first + third))
+    elif third / (first + second) > 1:
+        k[2] = 1 - math.tanh(alpha * third / (first + second))
+    else:
+        k[0] = 1 - math.tanh(alpha * first / (second + third))
+    return k
+
+
+@pytest.mark.parametrize(
+    "scores", [(0.1, 0.9, 0.2), (0.2, 0.1, 0.9), (0.9, 0.1, 0.2), (0.3, 0.4, 0.5), (0.2, 0.6, 0.4), (0.0, 0.3, 0.3)]
+)
+def test_three_modalities_as_in_mlas_release(world3, scores):
+    task = world3.task("ogm_ge", alpha=0.3, three="mla")
+    torch.testing.assert_close(task.modulation(torch.tensor(scores)), torch.tensor(naive_three(scores, 0.3)))
+    assert task.modulation(torch.zeros(3)).tolist() == [1, 1, 1]  # a batch in which nobody has anything
+
+
+def test_mlas_release_modulates_weights_of_four_dimensions_alone(world3):
+    task, before = with_gradients(world3, noise=False, three="mla")
+    task.on_before_optimizer_step(None)
+    for name, p in task.named_parameters():
+        k = MODULATED.get(name, 1.0) if name.startswith("encoders.picture") else 1.0
+        assert torch.equal(p.grad, k * before[name]), name
+
+
+def test_mlas_release_has_three_modalities(world2):
+    with pytest.raises(UsageError, match=r"for three modalities, got \['sensor', 'picture'\]"):
+        world2.task("ogm_ge", three="mla")
 
 
 def test_the_loss_is_concats(world3):
