@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,21 +31,29 @@ class Mla(MultimodalTask):
     with λ per sample, over the modalities that are present.
 
     Departures:
-        1. α: the paper gives no value; the release lets it fall from 0.1 to 0.01 within every epoch, 0.1^(1 + batch / batches), and
-           so does this.
-        2. h̄ is the mean of the step's own modality, and P is updated before it is applied, as eq. 4–5 and the release have it.
+        1. α: in the paper a constant, of which it gives no value. The release lets it fall from 0.1 to 0.01 within every epoch,
+           0.1^(1 + batch / batches), and so does this unless ``decay`` is False.
+        2. h̄ is the mean of the step's own modality, and P is updated before it is applied, as in eq. 4–5 and the release. The sentence
+           above eq. 3 speaks of the *previous* modality's feature.
         3. The released gradient modification never runs (it looks for a parameter by the wrong name), and what it would compute is not
            eq. 4–5: it divides element by element and normalises P by its Frobenius norm. ``"literal"`` computes that, and
            as its divisions come near 0 / 0, it does not reproduce across machines; the default is the equations.
         4. The released fusion takes entropies over the batch axis, which gives one weight a batch; here, as in the paper, it is per
            sample. Without dynamic fusion the logits are averaged (the release has fixed weights per data set).
         5. A sample that lacks a modality is left out of that modality's step; the release feeds zeros.
-        6. Encoders do not move in other modalities' steps. In the release's PyTorch they still do, by momentum and weight decay.
+        6. Encoders do not move in other modalities' steps. In the release's PyTorch (1.8), an encoder that has had its step in a batch
+           still moves in the steps of the modalities after it, by momentum and weight decay.
         7. With both mechanisms off, this is alternation through one shared head; the paper's table has late fusion in that row.
+
+    P is never reset, here as in the paper and the release: it shrinks in every direction that features take, and so the head all but
+    stands still after a few epochs (figures in ``baselines/README.md``, by ``benchmarks/projection.py``). That is so under SGD alone: Adam divides
+    a gradient by a running mean of its size, which gives the head the step back that P took, and eq. 3 does not hold.
 
     Args:
         head_gradient_modification: True for eq. 3–5, False for plain alternation, "literal" for what departure 3 describes.
         dynamic_fusion: True for eq. 6–8, False for the average.
+        alpha: α, at the start of an epoch if it decays.
+        decay: whether α falls to a tenth within every epoch.
 
     Raises:
         UsageError: the encoders' widths differ, so that no head fits all of them.
@@ -60,11 +69,15 @@ class Mla(MultimodalTask):
         *,
         head_gradient_modification: bool | Literal["literal"] = True,
         dynamic_fusion: bool = True,
+        alpha: Annotated[float, Field(gt=0)] = 0.1,
+        decay: bool = True,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.automatic_optimization = False
         self.head_gradient_modification = head_gradient_modification
         self.dynamic_fusion = dynamic_fusion
+        self.alpha = alpha
+        self.decay = decay
         widths = set(self.dims.values())
         if len(widths) > 1:
             raise UsageError(f"MLA shares one head, so all encoders need the same out_dim; got {self.dims}")
@@ -83,7 +96,7 @@ class Mla(MultimodalTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """M optimiser steps; returns the sum of their losses."""
         optimizer = self.optimizers()
-        alpha = 0.1 ** (1 + batch_idx / self.trainer.num_training_batches)
+        passed = batch_idx / self.trainer.num_training_batches if self.decay else 0.0  # share of the epoch
         features = self.encode(batch)
         total = torch.zeros((), device=self.device)
         for column, modality in enumerate(self.modalities):
@@ -95,7 +108,7 @@ class Mla(MultimodalTask):
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(loss)
             if self.head_gradient_modification and self.global_step > 0:
-                self.modify_head_gradient(self.mean_over_ranks(feature.detach().mean(dim=0)), alpha)
+                self.modify_head_gradient(self.mean_over_ranks(feature.detach().mean(dim=0)), self.alpha * 0.1**passed)
             optimizer.step()  # type: ignore[union-attr]
             total += loss.detach()
         return total

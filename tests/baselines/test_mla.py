@@ -130,6 +130,15 @@ def test_the_first_step_is_not_projected_and_alpha_falls_within_an_epoch(world3,
     assert alphas == pytest.approx([0.1] * 2 + [0.1**1.5] * 3 + [0.1] * 3 + [0.1**1.5] * 3)
 
 
+@pytest.mark.parametrize(("decay", "expected"), [(False, [0.03] * 2), (True, [0.03, 0.03 * 0.1**0.5])])
+def test_alpha_and_its_decay_are_arguments(world2, monkeypatch, decay, expected):
+    task = world2.task("mla", alpha=0.03, decay=decay)
+    alphas = []
+    monkeypatch.setattr(task, "modify_head_gradient", lambda mean, alpha: alphas.append(alpha))
+    fit(task, world2.complete, epochs=1, batches=2)
+    assert alphas == pytest.approx([alpha for alpha in expected for _ in task.modalities][1:])
+
+
 def test_a_step_moves_one_encoder_and_the_head(world3, monkeypatch):
     task = world3.task("mla")
     moved, before = [], {}
