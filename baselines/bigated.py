@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +22,22 @@ class BiGated(MultimodalTask):
         z = W (σ(U_c h_c + u_c) ⊙ (U_m h_m + u_m)) + b.
 
     All hidden states are as wide as the gating modality's feature (512 for all of them in the release). An absent modality's feature is
-    zero and the layer runs forward.
+    zero and the layer runs forward. The gating modality alone gates u_m, which are constants: its score is no measure of it.
 
     Departures:
-        1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there).
+        1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there). The MLA
+           paper's own are of another kind: it has no modality near chance.
         2. M > 2, undefined in both: the same gate acts on each of the other modalities' hidden states, which are concatenated
            before W.
 
     Args:
         conditioning: the modality that gates the others; the data set's own choice if None.
     """
+
+    @classmethod
+    def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
+        """The conditioning modality alone: its gate opens and closes on constants."""
+        return (params.get("conditioning") or conditioning,)
 
     def __init__(
         self,

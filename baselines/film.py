@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class Film(MultimodalTask):
 
         [γ; β] = A h_c + a,   z = W (γ ⊙ h_m + β) + b.
 
-    An absent modality's feature is zero and the layer runs forward.
+    An absent modality's feature is zero and the layer runs forward. The conditioning modality alone gives W β + b: it was never trained
+    to answer by itself, and its score is no measure of it.
 
     Departures:
         1. γ multiplies as it is, as in the release, not 1 + γ.
@@ -31,6 +33,11 @@ class Film(MultimodalTask):
     Args:
         conditioning: the modality that modulates the others; the data set's own choice if None.
     """
+
+    @classmethod
+    def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
+        """The conditioning modality alone: all it has is the shift that it gave the others."""
+        return (params.get("conditioning") or conditioning,)
 
     def __init__(
         self,

@@ -47,6 +47,22 @@ class MultimodalTask(pl.LightningModule):
     log_prior: Tensor
     pattern_masks: Tensor
 
+    @classmethod
+    def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
+        """Names of the presence patterns whose score follows from a role in the method, and is no measure of the modalities.
+
+        A method in which one modality only steers what is done with the others names that modality: alone, it has nothing to steer.
+        Reports mark such scores, and do not compare them.
+
+        Args:
+            params: the method's own arguments, as a trial stores them; what is left out has its default.
+            conditioning: the data set's conditioning modality.
+
+        Returns:
+            Names as ``missing.pattern_name`` gives them; none, for most methods.
+        """
+        return ()
+
     def __init__(
         self,
         spec: DataSpec,

@@ -116,6 +116,11 @@ def test_a_sample_without_modalities_is_answered_by_the_class_prior(world, task)
     assert not torch.allclose(probabilities[-1, 2], prior)
 
 
+def test_only_methods_with_a_steering_modality_have_scores_that_are_artefacts(method):
+    got = METHODS[method].artefact_patterns({}, "title")
+    assert got == (("title",) if method in ("film", "bigated") else ())
+
+
 # Training
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmbench.errors import UsageError
-from planted import every_pattern, random_features
+from planted import METHODS, every_pattern, random_features
 
 
 def naive(task, features, present, i):
@@ -41,3 +41,20 @@ def test_two_modalities_are_the_published_layer(world2):
 def test_unknown_conditioning_modality(world2, method):
     with pytest.raises(UsageError, match="unknown conditioning modality 'sound'; known: picture, sensor"):
         world2.task(method, conditioning="sound")
+
+
+@pytest.mark.parametrize("method", ["film", "bigated"])
+def test_the_conditioning_modality_alone_is_an_artefact(method):
+    artefacts = METHODS[method].artefact_patterns
+    assert artefacts({"conditioning": None}, "title") == artefacts({}, "title") == ("title",)
+    assert artefacts({"conditioning": "image"}, "title") == ("image",)
+
+
+def test_alone_a_gate_has_constants_to_gate(world3):
+    task = world3.task("bigated").double()
+    features = random_features(task, 4)
+    alone = torch.tensor([m == task.conditioning for m in task.modalities]).expand(4, -1)
+    gate = (features["words"] @ task.hidden["words"].weight.T + task.hidden["words"].bias).sigmoid()
+    constants = [gate * task.hidden[m].bias for m in task.others]
+    expected = torch.cat(constants, dim=1) @ task.head.weight.T + task.head.bias
+    torch.testing.assert_close(task.fuse(features, alone), expected)
