@@ -25,8 +25,8 @@ class BiGated(MultimodalTask):
     zero and the layer runs forward. The gating modality alone gates u_m, which are constants: its score is no measure of it.
 
     Departures:
-        1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there). The MLA
-           paper's own are of another kind: it has no modality near chance.
+        1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there). The
+           MLA paper's own are of another kind: none of its modalities is near chance.
         2. M > 2, undefined in both: the same gate acts on each of the other modalities' hidden states, which are concatenated
            before W.
 

@@ -45,9 +45,9 @@ class Mla(MultimodalTask):
            still moves in the steps of the modalities after it, by momentum and weight decay.
         7. With both mechanisms off, this is alternation through one shared head; the paper's table has late fusion in that row.
 
-    P is never reset, here as in the paper and the release: it shrinks in every direction that features take, and so the head all but
-    stands still after a few epochs (figures in ``baselines/README.md``, by ``benchmarks/projection.py``). That is so under SGD alone: Adam divides
-    a gradient by a running mean of its size, which gives the head the step back that P took, and eq. 3 does not hold.
+    P is never reset, here as in the paper and the release: it shrinks in every direction that features take, so that the head all but
+    stands still after some epochs (figures in ``baselines/README.md``, by ``benchmarks/projection.py``). That is so under SGD alone.
+    Adam divides a gradient by a running mean of its size, which gives the head back the step that P took: eq. 3 does not hold then.
 
     Args:
         head_gradient_modification: True for eq. 3–5, False for plain alternation, "literal" for what departure 3 describes.

@@ -32,9 +32,9 @@ class OgmGe(Concat):
 
     Departures:
         1. M > 2: a score is compared with the mean of the others', and any number of modalities may be ahead. The paper and its release
-           have two. MLA's release has three, in the rows of its IEMOCAP table: ρ_m = s_m / (s_j + s_k); the second or the third is slowed
-           if its ρ exceeds 1, else always the first (its audio), by its own ρ, however small; only weights of four dimensions are
-           modulated, so of its transformers the layer that cuts patches. ``three="mla"`` is that; its α is 0.3 by default there.
+           have two. MLA's release has three, for IEMOCAP: ρ_m = s_m / (s_j + s_k); the second or the third is slowed if its ρ
+           exceeds 1, else always the first (its audio), by its own ρ, however small; only weights of four dimensions are modulated, so
+           of its transformers the layer that cuts patches. ``three="mla"`` is that; α is 0.3 by default there.
         2. "The weights of an encoder" are all its parameters of two or more dimensions. Of the release's ResNet-18 these are the
            convolutions, which is all it modulates; of other encoders, undefined there, they are the matrices, those of embeddings
            included: noise reaches every row (for MLA's reading of three, see 1).

@@ -27,9 +27,9 @@ class Shaspec(MultimodalTask):
         z = V [f_1; …; f_M] + v
         loss = CE(z) + α Σ_m mean |r_m − r_{m+1}| + β CE(domain(s_m), m)
 
-    The alignment goes round the ring of the modalities, the last one's neighbour being the first; each of its M terms is a mean over the
-    samples that show both and the D numbers. The domain term is a linear classifier that tells from s_m which modality it is, a mean
-    over what is present.
+    The alignment goes round the ring of the modalities, the last one's neighbour being the first; each of its M terms is a mean over
+    the samples that show both and the D numbers. The domain term, a linear classifier that tells from s_m which modality it is, is a
+    mean over what is present.
 
     Departures:
         1. The classification code was never released and the paper's sizes are for other encoders: P_m and S_m are linear layers on
