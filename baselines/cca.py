@@ -90,8 +90,9 @@ class Cca(FixedFeatureTask):
         found: dict[str, list[Tensor]] = {m: [] for m in self.modalities}
         total = torch.zeros((), dtype=torch.double, device=label.device)
         for one, other in combinations(self.modalities, 2):
-            matrix, root, other_root = whiten(centred[one], centred[other], self.regularisation)
-            u, sigma, vh = torch.linalg.svd(matrix, full_matrices=False)
+            with self.factorising():
+                matrix, root, other_root = whiten(centred[one], centred[other], self.regularisation)
+                u, sigma, vh = torch.linalg.svd(matrix, full_matrices=False)
             found[one].append(solve_triangular(root.T, u[:, : self.components], upper=True))  # (D, n)
             found[other].append(solve_triangular(other_root.T, vh[: self.components].T, upper=True))
             total += sigma[: self.components].sum()

@@ -127,7 +127,8 @@ class CpmNet(FixedFeatureTask):
         h, ridge = torch.zeros_like(right), self.ridge * torch.eye(grams.shape[1]).to(grams)
         for number, pattern in enumerate(patterns):
             rows = which == number
-            root = torch.linalg.cholesky(grams[pattern].sum(dim=0) + ridge)
+            with self.factorising():
+                root = torch.linalg.cholesky(grams[pattern].sum(dim=0) + ridge)
             h[rows] = torch.cholesky_solve(right[rows].T, root).T
         return h.to(self.latents.dtype)
 

@@ -15,7 +15,7 @@ from mmbench.batch import Batch
 from mmbench.data.split import EVALUATION_BATCH, DataSpec, Split
 from mmbench.fixed import Centring, LinearSvm, evaluation
 from mmbench.recipe import Recipe
-from mmbench.task import DivergedError, MultimodalTask
+from mmbench.task import MultimodalTask
 
 FLOOR = 1e-9
 """Of a squared correlation, below which it has no gradient."""
@@ -101,15 +101,14 @@ class Dcca(MultimodalTask):
         with which weight decay and momentum would move what nothing teaches.
         """
         if not all(output.isfinite().all() for output in outputs.values()):  # there is nothing to factorise
-            raise DivergedError(
-                f"the networks' outputs are nan in epoch {self.current_epoch} (lr {self.recipe.lr:g}); "
-                "a lower recipe.lr is the usual remedy"
-            )
+            raise self.diverged("the networks' outputs are nan")
         correlations = []
         for (i, one), (j, other) in combinations(enumerate(self.modalities), 2):
             both = present[:, i] & present[:, j]
             if both.sum() > 1:
-                correlations.append(total_correlation(outputs[one][both], outputs[other][both], self.regularisation))
+                with self.factorising():
+                    value = total_correlation(outputs[one][both], outputs[other][both], self.regularisation)
+                correlations.append(value)
         if not correlations:
             return torch.zeros((), device=present.device, requires_grad=True)
         return -torch.stack(correlations).sum()

@@ -120,16 +120,17 @@ class Mla(MultimodalTask):
 
     def modify_head_gradient(self, mean: Tensor, alpha: float) -> None:
         """Update P by the batch mean h̄ (D,) and project the gradient of the head's weight (C, D)."""
-        weight = self.head.weight
+        weight, p = self.head.weight, self.projection
         assert weight.grad is not None
-        p = self.projection
-        q = p @ mean  # P h̄
-        if self.head_gradient_modification == "literal":
-            p = p - torch.outer(q, q) / (alpha + torch.outer(q, mean))
-            self.projection = p / p.norm()
-        else:
-            self.projection = p - torch.outer(q, mean @ p) / (alpha + mean @ q)
-        weight.grad = weight.grad @ self.projection.T
+        with torch.autocast(weight.device.type, enabled=False):  # P's own precision, whatever the trainer computes in
+            mean = mean.to(p)
+            q = p @ mean  # P h̄
+            if self.head_gradient_modification == "literal":
+                p = p - torch.outer(q, q) / (alpha + torch.outer(q, mean))
+                self.projection = p / p.norm()
+            else:
+                self.projection = p - torch.outer(q, mean @ p) / (alpha + mean @ q)
+            weight.grad = weight.grad @ self.projection.T
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -49,7 +49,12 @@ def main() -> None:
 
 def trial(method: str) -> Trial:
     """A trial on the embedded set, as Table 1 has it."""
-    raw = {"title": "", "datasets": {"openclipart": {"recipe": {"epochs": 1}}}, "methods": {method: {}}, "seeds": [0]}
+    raw = {
+        "title": "",
+        "datasets": {"openclipart": {"recipe": {"epochs": STEP_EPOCHS}}},
+        "methods": {method: {}},
+        "seeds": [0],
+    }
     return expand(raw)[1][0]
 
 

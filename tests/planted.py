@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -140,8 +140,8 @@ def loader(split: Split, batch_size: int = RECIPE.batch_size) -> DataLoader:
     return DataLoader(split, batch_size, collate_fn=as_is)
 
 
-def trainer(epochs: int = 1, **arguments) -> pl.Trainer:
-    """A silent trainer that writes nothing."""
+def trainer(epochs: int = RECIPE.epochs, **arguments) -> pl.Trainer:
+    """A silent trainer that writes nothing, of as many epochs as the recipe has."""
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -161,17 +161,32 @@ def stages(task: MultimodalTask) -> int:
     return 2 if task.pretraining_epochs else 1
 
 
+class StopAfter(pl.Callback):
+    """Ends training after so many epochs, as early stopping does."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= trainer.current_epoch + 1 >= self.epochs
+
+
 def fit(
     task: MultimodalTask,
     split: Split,
     epochs: int | None = None,
     batches: int = 3,
     ckpt_path: Path | None = None,
+    callbacks: Sequence[pl.Callback] = (),
     **arguments,
 ) -> pl.Trainer:
-    """Fit on the first batches of a split in order, without validation; by default an epoch a stage."""
+    """Fit on the first batches of a split in order, without validation, and stop early: by default after an epoch a stage."""
     torch.manual_seed(0)
-    run = trainer(epochs or stages(task), limit_train_batches=batches, limit_val_batches=0, **arguments)
+    stop = StopAfter(epochs or stages(task))
+    assert stop.epochs <= task.recipe.epochs
+    run = trainer(
+        task.recipe.epochs, limit_train_batches=batches, limit_val_batches=0, callbacks=[*callbacks, stop], **arguments
+    )
     # The loader for validation is never read; without one Lightning warns.
     run.fit(task, loader(split), loader(split), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return run

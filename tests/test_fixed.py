@@ -9,7 +9,7 @@ from torch import nn
 
 from mmbench.errors import UsageError
 from mmbench.fixed import NEVER, Centring, FixedFeatureTask, LinearSvm, evaluation
-from planted import Planted3, batch_of, fit, make_world, planted_encoders, same, trainer, weights
+from planted import RECIPE, Planted3, batch_of, fit, make_world, planted_encoders, same, trainer, weights
 
 
 class Recorder(FixedFeatureTask):
@@ -32,7 +32,7 @@ class Recorder(FixedFeatureTask):
 
 def recorder(world):
     torch.manual_seed(0)
-    return Recorder(world.data.spec, world.encoders())
+    return Recorder(world.data.spec, world.encoders(), RECIPE)
 
 
 def test_feature_vectors_are_taken_as_they_are(make_world):
@@ -102,7 +102,7 @@ def test_learning_comes_before_validation(world3):
 def test_several_processes_are_refused(world3):
     task = recorder(world3)
     for world_size in (1, 2):
-        task._trainer = SimpleNamespace(world_size=world_size)
+        task._trainer = SimpleNamespace(world_size=world_size, fast_dev_run=True)
         with pytest.raises(UsageError, match="devices: 1") if world_size > 1 else nullcontext():
             task.on_fit_start()
 

@@ -1,7 +1,9 @@
 import math
+from contextlib import nullcontext
 from itertools import combinations
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -199,6 +201,55 @@ def test_frozen_parameters_are_left_out_of_the_optimizer(world2):
     fit(task, world2.complete)
     parameters = [name for name, _ in task.encoders["picture"].named_parameters()]
     assert all(torch.equal(before[name], weights(task.encoders["picture"])[name]) for name in parameters)
+
+
+# The trainer and the recipe
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "length", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 4}, {"max_epochs": 2, "max_steps": 4}, {}]
+)
+@pytest.mark.filterwarnings("ignore:`max_epochs` was not set")
+def test_a_trainer_of_another_length_than_the_recipe_is_refused(world2, method, length):
+    task = world2.task(method)
+    before = weights(task)
+    run = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **length)
+    with pytest.raises(
+        UsageError, match=r"the recipe has 2 epochs.*Recipe\(epochs=10\).*Trainer\(max_epochs=task.recipe.epochs\)"
+    ):
+        run.fit(task, datamodule=world2.data)
+    assert same(before, weights(task))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "gathered", "fine"), [(8, 1, True), (4, 2, True), (64, 1, False), (8, 2, False), (None, 2, True)]
+)
+def test_a_step_is_the_recipes_batch(world2, batch_size, gathered, fine):
+    data = type(world2.data)(batch_size=batch_size or 4)
+    run = trainer(accumulate_grad_batches=gathered, limit_train_batches=2, limit_val_batches=0)
+    source = (
+        {"datamodule": data}
+        if batch_size
+        else {"train_dataloaders": data.train_dataloader(), "val_dataloaders": data.val_dataloader()}
+    )
+    with (
+        nullcontext() if fine else pytest.raises(UsageError, match=rf"batch_size={batch_size}.*recipe has batch_size=8")
+    ):
+        run.fit(world2.task("sum"), **source)
+    assert run.global_step == (4 // gathered if fine else 0)
+
+
+def test_a_run_that_only_tries_is_allowed(world2):
+    task = world2.task("mmin")
+    trainer(1, fast_dev_run=True).fit(task, datamodule=world2.data)
+
+
+@pytest.mark.parametrize(("method", "epochs", "warned"), [("mmin", 1, True), ("mmin", 2, False), ("sum", 1, False)])
+def test_training_that_ends_before_its_second_stage_is_told(world2, method, epochs, warned):
+    task = world2.task(method)
+    with pytest.warns(UserWarning, match="after 1 epochs, and the first 1") if warned else nullcontext():
+        fit(task, world2.complete, epochs=epochs)
 
 
 # Pretrained encoders

@@ -13,7 +13,7 @@ from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
-from mmbench.task import MultimodalTask
+from mmbench.task import DivergedError, MultimodalTask
 
 NEVER = -1e4
 """The logit of a class that training did not have."""
@@ -84,8 +84,9 @@ class FixedFeatureTask(MultimodalTask):
         """Refuse several processes, each of which would learn from its share of the rows alone.
 
         Raises:
-            UsageError: there are several.
+            UsageError: there are several, or the trainer contradicts the recipe.
         """
+        super().on_fit_start()
         if self.trainer.world_size > 1:
             raise UsageError(
                 f"{type(self).__name__} learns from the whole split in one process; use devices: 1 (got {self.trainer.world_size})"
@@ -168,9 +169,18 @@ class LinearSvm(nn.Module):
         return rows @ self.weight.T + self.bias
 
     def fit(self, rows: Tensor, label: Tensor) -> None:
-        """Fit to rows (N, F) and their labels (N,); the classes that do not occur get a constant, very low value."""
+        """Fit to rows (N, F) and their labels (N,); the classes that do not occur get a constant, very low value.
+
+        Raises:
+            DivergedError: the rows are not finite numbers.
+        """
         from sklearn.svm import LinearSVC
 
+        if not rows.isfinite().all():
+            raise DivergedError(
+                "what the support vector machine is to learn from is not a finite number; a lower recipe.lr is the "
+                "usual remedy, or features of a smaller scale"
+            )
         self.weight.zero_()
         self.bias.fill_(NEVER)
         seen = label.unique()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mmbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 Precision = Annotated[Literal["32", "bf16"], BeforeValidator(str)]  # YAML reads 32 as a number
 
@@ -30,3 +35,31 @@ class Recipe(BaseModel):
         "32", description="bf16: encoders compute in bfloat16; their weights, and everything else, stay in float32"
     )
     compile: bool = Field(False, description="compile the encoders by torch.compile")
+
+
+def check_trainer(trainer: pl.Trainer, recipe: Recipe) -> None:
+    """Refuse a trainer, or a data module of its, that has another length or other batches than the recipe.
+
+    Learning rates decay, and stages are planned, by the recipe's epochs. A run that only tries whether everything fits
+    (``fast_dev_run``), fewer batches an epoch, and what ends training before its time (early stopping, ``max_time``) are allowed.
+
+    Raises:
+        UsageError: they differ.
+    """
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    if trainer.max_epochs != recipe.epochs or trainer.max_steps != -1:
+        steps = f" and max_steps={trainer.max_steps}" if trainer.max_steps != -1 else ""
+        raise UsageError(
+            f"the trainer has max_epochs={trainer.max_epochs}{steps}, but the recipe has {recipe.epochs} epochs, by which the "
+            "learning rate decays and stages are planned; say how many in the recipe, Recipe(epochs=10), and take them from there, "
+            "Trainer(max_epochs=task.recipe.epochs), without max_steps"
+        )
+    given = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+    if given is not None and given * trainer.accumulate_grad_batches != recipe.batch_size:
+        gathered = trainer.accumulate_grad_batches
+        times = f" × accumulate_grad_batches={gathered}" if gathered > 1 else ""
+        raise UsageError(
+            f"a step has the data module's batch_size={given}{times}, but the recipe has batch_size={recipe.batch_size}; build the "
+            "data module with batch_size=recipe.batch_size, or say in the recipe what is meant, Recipe(batch_size=16)"
+        )

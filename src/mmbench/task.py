@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +20,7 @@ from mmbench.data.split import DataSpec
 from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
-from mmbench.recipe import Recipe
+from mmbench.recipe import Recipe, check_trainer
 
 
 class DivergedError(RuntimeError):
@@ -214,8 +217,9 @@ class MultimodalTask(pl.LightningModule):
         return torch.stack(logits)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
-        """Log-probabilities (P, B, C) under every pattern."""
-        return self.fuse_patterns(self.encode(batch), batch.present).log_softmax(dim=-1)
+        """Log-probabilities (P, B, C) under every pattern, in float32 or what the trainer has that is finer."""
+        logits = self.fuse_patterns(self.encode(batch), batch.present)
+        return logits.to(torch.promote_types(logits.dtype, torch.float)).log_softmax(dim=-1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count hits under every pattern."""
@@ -241,6 +245,23 @@ class MultimodalTask(pl.LightningModule):
 
     # Training
 
+    def on_fit_start(self) -> None:
+        """Refuse a trainer, or a data module, that has another length or other batches than the recipe.
+
+        Raises:
+            UsageError: they differ.
+        """
+        check_trainer(self.trainer, self.recipe)
+
+    def on_train_end(self) -> None:
+        """Warn where training was stopped before the second of two stages."""
+        if self.pretraining_epochs and self.current_epoch <= self.pretraining_epochs and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            warnings.warn(
+                f"training was stopped after {self.current_epoch} epochs, and the first {self.pretraining_epochs} of the recipe are "
+                f"pretraining: what {type(self).__name__} predicts by has learnt nothing yet",
+                stacklevel=2,
+            )
+
     @property
     def is_pretraining(self) -> bool:
         """Whether the current epoch is one of pretraining."""
@@ -262,11 +283,27 @@ class MultimodalTask(pl.LightningModule):
         self.log("train/loss", loss)
         if self.pretraining_epochs:
             self.log("train/pretraining", float(self.is_pretraining))
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise DivergedError(
-                f"the training loss is {loss} in epoch {self.current_epoch} (lr {self.recipe.lr:g}); "
-                "a lower recipe.lr is the usual remedy"
-            )
+        if not math.isfinite(loss):
+            raise self.diverged(f"the training loss is {loss}")
+
+    def diverged(self, what: str) -> DivergedError:
+        """The error to raise where training has left the numbers that can be computed with."""
+        return DivergedError(
+            f"{what} in epoch {self.current_epoch} (lr {self.recipe.lr:g}); a lower recipe.lr is the usual remedy, or features "
+            "of a smaller scale"
+        )
+
+    @contextmanager
+    def factorising(self) -> Iterator[None]:
+        """Call a matrix that cannot be factorised what it is: of numbers that are too large, or none.
+
+        Raises:
+            DivergedError: in the place of torch's error.
+        """
+        try:
+            yield
+        except torch.linalg.LinAlgError as error:
+            raise self.diverged("a matrix cannot be factorised") from error
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum, or Adam, and step decay, as the recipe says."""
@@ -281,7 +318,10 @@ class MultimodalTask(pl.LightningModule):
 
     def evaluated(self, batch: Batch) -> Batch:
         """A batch that the method read from a split itself, as the data module gives batches for evaluation."""
-        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        if self._trainer is None:
+            return batch
+        batch = self.trainer.precision_plugin.convert_input(batch)
+        data = getattr(self.trainer, "datamodule", None)
         return batch if data is None else data.evaluated(batch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

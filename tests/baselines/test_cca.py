@@ -8,7 +8,7 @@ import torch
 from mmbench.baselines.cca import Cca, whiten
 from mmbench.data.split import DataSpec, Split
 from mmbench.encoders.mlp import Mlp
-from planted import batch_of, every_pattern, fit, same, weights
+from planted import RECIPE, batch_of, every_pattern, fit, same, weights
 
 
 def symmetric_inverse_root(matrix):
@@ -111,7 +111,7 @@ def test_components_are_at_most_the_narrowest_modality(world3):
 
 def test_one_epoch_is_enough(world3):
     task = world3.task("cca")
-    run = fit(task, world3.data.splits.train, epochs=5)
+    run = fit(task, world3.data.splits.train, epochs=RECIPE.epochs)
     assert run.current_epoch == 1
     assert run.global_step == 1  # or no checkpoint would be written
 

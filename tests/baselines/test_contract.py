@@ -24,7 +24,6 @@ from planted import (
     noisy_features,
     noisy_rows,
     same,
-    stages,
     trainer,
     weights,
 )
@@ -203,7 +202,7 @@ def test_the_seed_decides_the_weights(world, method):
         task = world.task(method, seed=seed)
         before = weights(task)
         torch.manual_seed(seed)
-        trainer(stages(task), limit_train_batches=2, limit_val_batches=0).fit(task, datamodule=world.data)
+        trainer(limit_train_batches=2, limit_val_batches=0).fit(task, datamodule=world.data)
         return before, weights(task)
 
     first, again, other = initial_and_fitted(0), initial_and_fitted(0), initial_and_fitted(1)
@@ -242,7 +241,7 @@ def test_encoders_begin_alike_in_every_method(dataset, make_world, monkeypatch):
 
 def test_the_whole_way_through_a_trainer(world, method):
     task = world.task(method)
-    run = trainer(stages(task), limit_train_batches=2, limit_val_batches=1)
+    run = trainer(limit_train_batches=2, limit_val_batches=1)
     run.fit(task, datamodule=world.data)
     names = world.data.modalities
     parts = ["+".join(c) for n in range(1, len(names)) for c in combinations(names, n)]

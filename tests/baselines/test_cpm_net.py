@@ -67,7 +67,7 @@ def test_the_latent_vector_of_a_new_sample_minimises_what_it_should(world3, ridg
 
 def test_no_label_reaches_a_prediction(world3):
     task = world3.task("cpm_net")
-    fit(task, world3.data.splits.train, epochs=3)
+    fit(task, world3.data.splits.train, epochs=2)
     batch = batch_of(world3.data.splits.test, 12)
     other = replace(batch, label=(batch.label + 1) % 3, index=batch.index.flip(0))
     assert torch.equal(task.predict_step(batch), task.predict_step(other))

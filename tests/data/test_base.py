@@ -8,7 +8,7 @@ from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
 from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
-from planted import PREPARED, Planted3, batch_of, loader, make_world, trainer
+from planted import PREPARED, RECIPE, Planted3, batch_of, loader, make_world, trainer
 
 TOKENIZERS = {"words": HashedText(buckets=64).tokenize}
 
@@ -113,7 +113,7 @@ def test_sizes_of_batches():
 
 def test_augmentation_only_in_training(monkeypatch):
     """Each batch that the method meets, beside the same rows as they lie in the split."""
-    data = fresh(batch_size=20)
+    data = fresh(batch_size=RECIPE.batch_size)
     monkeypatch.setattr(Planted3, "augmentations", {"sensor": lambda value: value + 1000})
     world = make_world("planted3")
     task = world.task("sum")

@@ -10,7 +10,7 @@ import torch
 from mmbench.data.sets.iemocap_features import WIDTHS, IemocapFeatures
 from mmbench.encoders.mlp import Mlp
 from mmbench.errors import UsageError
-from planted import World, trainer
+from planted import RECIPE, World, trainer
 
 CLASSES = IemocapFeatures.classes
 FIRST = "Ses01F_impro01_F000"
@@ -150,7 +150,7 @@ def test_encoders_are_as_wide_as_the_features(whole):
 def test_late_fusion_learns(whole):
     data = IemocapFeatures(batch_size=8)
     world = World(data, lambda: {m: Mlp(in_dim=w, width=16) for m, w in WIDTHS.items()})
-    task, run = world.task("late_fusion"), trainer(epochs=3)
+    task, run = world.task("late_fusion", recipe=RECIPE.model_copy(update={"epochs": 3})), trainer(epochs=3)
     run.fit(task, datamodule=data)
     batch = data.splits.test.__getitems__(range(16))
     with torch.no_grad():
