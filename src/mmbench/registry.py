@@ -61,6 +61,11 @@ class Registry(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:  # Mapping's own would import the entry
         return name in self._targets
 
+    def name_of(self, entry: type) -> str | None:
+        """The name that a class is registered under, without importing any other; None if it is not."""
+        target = f"{entry.__module__}:{entry.__qualname__}"
+        return next((name for name, one in self._targets.items() if one == target), None)
+
     def check(self, name: str) -> None:
         """Raise a UsageError that names the nearest entry if there is no entry of this name."""
         if name not in self._targets:

@@ -6,7 +6,8 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from os import PathLike
+from typing import IO, Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -17,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from mmbench.batch import Batch, Input, map_input
 from mmbench.data.split import DataSpec
+from mmbench.checkpoint import BUILT_FROM, KEY, arguments, read, settings
 from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
@@ -79,6 +81,7 @@ class MultimodalTask(pl.LightningModule):
             raise UsageError(f"fusion needs at least two modalities, got {list(spec.modalities)}")
         if set(encoders) != set(spec.modalities):
             raise UsageError(f"encoders must be given for {list(spec.modalities)}, got {list(encoders)}")
+        self.save_hyperparameters(ignore=list(BUILT_FROM), logger=False)
         self.spec = spec
         self.recipe = recipe or Recipe()
         if pretraining and self.recipe.epochs < 2:
@@ -100,6 +103,38 @@ class MultimodalTask(pl.LightningModule):
         )
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in the checkpoint how to build the method again."""
+        checkpoint[KEY] = settings(type(self), self.spec, self.encoders, self.recipe, self.hparams)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | PathLike[str] | IO[bytes],
+        map_location: Any = "cpu",
+        strict: bool = True,
+        **given: Any,
+    ) -> Self:
+        """The method that wrote a checkpoint, with its weights; nothing in the file is executed.
+
+        Args:
+            checkpoint_path: what Lightning wrote.
+            map_location: where its tensors go, as ``torch.load`` takes it.
+            strict: whether the weights must be exactly the method's.
+            given: arguments of the method that replace the saved ones. ``encoders``, modality -> module, is needed for those encoders
+                that are not of the registry, and may leave out the others.
+
+        Raises:
+            UsageError: the file is no checkpoint, is of another method, or leaves something open that is not given.
+        """
+        checkpoint, saved = read(checkpoint_path, map_location)
+        task = cls(**arguments(cls, saved, given, checkpoint_path))
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"], strict=strict)
+        return task
 
     # What a method is made of
 

@@ -16,6 +16,7 @@ from planted import (
     METHODS,
     PREPARED,
     RECIPE,
+    VectorEncoder,
     batch_of,
     choices,
     every_pattern,
@@ -275,6 +276,18 @@ def test_a_checkpoint_brings_everything_back(world, method, tmp_path):
     assert same(weights(task), weights(anew))
 
 
+def test_a_checkpoint_alone_brings_the_method_back(world, method, tmp_path):
+    task = world.task(method)
+    fit(task, world.data.splits.train).save_checkpoint(tmp_path / "model.ckpt")
+    own = {"sensor": VectorEncoder()} if "sensor" in task.modalities else {}  # the one that no registry knows
+    anew = METHODS[method].load_from_checkpoint(tmp_path / "model.ckpt", **({"encoders": own} if own else {}))
+    assert (anew.spec, anew.recipe) == (task.spec, task.recipe)
+    assert dict(anew.hparams) == dict(task.hparams)
+    assert same(weights(task), weights(anew))
+    batch = batch_of(world.data.splits.test, 12)
+    assert torch.equal(task.eval().predict_step(batch), anew.eval().predict_step(batch))
+
+
 class SeedSteps(pl.Callback):
     """Makes what is random in a step, dropout say, a function of its number."""
 
@@ -282,6 +295,7 @@ class SeedSteps(pl.Callback):
         torch.manual_seed(1000 * trainer.current_epoch + batch_idx)
 
 
+@pytest.mark.filterwarnings("ignore:training was stopped after")  # and goes on
 def test_a_fit_goes_on_from_a_checkpoint(world, method, tmp_path):
     split = world.data.splits.train
     at_once, half, rest = world.task(method), world.task(method), world.task(method, seed=1)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.encoders.rebuilt import Rebuildable
 
-class HashedText(nn.Module):
+
+class HashedText(Rebuildable, nn.Module):
     """The mean embedding of a text's words and of their character trigrams, dropout, and one linear layer.
 
     Embeddings of width E are drawn with variance 1 / E and multiplied by √E (Vaswani et al., 2017, section 3.4): their gradient is √E

@@ -7,8 +7,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+from mmbench.encoders.rebuilt import Rebuildable
 
-class Mlp(nn.Sequential):
+
+class Mlp(Rebuildable, nn.Sequential):
     """Fully connected layers, each followed by ReLU, and dropout at the end.
 
     The MLA paper (arXiv 2311.10707, appendix A.3.2) encodes every pre-extracted feature vector by three layers of 128.

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from mmbench.encoders.rebuilt import Rebuildable
 from mmbench.errors import UsageError
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -180,7 +181,7 @@ def in_layers(
     return [layer for layer in layers if layer]
 
 
-class Pretrained(nn.Module):
+class Pretrained(Rebuildable, nn.Module):
     """An encoder of which all, a part or nothing is trained.
 
     A subclass builds its modules, loads its weights unless ``without_memory()``, and calls ``self.adapt()`` last.
