@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from mmbench.baselines.mla import Mla
-from mmbench.data.openclipart_features import OpenClipartFeatures
+from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from mmbench.encoders.mlp import Mlp
 from mmbench.recipe import Recipe
 

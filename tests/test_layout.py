@@ -22,7 +22,7 @@ FLOORS = [
     "data.prepared",
     "data data.sets",
     "data.preparing data.demo",
-    "task fixed curves",
+    "task fixed curves checkpoint",
     "baselines",
     "training",
     "experiment",

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from mmbench.arguments import describe, resolve_arguments
-from mmbench.data.base import DataSpec
+from mmbench.data.split import DataSpec
 from mmbench.encoders import ENCODERS
 from mmbench.errors import UsageError
 from mmbench.recipe import Recipe

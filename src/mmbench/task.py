@@ -17,8 +17,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from mmbench.batch import Batch, Input, map_input
-from mmbench.data.split import DataSpec
 from mmbench.checkpoint import BUILT_FROM, KEY, arguments, read, settings
+from mmbench.data.split import DataSpec
 from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns

@@ -3,12 +3,11 @@
 import pytest
 import torch
 
+from mmbench.data.split import DataSpec, Split
 from mmbench.encoders.mlp import Mlp
 from mmbench.recipe import Recipe
 from mmbench.task import DivergedError
 from planted import METHODS, loader, trainer, weights
-
-from mmbench.data.base import DataSpec, Split  # isort: skip
 
 PRECISIONS = {"bf16-mixed": torch.float32, "64-true": torch.float64, "bf16-true": torch.bfloat16}
 
