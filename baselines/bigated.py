@@ -34,6 +34,8 @@ class BiGated(MultimodalTask):
         conditioning: the modality that gates the others; the data set's own choice if None.
     """
 
+    linear_heads = True
+
     @classmethod
     def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
         """The conditioning modality alone: its gate opens and closes on constants."""
@@ -50,8 +52,8 @@ class BiGated(MultimodalTask):
         super().__init__(spec, encoders, recipe)
         self.conditioning, self.others = self.split_modalities(conditioning)
         width = self.dims[self.conditioning]
-        self.hidden = nn.ModuleDict({m: nn.Linear(self.dims[m], width) for m in self.modalities})
-        self.head = nn.Linear(width * len(self.others), spec.num_classes)
+        self.hidden = nn.ModuleDict({m: self.linear(self.dims[m], width) for m in self.modalities})
+        self.head = self.linear(width * len(self.others), spec.num_classes)
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Gate the other modalities' hidden states by the conditioning one's: (B, C)."""

@@ -25,9 +25,11 @@ class Concat(MultimodalTask):
     modalities are absent: the sum over the present ones, so that a pattern's logits are the sum of its parts.
     """
 
+    linear_heads = True
+
     def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
         super().__init__(spec, encoders, recipe)
-        self.head = nn.Linear(sum(self.dims.values()), spec.num_classes)
+        self.head = self.linear(sum(self.dims.values()), spec.num_classes)
 
     def modality_logits(self, features: dict[str, Tensor]) -> Tensor:
         """Each modality's part of the prediction, W_m h_m + b / M: (B, M, C)."""

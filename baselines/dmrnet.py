@@ -48,6 +48,8 @@ class Dmrnet(MultimodalTask):
         literal_hard_loss: True for what departure 5 describes.
     """
 
+    linear_heads = True
+
     variance_sum: Tensor
     variance_count: Tensor
     hard: Tensor
@@ -69,9 +71,9 @@ class Dmrnet(MultimodalTask):
         self.warmup = min(warmup, self.recipe.epochs // 2)
         self.literal_hard_loss = literal_hard_loss
         width, patterns = sum(self.dims.values()), len(self.pattern_masks)
-        self.mean = nn.Sequential(nn.Linear(width, width), BatchNorm(width))
-        self.log_variance = nn.Sequential(nn.Linear(width, width), BatchNorm(width))
-        self.classifier = nn.Linear(width, spec.num_classes)
+        self.mean = nn.Sequential(self.linear(width, width), BatchNorm(width))
+        self.log_variance = nn.Sequential(self.linear(width, width), BatchNorm(width))
+        self.classifier = self.linear(width, spec.num_classes)
         self.register_buffer("variance_sum", torch.zeros(patterns))  # of the warm-up, in the order of missing.patterns
         self.register_buffer("variance_count", torch.zeros(patterns))
         self.register_buffer("hard", torch.zeros(patterns, dtype=torch.bool))

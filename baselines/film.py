@@ -34,6 +34,8 @@ class Film(MultimodalTask):
         conditioning: the modality that modulates the others; the data set's own choice if None.
     """
 
+    linear_heads = True
+
     @classmethod
     def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
         """The conditioning modality alone: all it has is the shift that it gave the others."""
@@ -50,8 +52,8 @@ class Film(MultimodalTask):
         super().__init__(spec, encoders, recipe)
         self.conditioning, self.others = self.split_modalities(conditioning)
         width = self.dims[self.conditioning]
-        self.condition = nn.ModuleDict({m: nn.Linear(width, 2 * self.dims[m]) for m in self.others})
-        self.head = nn.Linear(sum(self.dims[m] for m in self.others), spec.num_classes)
+        self.condition = nn.ModuleDict({m: self.linear(width, 2 * self.dims[m]) for m in self.others})
+        self.head = self.linear(sum(self.dims[m] for m in self.others), spec.num_classes)
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Modulate the other modalities' features by the conditioning one's: (B, C)."""

@@ -59,6 +59,8 @@ class Mla(MultimodalTask):
         UsageError: the encoders' widths differ, so that no head fits all of them.
     """
 
+    linear_heads = True
+
     projection: Tensor
 
     def __init__(
@@ -82,7 +84,7 @@ class Mla(MultimodalTask):
         if len(widths) > 1:
             raise UsageError(f"MLA shares one head, so all encoders need the same out_dim; got {self.dims}")
         width = widths.pop()
-        self.head = nn.Linear(width, spec.num_classes)
+        self.head = self.linear(width, spec.num_classes)
         self.register_buffer("projection", torch.eye(width))  # P, (D, D)
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:

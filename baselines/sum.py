@@ -27,9 +27,11 @@ class Sum(MultimodalTask):
            (issue 33 there). Here a modality's score always has its full bias.
     """
 
+    linear_heads = True
+
     def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
         super().__init__(spec, encoders, recipe)
-        self.heads = nn.ModuleDict({m: nn.Linear(self.dims[m], spec.num_classes) for m in self.modalities})
+        self.heads = nn.ModuleDict({m: self.linear(self.dims[m], spec.num_classes) for m in self.modalities})
 
     def modality_logits(self, features: dict[str, Tensor]) -> Tensor:
         """Each modality's own prediction, (B, M, C)."""

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mmbench.recipe import Recipe
 from mmbench.report.collect import collect
 from mmbench.report.tables import to_markdown
 from mmbench.store import Store
-from mmbench.trial import Trial
+from mmbench.trial import SCHEMA, Trial
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -241,6 +242,7 @@ OTHER_RECIPE = {
     "optimizer": "adam",
     "precision": "bf16",
     "compile": True,
+    "head_init": "xavier",
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "dataset": {"dataset": "crema_d"},
@@ -271,6 +273,16 @@ def test_every_field_of_a_trial_is_among_the_changes() -> None:
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_change_of_a_setting_changes_the_key(change: str) -> None:
     assert BASE.model_copy(update=CHANGES[change]).key != BASE.key
+
+
+def test_settings_that_came_later_leave_older_keys_as_they_were() -> None:
+    content = {"schema": SCHEMA, **BASE.model_dump(mode="json")}
+    for name in ("views", "weights", "cached", "spec_augment"):
+        del content[name]
+    for name in ("precision", "compile", "head_init"):
+        del content["recipe"][name]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert BASE.key == sha256(canonical.encode()).hexdigest()[:16]
 
 
 def test_the_schema_version_changes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,11 @@ class Recipe(BaseModel):
         "32", description="bf16: encoders compute in bfloat16; their weights, and everything else, stay in float32"
     )
     compile: bool = Field(False, description="compile the encoders by torch.compile")
+    head_init: Literal["pytorch", "xavier"] = Field(
+        "pytorch",
+        description="what the layers behind the encoders start from; xavier: Xavier's normal distribution and zero biases, as in "
+        "the releases of OGM-GE, MLA and DMRNet. For methods with linear layers alone; the others refuse it",
+    )
 
 
 def check_trainer(trainer: pl.Trainer, recipe: Recipe) -> None:

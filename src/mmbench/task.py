@@ -43,11 +43,15 @@ class MultimodalTask(pl.LightningModule):
             chosen as the best.
 
     Raises:
-        UsageError: fewer than two modalities, encoders that do not match them, or too few epochs for two stages.
+        UsageError: fewer than two modalities, encoders that do not match them, too few epochs for two stages, or a recipe with
+            ``head_init`` for a method without such heads.
     """
 
     #: Prefixes of the parameters that a training step may leave without gradient (none, for most methods).
     gradient_exempt: tuple[str, ...] = ()
+
+    #: Whether the method makes all its layers by ``linear``, so that ``recipe.head_init`` holds for it.
+    linear_heads: bool = False
 
     log_prior: Tensor
     pattern_masks: Tensor
@@ -84,6 +88,11 @@ class MultimodalTask(pl.LightningModule):
         self.save_hyperparameters(ignore=list(BUILT_FROM), logger=False)
         self.spec = spec
         self.recipe = recipe or Recipe()
+        if self.recipe.head_init != "pytorch" and not self.linear_heads:
+            raise UsageError(
+                f"recipe.head_init is '{self.recipe.head_init}', but {type(self).__name__} initialises its layers in its own way; "
+                "leave it out"
+            )
         if pretraining and self.recipe.epochs < 2:
             raise UsageError(f"pretraining and training need an epoch each, recipe.epochs is {self.recipe.epochs}")
         most = self.recipe.epochs - 1
@@ -137,6 +146,14 @@ class MultimodalTask(pl.LightningModule):
         return task
 
     # What a method is made of
+
+    def linear(self, in_dim: int, out_dim: int) -> nn.Linear:
+        """A linear layer behind the encoders, initialised as the recipe says."""
+        layer = nn.Linear(in_dim, out_dim)
+        if self.recipe.head_init == "xavier":
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        return layer
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Encode the present samples of each modality.

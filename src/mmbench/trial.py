@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 """Raised when the meaning of a trial changes without its description changing: older results are then not re-used."""
-LATER, LATER_IN_RECIPE = ("views", "weights", "cached", "spec_augment"), ("precision", "compile")
+LATER, LATER_IN_RECIPE = ("views", "weights", "cached", "spec_augment"), ("precision", "compile", "head_init")
 """Settings that were added without raising it."""
 
 

@@ -9,6 +9,7 @@ import torch
 
 from mmbench.data import DATASETS
 from mmbench.data.split import Split
+from mmbench.errors import UsageError
 from mmbench.fixed import FixedFeatureTask
 from mmbench.training import build
 from mmbench.trial import Trial
@@ -235,6 +236,30 @@ def test_encoders_begin_alike_in_every_method(dataset, make_world, monkeypatch):
         first, *others = [encoders(method, seed) for method in METHODS]
         assert all(same(first, other) for other in others)
     assert not same(first, encoders(next(iter(METHODS)), seed=0))
+
+
+LINEAR = {"sum", "concat", "late_fusion", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet"}
+
+
+def test_layers_behind_the_encoders_start_from_xavier_weights_or_it_is_refused(make_world, method):
+    world, xavier = make_world("planted3"), RECIPE.model_copy(update={"head_init": "xavier"})
+    if method not in LINEAR:
+        with pytest.raises(UsageError, match=r"recipe\.head_init is 'xavier', but"):
+            world.task(method, recipe=xavier)
+        return
+    plain, task = world.task(method), world.task(method, recipe=xavier)
+    layers = {
+        name: layer
+        for name, layer in task.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not name.startswith("encoders")
+    }
+    assert layers
+    for name, layer in layers.items():
+        assert not layer.bias.any(), name
+        wide = (2 / sum(layer.weight.shape)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(wide, rel=0.5), name
+        assert not torch.equal(layer.weight, plain.get_submodule(name).weight)
+    assert same(weights(plain.encoders), weights(task.encoders))
 
 
 # Lightning
