@@ -84,7 +84,7 @@ def test_one_trial_a_dataset_protocol_seed_and_method_in_this_order() -> None:
 def test_defaults_are_written_out() -> None:
     _, trials, _ = expand(GRID)
     mla = next(t for t in trials if t.method == "mla")
-    assert mla.params == {"head_gradient_modification": True, "dynamic_fusion": False}
+    assert mla.params == {"head_gradient_modification": True, "dynamic_fusion": False, "alpha": 0.1, "decay": True}
     assert mla.recipe == Recipe(epochs=3)
     assert mla.encoders["image"] == {"name": "small_cnn", "in_channels": 3, "width": 16}
     assert list(mla.encoders) == ["image", "title", "tags"], "the data set's order is the order of the modalities"
