@@ -599,7 +599,8 @@ def test_the_copy_is_the_same_every_time_but_for_the_lists(written, tmp_path):
     files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     changed = {str(file) for file in files if (written / file).read_bytes() != (tmp_path / file).read_bytes()}
-    assert changed == {"lists/train.txt", "lists/dev.txt", "lists/test.txt"}
+    mla = {"lists-mla/my_train_iemo.txt", "lists-mla/my_test_iemo.txt"}
+    assert changed == {"lists/train.txt", "lists/dev.txt", "lists/test.txt", *mla}
     listing = Iemocap6.scan(tmp_path)
     assert Counter(s.legacy for s in listing.samples) == {"train": 36, "validation": 12, "test": 12}
     assert listing.skipped == []

@@ -1,6 +1,7 @@
 """Kinetics-Sounds: a tiny copy in the real layout, its splits and arrays, OGM-GE's lists, and every mistake in them."""
 
 import json
+import re
 import shutil
 from functools import wraps
 from pathlib import Path
@@ -47,7 +48,7 @@ def part(whole, tmp_path_factory) -> Path:
     shutil.copytree(whole / "lists", raw / "lists")
     clips = {clip_of(path) for path in raw.rglob("*.mp4")}
     for path in raw.glob("lists/my_*.txt"):
-        path.write_text("".join(line for line in path.read_text().splitlines(True) if line.partition(",")[0] in clips))
+        path.write_text("".join(line for line in path.read_text().splitlines(True) if clip_in(line) in clips))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMBENCH_DATA", str(root))
         prepare(KineticsSounds, raw, say=lambda text: None)
@@ -77,6 +78,11 @@ def lists(raw: Path, train: str, test: str, classes=CLASSES) -> None:
 def clip_of(path: Path) -> str:
     """By the places of the characters: 0a1B2c3D4e5_000012_000022.mp4."""
     return f"{path.name[:11]}_{int(path.name[12:18])}"
+
+
+def clip_in(line: str) -> str:
+    """Of a line of a list: 0a1B2c3D4e5_12,10,3, or 0a1B2c3D4e5_000012_000022,10,3."""
+    return f"{line[:11]}_{int(line[12:].split(',')[0].split('_')[0])}"
 
 
 def table(samples) -> pd.DataFrame:
@@ -121,9 +127,20 @@ def test_samples_are_told_by_folders_and_lists(whole):
         assert path.is_file()
         assert (clip_of(path), path.parent.name, path.name[:11]) == (sample.id, CLASSES[sample.label], sample.group)
     for split in ("train", "test"):
-        names = {line.partition(",")[0] for line in (whole / f"lists/my_{split}.txt").read_text().split()}
+        names = {clip_in(line) for line in (whole / f"lists/my_{split}.txt").read_text().split()}
         assert {s.id for s in listing.samples if s.legacy == split} == names
-    assert (whole / "lists/classes.txt").read_text().splitlines() != list(CLASSES), "the order has to matter"
+    names = [name.strip().replace("_", " ") for name in (whole / "lists/class.txt").read_text().split(",")]
+    assert names != list(CLASSES), "the order has to matter"
+    assert sorted(names) == sorted(CLASSES)
+
+
+def test_demo_has_the_formats_of_the_releases(whole):
+    train, test = ((whole / f"lists/my_{split}.txt").read_bytes().decode() for split in ("train", "test"))
+    assert re.fullmatch(r"(-[\w-]{9}_?_\d{6}_\d{6},10,\d+\r\n)+", train), (
+        "id, start and end; ids may begin with - and hold _"
+    )
+    assert re.fullmatch(r"(-[\w-]{9}_?_\d{1,2},10,\d+\r\n)+", test), "id and start"
+    assert re.fullmatch(r"[a-z ,_]+", (whole / "lists/class.txt").read_text()), "one line"
 
 
 def test_clean_of_the_demo_has_every_class_in_every_split(whole):
@@ -375,6 +392,37 @@ def test_lists_give_splits_and_name_what_is_not_there(raw):
     assert [s.id for s in listing.samples] == sorted(s.id for s in listing.samples)
 
 
+def test_both_formats_of_lines_are_read_in_both_lists(raw):
+    lay(raw, "videos/singing/--4-0ihtnBU_000058_000068.mp4", "videos/singing/-3Mwkq-7TV4_000002_000012.mp4")
+    train = "--4-0ihtnBU_000058_000068,10,4\n0a1B2c3D4e5_12,10,4\n"
+    lists(raw, train, "-3Mwkq-7TV4_2,10,4\nA_A_A_A_A_A_000100_000107,10,4\n", ["x"] * 4)
+    names = ["bowling", "tickling", "tap dancing", "tapping pen", "singing", *(c for c in CLASSES)]
+    (raw / "lists/classes.txt").write_text("\n".join(dict.fromkeys(names)))
+    listing = KineticsSounds.scan(raw)
+    assert {s.id: (s.legacy, s.files["video"]) for s in listing.samples if s.legacy} == {
+        "--4-0ihtnBU_58": ("train", "videos/singing/--4-0ihtnBU_000058_000068.mp4"),
+        "-3Mwkq-7TV4_2": ("test", "videos/singing/-3Mwkq-7TV4_000002_000012.mp4"),
+        "A_A_A_A_A_A_100": ("test", "videos/singing/A_A_A_A_A_A_000100_000107.mp4"),
+    }
+    assert [name for name, _, _ in listing.skipped] == ["0a1B2c3D4e5_12"], "its folder says tickling"
+
+
+@pytest.mark.parametrize(
+    "text", ["bowling, tickling,tying_tie", "bowling,\ntickling\r\n tying_tie ,", "bowling\ntickling\ntying tie"]
+)
+@pytest.mark.parametrize("name", ["class.txt", "classes.txt"])
+def test_names_of_classes_are_parted_by_commas_or_lines(raw, text, name):
+    lay(raw, "videos/tying tie/AAAAAAAAAAA_000000_000010.mp4", f"lists/{name}")
+    (raw / "lists" / name).write_text(text)
+    assert KineticsSounds.scan(raw).classes == ("bowling", "tickling", "tying tie")
+
+
+def test_two_files_of_classes_are_refused(raw):
+    lay(raw, "lists/class.txt", "lists/classes.txt")
+    with pytest.raises(UsageError, match=r"holds classes\.txt and class\.txt; expected one"):
+        KineticsSounds.scan(raw)
+
+
 def test_a_list_that_contradicts_the_folder_is_counted(raw):
     lists(raw, f"0a1B2c3D4e5_12,10,{CLASSES.index('singing')}\n", "ZZZZZZZZZZZ_0,10,2\n")
     listing = KineticsSounds.scan(raw)
@@ -434,7 +482,7 @@ def test_numbers_without_their_names_are_refused(raw):
             "classes.txt, line 1: 'blowing nose' has no folder in .*videos.* .with other classes than the 31",
         ),
         (("tickling", "bowling", "boling"), "line 3: 'boling' has no folder in .*videos; did you mean 'bowling'"),
-        (("0,tickling", "1,bowling"), "line 1: '0,tickling' has no folder in .*videos; did you mean 'tickling'"),
+        (("0,tickling", "1,bowling"), "line 1: '0' has no folder in .*videos"),
         (("tickling", "bowling", "../tickling"), "line 3: '../tickling' has no folder"),
         ((*CLASSES, CLASSES[0]), "classes.txt, line 32: 'blowing nose' is given twice"),
         ((*CLASSES, "tap_dancing"), "classes.txt, line 32: 'tap dancing' is given twice"),

@@ -1,11 +1,14 @@
-"""A tiny CREMA-D: nine actors, six emotions; WAV of 16 bit at 16 kHz and Sorenson video in FLV, as in the original."""
+"""A tiny CREMA-D: nine actors, six emotions; WAV of 16 bit at 16 kHz and Sorenson video in FLV, as in the original.
+
+Its lists are OGM-GE's; ``lists-mla`` holds the same in the format of MLA's, to be put in their place.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mmbench.data.demo.media import picture, rng, sound, write_sound, write_video
-from mmbench.data.sets.crema_d import ACTORS, EMOTIONS
+from mmbench.data.sets.crema_d import ACTORS, EMOTIONS, WORDS
 
 CAST = [*ACTORS[:2], *ACTORS[18:20], *ACTORS[27:32]]  # two for testing, two for validation
 
@@ -20,6 +23,11 @@ def write(raw: Path) -> None:
         write_video(raw / f"VideoFlash/{name}.flv", frames, 15, "flv1")
     order = rng("crema_d lists").permutation(len(names))
     for split, chosen in (("train", order[: len(names) * 8 // 10]), ("test", order[len(names) * 8 // 10 :])):
-        lines = [f"{names[i]},{names[i].split('_')[2]}\n" for i in sorted(chosen)]
-        (raw / "lists").mkdir(exist_ok=True)
-        (raw / f"lists/{split}.csv").write_text("".join(lines))
+        names_of_split = [names[i] for i in sorted(chosen)]
+        emotions = [name.split("_")[2] for name in names_of_split]
+        rows = [f"{name},{emotion}\r\n" for name, emotion in zip(names_of_split, emotions, strict=True)]
+        words = [list(WORDS)[EMOTIONS[emotion]] for emotion in emotions]
+        lines = [f"{name}.flv {word}\n" for name, word in zip(names_of_split, words, strict=True)]
+        for file, content in ((f"lists/{split}.csv", rows), (f"lists-mla/my_{split}_cre.txt", lines)):
+            (raw / file).parent.mkdir(exist_ok=True)
+            (raw / file).write_bytes("".join(content).encode())

@@ -1,4 +1,7 @@
-"""A tiny UPMC Food-101: four JPEG pictures of each of the 101 classes, titles in CSV, and lists as QMF's release has them."""
+"""A tiny UPMC Food-101: four JPEG pictures of each of the 101 classes, titles in CSV, and lists as QMF's release has them.
+
+``lists-mla`` holds lists as MLA's release has them, to be put in their place.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,13 @@ def write(raw: Path) -> None:
 
 
 def write_lists(folder: Path, rows: dict[str, list[tuple[str, str, str]]]) -> None:
-    """Lists in QMF's format; every third training sample is for validation."""
+    """Lists in QMF's format, every third training sample for validation; and in MLA's, which has no validation list."""
     folder.mkdir()
+    other = folder.with_name("lists-mla")
+    other.mkdir()
+    for split, table in rows.items():
+        pairs = "".join(f"{name} {label}\n" for name, _, label in table)
+        (other / f"my_{split}_food.txt").write_text(pairs)
     parts = {"train": [], "dev": rows["train"][::3], "test": rows["test"]}
     parts["train"] = [row for i, row in enumerate(rows["train"]) if i % 3]
     for part, table in parts.items():

@@ -1,4 +1,7 @@
-"""A tiny IEMOCAP: ten dialogues in turns of 0.2 s; WAV of 16 bit at 16 kHz and DivX video in AVI, as in the original."""
+"""A tiny IEMOCAP: ten dialogues in turns of 0.2 s; WAV of 16 bit at 16 kHz and DivX video in AVI, as in the original.
+
+``lists-mla`` holds lists as MLA's release has them, to be put in the place of the plain ones in ``lists``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mmbench.data.demo.media import picture, rng, sound, write_sound
+from mmbench.data.preparing.raw import Sample
 from mmbench.data.sets.iemocap import EVALUATION, RELEASE, SOUND, TRANSCRIPTIONS, VIDEO, Iemocap
+from mmbench.data.sets.iemocap import WORDS as MLA
 
 EMOTIONS = ("neu", "ang", "sad", "hap", "exc", "fru")
 CUES = ("I see.", "Stop it!", "[SOBBING]", "I like that.", "We did it! [LAUGHTER]", "Not again.", "Hm.")
@@ -22,11 +27,22 @@ def write(raw: Path, data: type[Iemocap] = Iemocap) -> None:
     for session in range(1, 6):
         for number, dialogue in enumerate((f"Ses0{session}F_impro01", f"Ses0{session}M_script01_1")):
             write_dialogue(raw / RELEASE / f"Session{session}", dialogue, turn=session + number)
-    names = rng("iemocap lists").permutation([sample.id for sample in data.scan(raw).samples])
+    samples = {sample.id: sample for sample in data.scan(raw).samples}
+    names = rng("iemocap lists").permutation(list(samples))
     ends = len(names) * 6 // 10, len(names) * 8 // 10
     (raw / "lists").mkdir(exist_ok=True)
     for split, part in zip(("train", "dev", "test"), np.split(names, ends), strict=True):
         (raw / f"lists/{split}.txt").write_text("".join(f"{name}\n" for name in sorted(part)))
+    (raw / "lists-mla").mkdir(exist_ok=True)
+    for split, part in (("train", names[: ends[0]]), ("test", names[ends[1] :])):
+        lines = [mla_line(samples[name], data) for name in sorted(part)]
+        (raw / f"lists-mla/my_{split}_iemo.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def mla_line(sample: Sample, data: type[Iemocap]) -> str:
+    """A line of MLA's lists; they have four emotions, and so no line of another one."""
+    emotion = data.classes[sample.label].capitalize()
+    return f"{sample.id}.mp4 [split|sign] {sample.text['text']} [split|sign] {emotion}\n" if emotion in MLA else ""
 
 
 def write_dialogue(session: Path, dialogue: str, turn: int) -> None:

@@ -1,4 +1,7 @@
-"""A tiny Kinetics-Sounds: 31 classes of six clips, of five videos each; H.264 and AAC in MP4, as in the original, but for a second."""
+"""A tiny Kinetics-Sounds: 31 classes of six clips, of five videos each; H.264 and AAC in MP4, as in the original, but for a second.
+
+Its lists are in the two formats of OGM-GE's, lines ending as there; its classes are all in one line, as DMRNet's release has them.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,16 @@ def write(raw: Path) -> None:
             frames = [picture(label, 72, 96, f"{video}:{start}:{frame}") for frame in range(4)]
             path = raw / f"videos/{name}/{video}_{start:06}_{start + 10:06}.mp4"
             write_clip(path, frames, sound(label, 1, RATE, f"{video}:{start}"))
-            lists["test" if i == 5 else "train"].append(f"{video}_{start},10,{order.index(label)}\n")
+            clip = f"{video}_{start}" if i == 5 else f"{video}_{start:06}_{start + 10:06}"
+            lists["test" if i == 5 else "train"].append(f"{clip},10,{order.index(label)}\r\n")
     (raw / "lists").mkdir()
     for split, lines in lists.items():
-        (raw / f"lists/my_{split}.txt").write_text("".join(sorted(lines)))
-    (raw / "lists/classes.txt").write_text("".join(f"{KineticsSounds.classes[label]}\n" for label in order))
+        (raw / f"lists/my_{split}.txt").write_bytes("".join(sorted(lines)).encode())
+    names = [KineticsSounds.classes[label] for label in order]
+    names = [name.replace(" ", "_") if i % 4 == 1 else name for i, name in enumerate(names)]
+    (raw / "lists/class.txt").write_text(
+        "".join(f"{',' if i % 5 == 4 else ', '}{n}" for i, n in enumerate(names)).strip(", ")
+    )
 
 
 def write_clip(path: Path, frames: list[np.ndarray], samples: np.ndarray) -> None:

@@ -1,4 +1,7 @@
-"""A tiny MVSA-Single: 60 tweets in UTF-8 and in GB18030 with JPEG pictures, and lists as QMF's release has them."""
+"""A tiny MVSA-Single: 60 tweets in UTF-8 and in GB18030 with JPEG pictures, and lists as QMF's release has them.
+
+``lists-mla`` holds lists as MLA's release has them, to be put in their place.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,7 @@ def write(raw: Path) -> None:
     rows = "".join(f"{number}\t{text},{image}\r\n" for number, (text, image) in labels.items())
     (raw / "labelResultAll.txt").write_bytes(f"ID\ttext,image\r\n{rows}".encode())
     (raw / "lists").mkdir()
+    (raw / "lists-mla").mkdir()
     equal = [number for number, (text, image) in labels.items() if text == image]
     order = rng("mvsa lists").permutation(equal).tolist()
     for part, chosen in (("train", order[:27]), ("dev", order[27:36]), ("test", order[36:])):
@@ -51,3 +55,6 @@ def write(raw: Path) -> None:
             for number in chosen
         ]
         (raw / f"lists/{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if part != "dev":  # MLA's has no validation list
+            pairs = "".join(f"{number}.jpg {labels[number][0]}\n" for number in chosen)
+            (raw / f"lists-mla/my_{part}_mvsa.txt").write_text(pairs)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EMOTIONS = {"NEU": 0, "HAP": 1, "SAD": 2, "FEA": 3, "DIS": 4, "ANG": 5}  # the order of OGM-GE's release
-WORDS = {"Neutral": 0, "Happy": 1, "Sad": 2, "Fear": 3, "Disgust": 4, "Anger": 5}  # of MLA's release
+WORDS = {"Neutral": 0, "Happy": 1, "Sad": 2, "Fear": 3, "Disgust": 4, "Anger": 5}  # of MLA's release, in the same order
 LABELS = EMOTIONS | WORDS | {str(number): number for number in EMOTIONS.values()}
 ACTORS = sorted(range(1001, 1092), key=lambda actor: digest(f"crema_d:{actor}"))
 TEST, VALIDATION = frozenset(ACTORS[:18]), frozenset(ACTORS[18:27])
@@ -128,6 +128,8 @@ def read_lists(folder: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
             raise UsageError(
                 f"{one if other.exists() else other} is missing, but {other if other.exists() else one} is there"
             )
+    if all(path.exists() for path in pairs["train"]):
+        raise UsageError(f"{folder} holds the lists of OGM-GE and of MLA; expected those of one release")
     for split, (csv, text) in pairs.items():
         if csv.exists():
             rows = read_rows(csv, columns=2)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)_([0-9]+)\.mp4")
-CLIP = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)")
+CLIP = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)(?:_([0-9]+))?")
+CLASS_FILES = ("classes.txt", "class.txt")  # one's own, and that of DMRNet's release
 VARIANTS = (
     "other variants of the data set have 32 (CrissCross), 33 (DMRNet) or 34 classes (the original); this one has the 31 that "
     "`mmbench data info kinetics_sounds` lists; remove what is of another class, or name the classes in lists/classes.txt"
@@ -119,12 +120,13 @@ class KineticsSounds(PreparedDataModule):
             ("", "playing guitar/0a1B2c3D4e5_000012_000022.mp4 (or playing_guitar/)"),
             (
                 "lists/my_train.txt, lists/my_test.txt",
-                "for legacy: OGM-GE's lists (id_start,10,number), data/KineticSound there",
+                "for legacy: OGM-GE's lists (id_start_end,10,number and id_start,10,number), data/KineticSound there",
             ),
             ("lists/classes.txt", "for legacy: the 31 names, a line each, in the order of the lists' numbers 0 to 30,"),
             ("", "which OGM-GE did not publish: the folders of a few listed clips tell them;"),
             ("", "for another variant (32, 33 or 34 classes, say): its names, a line each, numbered in this order;"),
-            ("", "folders of videos/ that it does not name are left out"),
+            ("", "folders of videos/ that it does not name are left out. Commas may part names, and _ be a blank,"),
+            ("", "as in DMRNet's file, which may keep its name: lists/class.txt"),
         ),
         disk="raw about 30 GB, prepared 22 GB",
     )
@@ -133,7 +135,7 @@ class KineticsSounds(PreparedDataModule):
     def scan(cls, raw: Path) -> Listing:
         """Every file in a class's folder is a sample; lists say no more than its split."""
         videos = need(raw, "videos", "expected a folder with one folder for each class")
-        numbered = read_classes(raw / "lists/classes.txt", videos)
+        numbered = read_classes(raw / "lists", videos)
         variant = numbered is not None and set(numbered) != set(cls.classes)
         classes = numbered if numbered is not None and variant else cls.classes
         listed, notes = read_lists(raw, classes, numbered)
@@ -218,15 +220,23 @@ def class_number(name: str, classes: Sequence[str], where: str) -> int:
     return classes.index(plain)
 
 
-def read_classes(path: Path, videos: Path) -> tuple[str, ...] | None:
-    """The classes by the numbers that lists give them; None if there is no such file.
+def read_classes(lists: Path, videos: Path) -> tuple[str, ...] | None:
+    """The classes by the numbers that lists give them; None if there is no file of them.
+
+    Names are parted by line ends, by commas, or by both.
 
     Raises:
-        UsageError: a class is given twice, or there is only one; or they are not the 31, and one has no folder.
+        UsageError: a class is given twice, or there is only one; or they are not the 31, and one has no folder; or there are two files.
     """
-    if not path.exists():
+    there = [lists / name for name in CLASS_FILES if (lists / name).exists()]
+    if not there:
         return None
-    lines = [(where, spoken(line)) for where, line in read_lines(path)]
+    if len(there) > 1:
+        raise UsageError(f"{lists} holds {' and '.join(CLASS_FILES)}; expected one of them")
+    [path] = there
+    lines = [
+        (where, spoken(name.strip())) for where, line in read_lines(path) for name in line.split(",") if name.strip()
+    ]
     names = tuple(name for _, name in lines)
     for i, (where, name) in enumerate(lines):
         if name in names[:i]:
@@ -239,7 +249,7 @@ def read_classes(path: Path, videos: Path) -> tuple[str, ...] | None:
             near = did_you_mean(name, folders)
             hint = f"; {near}" if near.startswith("did") else ""
             raise UsageError(
-                f"{where}: '{name}' has no folder in {videos}{hint} (with other classes than the 31, every line is a folder's name)"
+                f"{where}: '{name}' has no folder in {videos}{hint} (with other classes than the 31, every name is a folder's)"
             )
     return names
 
@@ -269,20 +279,23 @@ def read_lists(
         )
     found: dict[str, tuple[str, int, str]] = {}
     for split, path in paths.items():
-        for where, clip, seconds, number in read_list(path, len(numbered)):
+        for where, clip, name, number in read_list(path, len(numbered)):
             if clip in found:
                 raise UsageError(f"{where}: clip '{clip}' is given twice, expected once in both lists")
-            start, label = int(clip[12:]), classes.index(numbered[number])
-            found[clip] = (split, label, f"{clip[:11]}_{start:06}_{start + seconds:06}.mp4")
+            found[clip] = (split, classes.index(numbered[number]), name)
     return found, []
 
 
-def read_list(path: Path, classes: int) -> Iterator[tuple[str, str, int, int]]:
-    """Where it stands, clip, seconds and number of each line, such as ``0a1B2c3D4e5_12,10,3``."""
+def read_list(path: Path, classes: int) -> Iterator[tuple[str, str, str, int]]:
+    """Where it stands, clip, file name and number of each line.
+
+    OGM-GE's two lists differ: ``0a1B2c3D4e5_000012_000022,10,3`` (start and end) is a line of that for training,
+    ``0a1B2c3D4e5_12,10,3`` (start alone; 10 seconds) of that for testing. Either is taken in both.
+    """
     for where, (clip, seconds, number) in read_rows(path, columns=3):
         if not (match := CLIP.fullmatch(clip)):
             raise UsageError(
-                f"{where}: expected a YouTube id of 11 characters, _ and the second of the clip's start, got '{clip}'"
+                f"{where}: expected a YouTube id of 11 characters, _ and the second of the clip's start (or start_end), got '{clip}'"
             )
         if not (seconds.isdecimal() and number.isdecimal()):
             raise UsageError(
@@ -290,4 +303,6 @@ def read_list(path: Path, classes: int) -> Iterator[tuple[str, str, int, int]]:
             )
         if int(number) >= classes:
             raise UsageError(f"{where}: unknown class number {number}, expected 0 to {classes - 1}; {VARIANTS}")
-        yield where, f"{match[1]}_{int(match[2])}", int(seconds), int(number)
+        start = int(match[2])
+        end = int(match[3]) if match[3] else start + int(seconds)
+        yield where, f"{match[1]}_{start}", f"{match[1]}_{start:06}_{end:06}.mp4", int(number)
