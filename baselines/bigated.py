@@ -29,6 +29,7 @@ class BiGated(MultimodalTask):
            MLA paper's own are of another kind: none of its modalities is near chance.
         2. M > 2, undefined in both: the same gate acts on each of the other modalities' hidden states, which are concatenated
            before W.
+        3. Layers start as PyTorch has them; the release's from Xavier's weights and zero biases (``recipe.head_init``).
 
     Args:
         conditioning: the modality that gates the others; the data set's own choice if None.

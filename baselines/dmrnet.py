@@ -40,6 +40,7 @@ class Dmrnet(MultimodalTask):
            ``literal_hard_loss`` computes that.
         6. A sample that has nothing takes no part in training. A batch of one sample is normalised as at test.
         7. No modality is hidden where the epoch is chosen; the release goes on hiding some there.
+        8. Layers start as PyTorch has them; the release's from Xavier's weights and zero biases (``recipe.head_init``).
 
     Args:
         kl_weight: λ.

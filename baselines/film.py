@@ -29,6 +29,7 @@ class Film(MultimodalTask):
         2. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there).
         3. M > 2, undefined in both: each of the other modalities has its own A and is modulated by the same h_c; the modulated
            features are concatenated before W.
+        4. Layers start as PyTorch has them; the release's from Xavier's weights and zero biases (``recipe.head_init``).
 
     Args:
         conditioning: the modality that modulates the others; the data set's own choice if None.

@@ -44,6 +44,7 @@ class Mla(MultimodalTask):
         6. Encoders do not move in other modalities' steps. In the release's PyTorch (1.8), an encoder that has had its step in a batch
            still moves in the steps of the modalities after it, by momentum and weight decay.
         7. With both mechanisms off, this is alternation through one shared head; the paper's table has late fusion in that row.
+        8. The head starts as PyTorch has it; the release's from Xavier's weights and zero biases (``recipe.head_init``).
 
     P is never reset, here as in the paper and the release: it shrinks in every direction that features take, so that the head all but
     stands still after some epochs (figures in ``baselines/README.md``, by ``benchmarks/projection.py``). That is so under SGD alone.

@@ -25,6 +25,7 @@ class Sum(MultimodalTask):
     Departures:
         1. OGM-GE's release halves the biases of the unimodal scores in validation only, which its authors call a bug
            (issue 33 there). Here a modality's score always has its full bias.
+        2. Layers start as PyTorch has them; the release's from Xavier's weights and zero biases (``recipe.head_init``).
     """
 
     linear_heads = True
