@@ -6,7 +6,6 @@ import resource
 import numpy as np
 import pytest
 import torch
-from toy import Toy, change, write_toy
 
 from mmbench.data import DATASETS
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
@@ -19,6 +18,7 @@ from mmbench.files import data_root
 from mmbench.recipe import Recipe
 from mmbench.training import build
 from mmbench.trial import Trial
+from toy import Toy, change, write_toy
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import json
 
 import pandas as pd
 import pytest
-from toy import Toy, change, write_toy
 
 from mmbench.data.preparing.audit import audit
 from mmbench.data.preparing.prepare import prepare
+from toy import Toy, change, write_toy
 
 
 @pytest.fixture

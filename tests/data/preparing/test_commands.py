@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from toy import Toy, change, write_toy
 
 from mmbench.cli import main
 from mmbench.data import DATASETS
 from mmbench.data.preparing import prepare as prepare_module
+from toy import Toy, change, write_toy
 
 
 @pytest.fixture
