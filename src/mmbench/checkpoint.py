@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
+import pytorch_lightning as pl
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
@@ -146,3 +147,47 @@ def arguments(method: type, saved: Saved, given: Mapping[str, Any], source: Any)
     if mistakes:
         raise UsageError(f"{source}: {'; '.join(mistakes)}")
     return {"spec": spec, "encoders": encoders, "recipe": recipe, **resolved}
+
+
+class Restorable(pl.LightningModule):
+    """The base of methods: their checkpoints say how to build them again.
+
+    Attributes:
+        spec: of the data set.
+        encoders: modality -> encoder.
+        recipe: of the training.
+    """
+
+    spec: DataSpec
+    encoders: nn.ModuleDict
+    recipe: Recipe
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say in the checkpoint how to build the method again."""
+        checkpoint[KEY] = settings(type(self), self.spec, self.encoders, self.recipe, self.hparams)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | PathLike[str] | IO[bytes],
+        map_location: Any = "cpu",
+        strict: bool = True,
+        **given: Any,
+    ) -> Self:
+        """The method that wrote a checkpoint, with its weights; nothing in the file is executed.
+
+        Args:
+            checkpoint_path: what Lightning wrote.
+            map_location: where its tensors go, as ``torch.load`` takes it.
+            strict: whether the weights must be exactly the method's.
+            given: arguments of the method that replace the saved ones. ``encoders``, modality -> module, is needed for those encoders
+                that are not of the registry, and may leave out the others.
+
+        Raises:
+            UsageError: the file is no checkpoint, is of another method, or leaves something open that is not given.
+        """
+        checkpoint, saved = read(checkpoint_path, map_location)
+        task = cls(**arguments(cls, saved, given, checkpoint_path))
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"], strict=strict)
+        return task

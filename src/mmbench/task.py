@@ -6,10 +6,8 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from os import PathLike
-from typing import IO, Any, Self
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +15,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from mmbench.batch import Batch, Input, map_input
-from mmbench.checkpoint import BUILT_FROM, KEY, arguments, read, settings
+from mmbench.checkpoint import BUILT_FROM, Restorable
 from mmbench.data.split import DataSpec
 from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
@@ -29,7 +27,7 @@ class DivergedError(RuntimeError):
     """The training loss, or what the trained model predicts, is not a finite number."""
 
 
-class MultimodalTask(pl.LightningModule):
+class MultimodalTask(Restorable):
     """A method: a function of features and of which modalities are present.
 
     A method overrides ``fuse``, and ``training_step`` (or an optimisation hook) where its paper trains by something other than
@@ -112,38 +110,6 @@ class MultimodalTask(pl.LightningModule):
         )
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
-
-    # Checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say in the checkpoint how to build the method again."""
-        checkpoint[KEY] = settings(type(self), self.spec, self.encoders, self.recipe, self.hparams)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | PathLike[str] | IO[bytes],
-        map_location: Any = "cpu",
-        strict: bool = True,
-        **given: Any,
-    ) -> Self:
-        """The method that wrote a checkpoint, with its weights; nothing in the file is executed.
-
-        Args:
-            checkpoint_path: what Lightning wrote.
-            map_location: where its tensors go, as ``torch.load`` takes it.
-            strict: whether the weights must be exactly the method's.
-            given: arguments of the method that replace the saved ones. ``encoders``, modality -> module, is needed for those encoders
-                that are not of the registry, and may leave out the others.
-
-        Raises:
-            UsageError: the file is no checkpoint, is of another method, or leaves something open that is not given.
-        """
-        checkpoint, saved = read(checkpoint_path, map_location)
-        task = cls(**arguments(cls, saved, given, checkpoint_path))
-        task.on_load_checkpoint(checkpoint)
-        task.load_state_dict(checkpoint["state_dict"], strict=strict)
-        return task
 
     # What a method is made of
 

@@ -62,9 +62,8 @@ def test_each_of_three_is_compared_with_the_mean_of_the_others(world3):
     torch.testing.assert_close(got, torch.tensor(expected))
 
 
-# A modality that no sample of the batch has scores 0, so that with two
-# modalities the other's ratio is infinite and its coefficient 0: its encoder stands still, or moves by noise alone; with three,
-# the mean of the others is too small. There is nobody to be ahead of: modalities that do not occur must be left out of the ratio.
+# A modality that no sample of the batch has scores 0. Counted as a rival, it would make the other one's ratio infinite and its
+# coefficient 0 where there are two, and the mean of the others too small where there are three: it is left out.
 @pytest.mark.parametrize("name", ["planted2", "planted3"])
 def test_a_modality_that_does_not_occur_is_no_rival(make_world, name):
     world = make_world(name)
