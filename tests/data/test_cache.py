@@ -126,7 +126,12 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(split: Split, fol
     assert not list(folder.glob("*.npy"))
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"garbage"])
+HEADER = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 8), }"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY", b"garbage", HEADER.ljust(127) + b"\n", b"\x93NUMPY\x01\x00\xff\x0f" + b"(" * 4095]
+)
 def test_a_damaged_file_is_computed_anew(split: Split, folder: Path, content: bytes) -> None:
     features = read(FeatureCache(encoder(), "data"), split)
     (file,) = folder.glob("*.npy")

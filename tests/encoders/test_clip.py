@@ -1,5 +1,6 @@
 import copy
 import json
+import socket
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 from mmbench.encoders.clip import MEAN, STD, TINY, ClipImage, ClipText
+from mmbench.encoders.pretrained import fingerprint
 from mmbench.errors import UsageError
 from planted import weights
 
@@ -171,6 +173,137 @@ def test_no_pickle_is_read(root, clip):
     (root / "clip" / "model.safetensors").unlink()
     with pytest.raises(UsageError, match=r"clip/model.safetensors is missing"):
         ClipImage("clip")
+
+
+def test_everything_that_is_read_is_hashed(root, clip):
+    """Whatever else lies in the folder, or is changed there, changes the hash or nothing."""
+    (root / "clip" / "tokenizer_config.json").write_text(
+        '{"vocab_file": "/root/vocab.json", "special_tokens_map_file": "x.json"}'
+    )
+
+    def made():
+        torch.manual_seed(0)
+        encoder = ClipText("clip").eval()
+        try:
+            text = encoder.tokenize(["a red fish", "a dish"])
+            result = [encoder(text).tolist(), text["token"].tolist()]
+        except UsageError as error:
+            result = str(error)
+        return fingerprint(ClipText.weight_files({"weights": "clip"})), result
+
+    whole = made()
+    other = {name: torch.randn(value.shape) for name, value in load_file(root / "clip" / "model.safetensors").items()}
+    save_file(other, root / "other.safetensors", metadata={"format": "pt"})
+    words = {word: len(VOCABULARY) - 1 - number for word, number in VOCABULARY.items()}
+    index = {"metadata": {}, "weight_map": {name: "other.safetensors" for name in other}}
+    beside = {
+        "adapter_config.json": json.dumps({"peft_type": "LORA", "base_model_name_or_path": "/else", "r": 1}),
+        "generation_config.json": json.dumps({"eos_token_id": 1}),
+        "config.4.0.0.json": "{}",
+        "model.safetensors.index.json": json.dumps(index),
+        "pytorch_model.bin.index.json": json.dumps(index),
+        "other.safetensors": (root / "other.safetensors").read_bytes(),
+        "adapter_model.safetensors": (root / "other.safetensors").read_bytes(),
+        "model.fp16.safetensors": (root / "other.safetensors").read_bytes(),
+        "tokenizer.4.0.0.json": "{}",
+        "tokenizer.model": json.dumps(words),
+        "tekken.json": json.dumps(words),
+        "vocab.txt": "a\nb\n",
+        "chat_template.jinja": "{{ x }}",
+        "preprocessor_config.json": json.dumps({"image_mean": [0, 0, 0]}),
+        "modeling_clip.py": "raise SystemExit",
+        "added_tokens.json": json.dumps({"red": 5}),
+        "special_tokens_map.json": json.dumps({"unk_token": "a"}),
+        "merges.txt": "#version: 0.2\n",
+        "config.json": (root / "clip" / "config.json").read_text().replace('"quick_gelu"', '"relu"'),
+        "model.safetensors": (root / "other.safetensors").read_bytes(),
+        "vocab.json": json.dumps(words),
+    }
+    unread = 0
+    for name, content in beside.items():
+        path = root / "clip" / name
+        before = path.read_bytes() if path.exists() else None
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        changed = made()
+        assert changed == whole or changed[0] != whole[0], name
+        unread += changed[0] == whole[0]
+        path.unlink() if before is None else path.write_bytes(before)
+    assert made() == whole
+    assert unread == 14
+
+
+@pytest.mark.parametrize(
+    ("file", "setting", "value"),
+    [
+        ("config.json", "transformers_weights", "other.safetensors"),
+        ("config.json", "transformers_weights", "other.safetensors.index.json"),
+        ("config.json", "configuration_files", ["config.4.0.0.json"]),
+        ("config.json", "auto_map", {"AutoModel": "modeling_clip.CLIPModel"}),
+        ("config.json", "quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        ("config.json", "fusion_config", {"x": 1}),
+        ("tokenizer_config.json", "fast_tokenizer_files", ["tokenizer.json", "tokenizer.4.0.0.json"]),
+        ("tokenizer_config.json", "auto_map", {"AutoTokenizer": ["x.Y", None]}),
+        ("tokenizer_config.json", "vocab", "/else/vocab.json"),
+        ("tokenizer_config.json", "merges", "/else/merges.txt"),
+        ("tokenizer_config.json", "init_inputs", ["/else/vocab.json"]),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_setting_that_names_other_files_or_code_is_refused(root, clip, file, setting, value, device):
+    path = root / "clip" / file
+    held = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**held, setting: value}))
+    with pytest.raises(UsageError, match=rf"clip/{file} .*({setting}|'other\.safetensors)"), torch.device(device):
+        ClipText("clip").tokenize(["a"])
+    if file == "config.json" and setting != "transformers_weights":  # which has a meaning at the top alone
+        part = {**held, "vision_config": {**held["vision_config"], setting: value}}
+        path.write_text(json.dumps(part))
+        with pytest.raises(UsageError, match=rf"clip/{file} .*({setting}|'other\.safetensors)"), torch.device(device):
+            ClipImage("clip")
+
+
+def test_a_setting_that_names_the_weights_that_are_read(root, clip):
+    path = root / "clip" / "config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "transformers_weights": "model.safetensors", "auto_map": None})
+    )
+    assert ClipImage("clip").out_dim == 32
+
+
+@pytest.mark.parametrize("place", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_no_attention_is_fetched(root, clip, place, device, monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it looked for code on the hub"))
+    path = root / "clip" / "config.json"
+    held = json.loads(path.read_text())
+    vision = {**held["vision_config"], place: "kernels-community/flash-attn"}
+    path.write_text(json.dumps({**held, place: "kernels-community/flash-attn", "vision_config": vision}))
+    with torch.device(device):
+        assert ClipImage("clip").model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_configuration_of_too_many_layers(root, clip, device):
+    path = root / "clip" / "config.json"
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({**held, "text_config": {**held["text_config"], "num_hidden_layers": 1 << 40}}))
+    with (
+        pytest.raises(UsageError, match=r"config\.json describes a model of 1,099,511,627,776 layers"),
+        torch.device(device),
+    ):
+        ClipText("clip")
+
+
+@pytest.mark.parametrize(("part", "setting"), [("text_config", "vocab_size"), ("vision_config", "intermediate_size")])
+def test_a_configuration_of_a_larger_model_than_its_weights(root, clip, part, setting):
+    path = root / "clip" / "config.json"
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({**held, part: {**held[part], setting: 1 << 30}}))
+    encoder = ClipText if part == "text_config" else ClipImage
+    with pytest.raises(
+        UsageError, match=r"config\.json describes a model of [\d,]{14,} parameters, the file of its weights"
+    ):
+        encoder("clip")
 
 
 @pytest.mark.parametrize(

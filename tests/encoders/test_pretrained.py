@@ -1,8 +1,10 @@
 import ast
 import copy
+import json
 import os
 import re
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -96,6 +98,21 @@ def test_the_fingerprint_is_of_names_and_contents(tmp_path):
     assert len({*first, *print_of("a", b"x" * (1 << 20) + b"2"), *print_of("b", b"x" * (1 << 20) + b"1")}) == 6
 
 
+def test_the_fingerprint_follows_links(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_bytes(b"1")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "f" / "itself").symlink_to(tmp_path / "f")
+    (tmp_path / "f" / "file").symlink_to(tmp_path / "elsewhere" / "a")
+    first = fingerprint([tmp_path / "f"])
+    assert fingerprint([tmp_path / "f"]) == first
+    (tmp_path / "elsewhere" / "b").write_bytes(b"2")
+    second = fingerprint([tmp_path / "f"])
+    (tmp_path / "f" / "folder").unlink()
+    assert len({first, second, fingerprint([tmp_path / "f"])}) == 3
+
+
 def test_tensors_of_both_kinds_of_file(tmp_path):
     tensors = {"a": torch.arange(3.0), "b.c": torch.ones(2, 2)}
     save_file(tensors, tmp_path / "x.safetensors")
@@ -128,6 +145,68 @@ def test_what_is_no_state_dict_is_refused_and_not_executed(tmp_path, name, conte
     with pytest.raises(UsageError, match=rf"{name}: expected a"):
         read_tensors(path)
     assert not made.exists()
+
+
+class Made:
+    """Pickled as the call of what ``torch.load`` lets a file call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (Made(bytearray, 1 << 40), "it makes a bytearray"),
+        (Made(torch.Tensor, 1 << 40), "can't allocate memory"),
+        (Made(torch.Tensor, 1 << 20), "its tensors have 4,194,304 bytes, more than the file"),
+        (torch.zeros(1).expand(1 << 20, 1 << 20), r"'x' repeats the 4 bytes it has as \(1048576, 1048576\)"),
+        (torch.zeros(3, 3, device="meta"), "'x' is no plain tensor"),
+    ],
+)
+def test_tensors_that_are_larger_than_their_file(tmp_path, value, match, zipped):
+    torch.save({"x": value}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UsageError, match=rf"x\.pth: .*{match}"):
+        read_tensors(tmp_path / "x.pth")
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    torch.save({"x": torch.zeros(1 << 20)}, tmp_path / "x.pth")
+    with ZipFile(tmp_path / "x.pth") as plain, ZipFile(tmp_path / "y.pth", "w", ZIP_DEFLATED) as compressed:
+        for name in plain.namelist():
+            compressed.writestr(name, plain.read(name))
+    with pytest.raises(UsageError, match=r"y\.pth: .*unpacks to 4,194,\d+ bytes from"):
+        read_tensors(tmp_path / "y.pth")
+
+
+def test_tensors_may_share_their_values(tmp_path):
+    table = torch.randn(1000, 8)
+    torch.save({"in": table, "out": table, "head": table[:3].T}, tmp_path / "x.pth")
+    read = read_tensors(tmp_path / "x.pth")
+    assert torch.equal(read["out"], table)
+    assert torch.equal(read["head"], table[:3].T)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}},
+        {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "y": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}},
+        {"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 8]}},
+        {"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+        1 << 40,
+    ],
+)  # fmt: skip
+def test_safetensors_that_state_more_than_they_hold(tmp_path, header):
+    text = b"{}" if isinstance(header, int) else json.dumps(header).encode()
+    length = header if isinstance(header, int) else len(text)
+    (tmp_path / "x.safetensors").write_bytes(length.to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(UsageError, match=r"x\.safetensors: expected a"):
+        read_tensors(tmp_path / "x.safetensors")
 
 
 def test_a_state_dict_has_to_fit():

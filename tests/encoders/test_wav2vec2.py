@@ -102,7 +102,7 @@ def test_a_hostile_file_is_not_executed(root, wav2vec2):
     (root / "w" / "model.safetensors").unlink()
     made = root / "made"
     torch.save({"x": Hostile(str(made))}, root / "w" / "pytorch_model.bin")
-    with pytest.raises(UsageError, match="w cannot be read"):
+    with pytest.raises(UsageError, match=r"pytorch_model\.bin: .* it is damaged, or holds other things than tensors"):
         Wav2Vec2("w")
     assert not made.exists()
 

@@ -93,12 +93,11 @@ class FeatureCache:
     def read(self, path: Path, rows: int) -> Tensor | None:
         """The features that are stored; None if there are none, or not as they should be."""
         try:
-            with path.open("rb") as stream:
-                stored = np.lib.format.read_array(stream, allow_pickle=False)
-        except (OSError, ValueError):
+            stored = np.lib.format.open_memmap(path, mode="r")  # refuses a shape that the file does not fill
+        except Exception:  # none yet, or a damaged header, about which numpy's errors are of many kinds
             return None
         whole = stored.shape == (rows, self.width) and stored.dtype == np.float32 and np.isfinite(stored).all()
-        return torch.from_numpy(stored) if whole else None
+        return torch.from_numpy(np.array(stored)) if whole else None
 
     @torch.no_grad()
     def encode(self, split: Split, modality: str, column: int, prepare: Callable[[Batch], Batch]) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,62 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmbench.encoders.inert import Held, read_inert
 from mmbench.encoders.pretrained import read_tensors
 from mmbench.errors import UsageError
 from mmbench.files import atomic_write
 
 FLOATS = {order + code for order in "<>" for code in ("f2", "f4", "f8")}
 
-
-PLAIN = {
-    *((module, name) for module in ("builtins", "__builtin__") for name in
-      ("dict", "list", "tuple", "set", "frozenset", "object", "int", "float", "complex", "bool", "bytes", "bytearray", "str", "slice")),
-    ("collections", "OrderedDict"), ("collections", "defaultdict"), ("collections", "deque"), ("_codecs", "encode"),
-    ("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor"), ("functools", "partial"), ("types", "SimpleNamespace"),
-}  # fmt: skip
-"""What of the standard library a pickled checkpoint may hold; of other packages it may hold anything."""
-
-
-class _Held:
-    """Stands for an object of any class: it keeps what the pickle made the object of, and does nothing.
-
-    Items that a pickle adds to lists, sets and dictionaries of other classes are of no use here and not kept.
-    """
-
-    args: tuple[Any, ...]
-    state: Any
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Held:
-        held = super().__new__(cls)
-        held.args, held.state = args, None
-        return held
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def __call__(self, *args: Any, **kwargs: Any) -> _Held:
-        return _Held(*args)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        pass
-
-    def add(self, value: Any) -> None:
-        pass
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Imports nothing: whatever a pickle names is a new class of inert objects, numpy's arrays included.
-
-    What checkpoints have no use for, such as ``os.system``, is refused, though it would not be called.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] in sys.stdlib_module_names and (module, name) not in PLAIN:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no checkpoint needs: do not trust this file")
-        return type(name, (_Held,), {})
+DEEPEST = 500
+"""Characters of the names that lead to an array; the published ones have some fifty."""
 
 
 def load_m3ae_pickle(path: Path) -> dict[str, np.ndarray]:
@@ -80,14 +31,21 @@ def load_m3ae_pickle(path: Path) -> dict[str, np.ndarray]:
         UsageError: the file cannot be read, or has another layout.
     """
     try:
-        with path.open("rb") as stream:
-            tree = _InertUnpickler(stream).load()
+        tree = read_inert(path)
         for key in ("state", "params", "params"):
             tree = fields(tree)
             if key not in tree:
                 raise UsageError(f"{path}: expected the weights of M3AE at state.params['params'], there is no '{key}'")
             tree = tree[key]
-        return {key: to_array(leaf, f"{path}: '{key}'") for key, leaf in leaves(tree)}
+        arrays: dict[str, np.ndarray] = {}
+        left = (
+            2 * path.stat().st_size
+        )  # float16 becomes float32; the same array, named many times, would fill the memory
+        for key, leaf in leaves(tree):
+            arrays[key] = to_array(leaf, f"{path}: '{key}'")
+            if (left := left - arrays[key].nbytes - 1) < 0:
+                raise UsageError(f"{path}: its arrays are larger than the file, as it names the same ones many times")
+        return arrays
     except UsageError:
         raise
     except Exception as error:  # damaged and hostile pickles fail in many ways
@@ -97,7 +55,7 @@ def load_m3ae_pickle(path: Path) -> dict[str, np.ndarray]:
 def to_array(held: Any, where: str) -> np.ndarray:
     """The float32 array that a leaf stands for: ``_frombuffer`` (pickle protocol 5) or ``_reconstruct`` (those before)."""
     try:
-        if (kind := type(held).__name__) == "_frombuffer":
+        if (kind := held.name if isinstance(held, Held) else type(held).__name__) == "_frombuffer":
             content, dtype, shape, order = held.args
         elif kind == "_reconstruct":
             _, shape, dtype, fortran, content = held.state
@@ -116,12 +74,14 @@ def to_array(held: Any, where: str) -> np.ndarray:
 
 def fields(value: Any) -> dict[Any, Any]:
     """What a dictionary, an object (its attributes) or a FrozenDict (the dictionary that it was made of) holds."""
-    candidates = [value, value.state, *value.args[:1]] if isinstance(value, _Held) else [value]
+    candidates = [value, value.state, *value.args[:1]] if isinstance(value, Held) else [value]
     return next((c for c in candidates if isinstance(c, dict)), {})
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of nested dictionaries with their paths."""
+    if len(path) > DEEPEST:
+        raise ValueError(f"names of arrays have at most {DEEPEST} characters, got '{path[:60]}…'")
     branches = fields(tree)
     if not branches:
         yield path, tree

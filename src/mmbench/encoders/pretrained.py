@@ -6,8 +6,11 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any, Self
+from zipfile import ZipFile
 
 import torch
 from pydantic import Field
@@ -58,14 +61,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file, or of what ``torch.save`` wrote of a state dict; nothing in it is executed.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or its tensors are larger than the file.
     """
     from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors":  # its tensors fill the file without gaps or overlaps, or it is refused
             return load_file(path)
+        refuse_expansion(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's message says how to have it executed
+        raise UsageError(
+            f"{path}: expected a state dict by torch.save; it is damaged, or holds other things than tensors"
+        ) from error
     except Exception as error:  # a damaged file fails in many ways
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path}: expected a .safetensors file, or a state dict by torch.save; {reason}") from error
@@ -73,7 +81,34 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
     ):
         raise UsageError(f"{path}: expected a state dict, which maps names to tensors and holds nothing else")
+    storages = {}
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or not tensor.is_cpu or tensor.is_quantized or tensor.is_nested:
+            raise UsageError(f"{path}: '{name}' is no plain tensor of numbers")
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        if tensor.nbytes > storage.nbytes():
+            raise UsageError(f"{path}: '{name}' repeats the {storage.nbytes():,} bytes it has as {tuple(tensor.shape)}")
+    if (held := sum(storages.values())) > path.stat().st_size:
+        raise UsageError(f"{path}: its tensors have {held:,} bytes, more than the file")
     return dict(tensors)
+
+
+def refuse_expansion(path: Path) -> None:
+    """Refuse a file by torch.save that would become larger than it is: torch.save compresses nothing.
+
+    Raises:
+        ValueError: it is compressed, or has an array made of a length alone.
+    """
+    if not (size := path.stat().st_size):
+        return
+    with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        if content[:2] == b"PK":
+            with ZipFile(stream) as archive:
+                if (unpacked := sum(entry.file_size for entry in archive.infolist())) > size:
+                    raise ValueError(f"it unpacks to {unpacked:,} bytes from {size:,}, torch.save compresses nothing")
+        if content.find(b"\nbytearray\n") >= 0:  # torch.load allows it, of any length
+            raise ValueError("it makes a bytearray, of which no state dict has need")
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -143,13 +178,23 @@ def fingerprint(paths: Sequence[Path]) -> str:
     """A SHA-256 of files, and of all files in folders, with their names."""
     digest = sha256()
     for path in paths:
-        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        for file in files_in(path) if path.is_dir() else [path]:
             with file.open("rb") as stream:
                 content = sha256()
                 while chunk := stream.read(1 << 20):
                     content.update(chunk)
             digest.update(f"{file.relative_to(path.parent)}\0{content.hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files in a folder, sorted; of folders that links lead to as well, each folder once."""
+    seen, files = set(), []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if os.path.realpath(Path(place, name)) not in seen)
+        seen |= {os.path.realpath(Path(place, name)) for name in folders}
+        files += [path for name in names if (path := Path(place, name)).is_file()]
+    return sorted(files)
 
 
 def without_memory() -> bool:

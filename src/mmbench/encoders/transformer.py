@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mmbench.encoders.pretrained import Pretrained, find_weights, refuse_misfits, weights_path, without_memory
+from mmbench.encoders.pretrained import (
+    Pretrained,
+    find_weights,
+    read_tensors,
+    refuse_misfits,
+    weights_path,
+    without_memory,
+)
 from mmbench.errors import UsageError
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
+
+MOST_LAYERS = 1000
+
+LEADS_ELSEWHERE = {
+    "configuration_files", "fast_tokenizer_files", "init_inputs", "vocab", "merges",  # other files than those that are read
+    "auto_map", "fusion_config", "quantization_config",  # other code than the classes here
+}  # fmt: skip
+"""Settings of config.json and tokenizer_config.json by which transformers would read files that a trial does not know of."""
 
 
 class Transformer(Pretrained):
@@ -64,23 +81,27 @@ class Transformer(Pretrained):
     def load(cls, kind: Any, name: str, settings: Mapping[str, Any]) -> Any:
         """The model in float32, every parameter of it from the folder's file; on the meta device, without their values."""
         configuration, weights = cls.model_files(name)
-        folder = configuration.parent
-        with understandable(folder):
-            found = json.loads(configuration.read_text(encoding="utf-8")).get("model_type")
-        if found not in cls.model_types:
-            raise UsageError(f"{configuration}: expected model_type {' or '.join(cls.model_types)}, got {found}")
-        with understandable(folder):
-            config = kind.config_class.from_pretrained(folder, local_files_only=True, **settings)
+        with understandable(configuration.parent):
+            found = read_settings(configuration)
+            if (other := found.get("transformers_weights", weights.name)) != weights.name:
+                raise UsageError(f"{configuration} names the weights '{other}'; expected them in {weights.name}")
+            if found.get("model_type") not in cls.model_types:
+                raise UsageError(
+                    f"{configuration}: expected model_type {' or '.join(cls.model_types)}, got {found.get('model_type')}"
+                )
+            config = kind.config_class.from_pretrained(configuration.parent, local_files_only=True, **settings)
+            config._attn_implementation = "sdpa"  # the file could name code on the hub
+            if config.num_hidden_layers > MOST_LAYERS:
+                raise UsageError(f"{configuration} describes a model of {config.num_hidden_layers:,} layers")
             if without_memory():
                 return kind(config)
+            tensors = read_tensors(weights)
+            refuse_larger_model(kind, config, configuration, tensors)
             model, info = kind.from_pretrained(
-                folder,
+                None,  # no folder: these tensors are all that is read
                 config=config,
+                state_dict=tensors,
                 dtype=torch.float32,
-                attn_implementation="sdpa",  # a configuration could name code on the hub
-                local_files_only=True,
-                use_safetensors=weights.suffix == ".safetensors",
-                weights_only=True,
                 ignore_mismatched_sizes=True,  # so that they are reported
                 output_loading_info=True,
             )
@@ -162,9 +183,14 @@ class TextTransformer(Transformer):
         """
         import transformers
 
-        folder = self.tokenizer_files(self.tokenizer_folder)[0].parent
-        with understandable(folder):
-            tokenizer = getattr(transformers, self.tokenizer_class).from_pretrained(folder, local_files_only=True)
+        files = self.tokenizer_files(self.tokenizer_folder)
+        folder = files[0].parent
+        with understandable(folder), TemporaryDirectory() as alone:  # beside other files, transformers might read those
+            for file in files:
+                if file.name == "tokenizer_config.json":
+                    read_settings(file)
+                shutil.copyfile(file, Path(alone, file.name))
+            tokenizer = getattr(transformers, self.tokenizer_class).from_pretrained(alone, local_files_only=True)
         if len(tokenizer) > self.model.config.vocab_size:
             raise UsageError(
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {self.model.config.vocab_size}; name the tokenizer "
@@ -194,6 +220,35 @@ class TextTransformer(Transformer):
         return {"token": found["input_ids"].int(), "mask": found["attention_mask"].int()}
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file, in which no other file and no code may be named.
+
+    Raises:
+        UsageError: one is named.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for part in (found, *(value for value in found.values() if isinstance(value, dict))):
+        if named := sorted(LEADS_ELSEWHERE & {key for key, value in part.items() if value is not None}):
+            raise UsageError(
+                f"{path} has the setting '{named[0]}', which names other files or code; only the files named "
+                "as usual are read, and no code is run: take it out if they do without"
+            )
+    return found
+
+
+def refuse_larger_model(kind: Any, config: Any, source: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration that asks for much more memory than its weights fill, before it is asked for.
+
+    Raises:
+        UsageError: the model has more than twice as many parameters as there are weights.
+    """
+    held = sum(tensor.numel() for tensor in tensors.values())
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in kind(config).parameters())
+    if wanted > 2 * held:
+        raise UsageError(f"{source} describes a model of {wanted:,} parameters, the file of its weights has {held:,}")
+
+
 @contextmanager
 def understandable(folder: Path) -> Iterator[None]:
     """Turn whatever transformers raises about a folder into a UsageError; nothing is written to the terminal meanwhile."""
@@ -204,6 +259,8 @@ def understandable(folder: Path) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
+    except UsageError:
+        raise
     except Exception as error:  # transformers, tokenizers and safetensors raise many kinds
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"{folder} cannot be read: {reason}") from error

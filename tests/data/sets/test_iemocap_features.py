@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -245,6 +246,13 @@ def test_missing_features(folder):
 OBJECTS = np.array([{}, None], dtype=object)
 
 
+def header(shape):
+    """The beginning of a file of this many float32, whose values are missing."""
+    content = BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return content.getvalue() + bytes(64)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -256,10 +264,11 @@ OBJECTS = np.array([{}, None], dtype=object)
         (np.full(512, np.nan), r"got NaN or an infinite value"),
         (np.full(512, np.inf), r"got NaN or an infinite value"),
         (np.full(512, 1e300), r"got NaN or an infinite value"),
-        (OBJECTS, r"got no such array \(Object arrays cannot be loaded"),
+        (OBJECTS, r"got no such array \(Array can't be memory-mapped: Python objects"),
         (pickle.dumps(OBJECTS), r"got no such array"),
         (b"", r"got no such array"),
         (b"\x93NUMPY\x01\x00\x06\x00{'a':\n", r"got no such array"),
+        (header((1 << 40,)), r"got no such array \(mmap length is greater than file size"),
     ],
 )  # fmt: skip
 def test_content_of_a_feature(folder, content, match):

@@ -166,8 +166,7 @@ def read_vector(path: Path, width: int) -> np.ndarray:
     """The vector (width,) float32 of a file that holds it as (width,) or (1, width)."""
     expected = f"expected {width} floats as np.save writes them"
     try:
-        with path.open("rb") as stream:
-            array = np.lib.format.read_array(stream, allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")  # refuses a shape that the file does not fill
     except Exception as error:  # numpy's errors about a damaged header are of many kinds
         raise UsageError(f"{path}: {expected}, got no such array ({error})") from error
     if array.ndim == 2 and array.shape[0] > 1 and array.shape[1] == width:
