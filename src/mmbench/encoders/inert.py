@@ -60,7 +60,8 @@ def read_inert(path: Path) -> Any:
     """
     machine = Machine()
     with path.open("rb") as stream:
-        for count, (opcode, value, _) in enumerate(pickletools.genops(Bounded(stream, path.stat().st_size))):
+        source: Any = Bounded(stream, path.stat().st_size)
+        for count, (opcode, value, _) in enumerate(pickletools.genops(source)):
             if count == INSTRUCTIONS:
                 raise pickle.UnpicklingError(f"it has more than {INSTRUCTIONS:,} instructions: do not trust this file")
             machine.step(opcode.name, value)
@@ -164,7 +165,7 @@ class Machine:
             self.stack[-1].state = state
         else:
             if name == "INST":
-                maker, args = held(*value.split(" ", 1)), tuple(self.take_marked())
+                maker, args = held(*value.split(" ", 1)), self.take_marked()
             elif name == "OBJ":
                 maker, *args = self.take_marked()
             else:  # NEWOBJ_EX has keywords too
