@@ -159,24 +159,28 @@ def print_report(results: Results) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from mmbench.report.escape import one_line
     from mmbench.report.tables import header_notes, sections
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 200  # a file has no width to fit in
     for section in sections(results):
-        table = Table(title=section.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        for i, head in enumerate(section.header):
-            table.add_column(head, justify="right" if i else "left", no_wrap=True)
-        for row in section.body:
-            table.add_row(*(f"[{('bold', 'underline')[c.rank - 1]}]{c.text}[/]" if c.rank else c.text for c in row))
+        title = Text(one_line(section.title), style="bold")
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        for i, head in enumerate([*section.header, *(["training, s"] if section.seconds else [])]):
+            table.add_column(Text(one_line(head)), justify="right" if i else "left", no_wrap=True)
+        for i, row in enumerate(section.body):
+            cells = [Text(one_line(cell.text), style=("", "bold", "underline")[cell.rank]) for cell in row]
+            table.add_row(*cells, *section.seconds[i : i + 1])
         console.print(table)
         for note in section.notes:
-            console.print(note, markup=False)
+            console.print(one_line(note))
         console.print()
     for note in [*header_notes(results), *(f"–: {gap}" for gap in results.not_run)]:
-        console.print(note, markup=False)
+        console.print(one_line(note))
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -78,7 +78,7 @@ def test_the_report_has_a_table_of_acer_in_which_the_lowest_is_best(
 ) -> None:
     accuracy, acer = sections(made[2])
     assert (accuracy.title, acer.title) == ("spoof, clean", "spoof, clean, ACER")
-    assert acer.header == ["method", "left", "right", "multi", "mean", "n", "parameters", "training, s"]
+    assert acer.header == ["method", "left", "right", "multi", "mean", "n", "parameters"]
     assert [row[0].text for row in acer.body] == ["concat", "late_fusion"]
     assert acer.body[0][1].rank == 1
     assert [cell.text for cell in acer.body[1][1:5]] == ["–"] * 4, "late fusion was not run"

@@ -190,14 +190,27 @@ def test_the_gain_is_over_the_best_modality_alone_under_the_same_mask(rates: Rat
     assert got["gain_low"] < got["gain"] < got["gain_high"]
 
 
-def test_the_papers_numbers_stand_beside_matched_rates_only(rates: Rates) -> None:
+def test_the_papers_numbers_stand_beside_their_masks_only(results: Results, tmp_path: Path) -> None:
+    assert results.rates is not None
+    assert results.rates.curves.reported.isna().all()
+    matched = next(s for s in sections(results) if s.title.endswith("matched"))
+    assert matched.notes[-1].startswith("No paper's number beside late_fusion, cra: protocol clean (theirs: ")
+    assert matched.notes[-1].endswith("; anchor masks (theirs: bernoulli).")
+    plan, store = experiment([None, *(Missing(kind="bernoulli", rate=r) for r in RATES)]), Store(tmp_path)
+    plan.trials = [t.model_copy(update={"protocol": "legacy"}) for t in plan.trials]
+    write(store, plan.trials)
+    made = collect(plan, store, REPORTED)
+    assert made.rates is not None
+    curves, areas = made.rates.curves, made.rates.areas
     printed = pd.read_csv(REPORTED / "mla_table6.csv")
     paper = printed[(printed.method == "late_fusion") & (printed.missing_rate == 0.4)].accuracy.item()
-    assert line(rates.curves, evaluation="matched", method="late_fusion", rate=0.4)["reported"] == paper
-    assert rates.curves[rates.curves.evaluation == "robustness"].reported.isna().all()
+    assert line(curves, evaluation="matched", method="late_fusion", rate=0.4)["reported"] == paper
+    assert curves[curves.evaluation == "robustness"].reported.isna().all()
     y = {r: printed[(printed.method == "cra") & (printed.missing_rate == r)].accuracy.item() for r in RATES}
     expected = ((y[0.1] + y[0.4]) / 2 + (y[0.4] + y[0.7]) / 2) / 2
-    assert line(rates.areas, evaluation="matched", method="cra")["reported"] == pytest.approx(expected)
+    assert line(areas, evaluation="matched", method="cra")["reported"] == pytest.approx(expected)
+    matched = next(s for s in sections(made) if s.title.endswith("matched"))
+    assert matched.body[1][3].text.endswith(f"({y[0.4]:.2f})")
 
 
 def test_the_report_says_what_masks_come_to(results: Results, rates: Rates) -> None:
@@ -221,7 +234,6 @@ def test_the_tables_are_matched_and_robustness(results: Results) -> None:
         assert section.header == ["method", "0", "0.1", "0.4", "0.7", "area", "gain", "n"]
         assert [row[0].text for row in section.body] == list(METHODS)
         assert sorted(row[5].rank for row in section.body) == [1, 2]
-    assert by_rate[0].body[1][3].text.endswith(")"), "the paper's number"
 
 
 def test_trials_that_are_not_there_leave_dashes(tmp_path: Path) -> None:

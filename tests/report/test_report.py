@@ -20,18 +20,18 @@ from mmbench.evidence.accuracy import estimate
 from mmbench.evidence.resampling import RESAMPLES
 from mmbench.experiment.plan import Experiment
 from mmbench.record import Failure, Predictions
+from mmbench.report.cells import Cell
 from mmbench.report.collect import Results, collect, gaps
 from mmbench.report.figures import draw
 from mmbench.report.figures import render as render_figure
 from mmbench.report.page import to_html, write
-from mmbench.report.papers import papers_setting, read_reported
-from mmbench.report.tables import Cell, sections, to_latex, to_markdown
+from mmbench.report.tables import sections, to_latex, to_markdown
 from mmbench.store import Store
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = [
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
-    "track",
+    "track", "artefact",
 ]  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_an_empty_store_is_reported_as_dashes(tmp_path: Path) -> None:
     made = collect(experiment(), Store(tmp_path / "runs"))
     assert len(gaps(made.rows)) == 12
     body = [row for section in sections(made)[:2] for row in section.body]
-    assert all([cell.text for cell in row[1:]] == ["–", "–", "–", "0", "–", "–"] for row in body)
+    assert all([cell.text for cell in row[1:]] == ["–", "–", "–", "0", "–"] for row in body)
     assert b"<svg" in render_figure(draw(made), "svg")
 
 
@@ -209,67 +209,6 @@ def test_inflation_is_legacy_minus_clean(results: Results) -> None:
     assert cells(results, "crema_d, inflation")["mla", "audio"].text == "–"
 
 
-def test_the_papers_numbers_stand_beside_ours(results: Results) -> None:
-    (ours,) = lines(results, protocol="clean", method="concat", pattern="audio+video", metric="accuracy")
-    assert ours["reported"] == 61.56
-    table = cells(results, "crema_d, clean")
-    assert table["concat", "multi"].text.endswith("(61.56)")
-    assert table["mla", "video"].text == "– (64.91)"
-    assert "(" not in table["sum", "multi"].text
-    assert all(np.isnan(line["reported"]) for line in lines(results, metric="ece"))
-
-
-def test_the_papers_numbers_of_the_repository_are_read() -> None:
-    printed = read_reported(REPOSITORY / "results" / "reported")
-    assert printed["crema_d", "", "mla", "multi", "accuracy"] == 79.70
-    assert printed["crema_d", "", "late_fusion", "video", "accuracy"] == 55.48
-    assert printed["casia_surf", "", "dmrnet", "mean", "acer"] == 3.58
-    assert printed["food101", "", "mla", "image", "accuracy"] == 69.60
-    assert printed["food101", "clip", "mla", "image", "accuracy"] == 72.22
-
-
-OWN = {
-    "audio": {"name": "resnet18_audio"},
-    "video": {"name": "resnet18", "weights": None, "freeze": False},
-}
-VIEWS = {"audio": "fbank", "video": "frames"}
-CLIP = {"name": "clip_image", "weights": "clip-vit-base-patch32", "freeze": True}
-M3AE = {m: {"name": f"m3ae_{m}", "size": "base", "weights": "m3ae_base.pkl"} for m in ("text", "image")}
-FOOD = {"dataset": "food101", "views": {"image": "picture"}}
-
-
-@pytest.mark.parametrize(
-    ("changes", "setting"),
-    [
-        ({}, ""),
-        ({"encoders": {**OWN, "video": {"name": "timm_image", "model": "resnet18"}}}, None),
-        ({"encoders": {**OWN, "video": {"name": "resnet18", "weights": "imagenet.pth"}}}, None),
-        ({"encoders": {**OWN, "video": {"name": "resnet18", "freeze": True}}}, None),
-        ({"cached": True}, None),
-        ({"encoders": {"audio": CLIP, "video": CLIP}, "cached": True}, "clip"),
-        ({"encoders": {**OWN, "video": CLIP}}, None),
-        ({"encoders": {"audio": CLIP, "video": {**CLIP, "weights": None}}}, None),
-        ({"encoders": {**OWN, "video": {"name": "resnet18", "frames": 1}}}, None),
-        ({"encoders": {**OWN, "audio": {"name": "resnet18_audio", "standardise": "sample"}}}, None),
-        ({"views": {**VIEWS, "audio": "spectrogram"}}, None),
-        ({"spec_augment": {"audio": {"time": 9, "frequency": 9}}}, None),
-        ({**FOOD, "encoders": M3AE}, ""),
-        ({**FOOD, "encoders": {**M3AE, "image": {**M3AE["image"], "weights": "m3ae_base.safetensors"}}}, ""),
-        ({**FOOD, "encoders": {**M3AE, "image": {**M3AE["image"], "weights": "m3ae_small.pkl"}}}, None),
-        ({"dataset": "of somebody else"}, None),
-    ],
-)
-def test_the_papers_numbers_stand_beside_their_encoders_only(changes: dict, setting: str | None) -> None:
-    trial = experiment().trials[0].model_copy(update={"encoders": OWN, "views": VIEWS, **changes})
-    assert papers_setting(trial) == setting
-
-
-def test_the_papers_numbers_are_not_those_of_another_number_of_classes() -> None:
-    trial = experiment().trials[0].model_copy(update={"encoders": OWN, "views": VIEWS})
-    assert papers_setting(trial, classes=6) == ""
-    assert papers_setting(trial, classes=5) is None
-
-
 def test_made_up_data_are_marked_everywhere_and_compared_with_no_paper() -> None:
     plan = experiment()
     trials = [trial.model_copy(update={"data": "MADE-UP-0"}) for trial in plan.trials]
@@ -280,13 +219,6 @@ def test_made_up_data_are_marked_everywhere_and_compared_with_no_paper() -> None
     assert [panel.get_title() for panel in panels] == ["audio", "video", "multi"]
     assert panels[0].get_title("left").strip() == "crema_d, MADE UP"
     assert all("MADE UP" in section.title for section in sections(made))
-
-
-def test_a_folder_without_the_papers_numbers_is_no_error(tmp_path: Path) -> None:
-    """Once: a results folder with ``reported/`` but without this one file ended the report with a traceback."""
-    (tmp_path / "reported").mkdir()
-    made = collect(experiment(), Store(GOLDEN / "runs"), tmp_path / "reported")
-    assert made.table.reported.isna().all()
 
 
 def with_failure(folder: Path, message: str, title: str = "A golden table") -> Results:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from hashlib import sha256
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class SplitFacts:
         majority: percent of the samples that are of the most frequent class.
         absent: modality -> the share of the samples that lack it.
         classes: how many there are.
+        samples: a hash of the samples, in their order, by what is stored of them; two splits that share it are one.
     """
 
     size: int
@@ -34,6 +36,28 @@ class SplitFacts:
     majority: float
     absent: dict[str, float]
     classes: int
+    samples: str
+
+
+def fingerprint(p: Predictions) -> str:
+    """A hash of everything that a run predicted."""
+    arrays = (np.ascontiguousarray(getattr(p, f.name)) for f in fields(p))
+    return sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+def distinct_runs(predictions: Sequence[Predictions]) -> list[int]:
+    """Which of the seeds' predictions are runs of their own.
+
+    A method that draws nothing at random gives the same predictions for every seed. Those are one run, told several times: to count it
+    once a seed would show a deviation of zero, and intervals that are narrower than one run allows.
+
+    Returns:
+        The positions of the first of each set of identical predictions, in order.
+    """
+    first: dict[str, int] = {}
+    for position, p in enumerate(predictions):
+        first.setdefault(fingerprint(p), position)
+    return list(first.values())
 
 
 def estimate(
@@ -42,7 +66,7 @@ def estimate(
     """Mean and standard deviation over seeds, and a 95 % interval, of each metric under each pattern and of its mean over patterns.
 
     Args:
-        predictions: one a seed, of the same test samples.
+        predictions: one a seed, of the same test samples. Identical ones count as one run.
         names: of the patterns.
 
     Returns:
@@ -50,6 +74,7 @@ def estimate(
     """
     if not predictions:
         return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in METRICS}
+    predictions = [predictions[i] for i in distinct_runs(predictions)]
     weights, chosen = resamples(len(np.unique(predictions[0].group)), len(predictions))
     metrics = METRICS + (ATTACK_METRICS if len(predictions[0].attack) else ())
     point = {metric: np.empty((len(names), len(predictions))) for metric in metrics}  # (P, S)
@@ -82,4 +107,5 @@ def describe_test(p: Predictions) -> SplitFacts:
         majority=100 * float(np.bincount(p.label).max() / len(p.label)),
         absent={m: share for m, share in absent.items() if share > 0},
         classes=len(p.log_prior),
+        samples=sha256(b"".join(array.tobytes() for array in (p.label, p.group, p.present))).hexdigest(),
     )

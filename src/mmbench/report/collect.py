@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mmbench.baselines import METHODS
+from mmbench.data import DATASETS
 from mmbench.data.prepared import MADE_UP
-from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate
+from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate, fingerprint
 from mmbench.experiment.plan import Experiment
 from mmbench.missing import Missing, pattern_name, patterns, training_name
-from mmbench.record import Record
-from mmbench.report.papers import papers_setting, read_reported
+from mmbench.record import Predictions, Record
+from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.rates import Outcomes, Rates, collect_rates
 from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
 
 COLUMNS = (
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
-    "track",
+    "track", "artefact",
 )  # fmt: skip
 
 
@@ -32,8 +34,11 @@ class Row:
     Attributes:
         missing: what training lacked; None: nothing.
         made_up: the data are a demo copy.
+        artefacts: patterns whose score follows from a role in the method (``MultimodalTask.artefact_patterns``).
+        unlike: what the trials do otherwise than a paper that has numbers of this method and data set; nothing, if they stand beside.
         records: of the trials that are done.
-        gaps: why the others are not.
+        predicted: hashes of the predictions, one a record.
+        gaps: why the others are not done.
     """
 
     dataset: str
@@ -41,13 +46,21 @@ class Row:
     missing: Missing | None
     method: str
     made_up: bool = False
+    artefacts: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
     records: list[Record] = field(default_factory=list)
+    predicted: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
 
     @property
     def training(self) -> str:
         """What training lacked, in words."""
         return training_name(self.missing)
+
+    @property
+    def runs(self) -> int:
+        """How many of the trials predicted something of their own; seeds that change nothing are one run."""
+        return len(set(self.predicted))
 
     @property
     def seconds(self) -> float:
@@ -67,7 +80,8 @@ class Results:
     Attributes:
         table: one row a data set, protocol, way of training, method, pattern and metric, with the columns ``COLUMNS``; values in
             percent, NaN where nothing was run. The pattern "mean" is the mean over all patterns. The track is "made up" where the data
-            are a demo copy, "cached features" where frozen encoders ran once; both, with a comma; else empty.
+            are a demo copy, "cached features" where frozen encoders ran once; both, with a comma; else empty. The artefact is "role"
+            where the score follows from the modality's role in the method, else empty.
         rates: accuracy by missing rate, where the experiment trains at missing rates.
         rows: one a data set, protocol, way of training and method.
         modalities: by data set.
@@ -106,49 +120,66 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
         store: the results.
         reported: a folder with the papers' numbers.
     """
-    printed = read_reported(reported) if reported else {}
-    rows = []
-    lines, modalities, tests, outcomes = [], {}, {}, []
+    printed = read_printed(reported)
     by_cell: dict[tuple[str, str, Missing | None, str], list[Trial]] = {}
     for trial in experiment.trials:
         by_cell.setdefault((trial.dataset, trial.protocol, trial.missing, trial.method), []).append(trial)
-    for cell, trials in by_cell.items():
-        row = Row(*cell, made_up=trials[0].data.startswith(MADE_UP))
+    rows, lines, modalities, tests, outcomes = [], [], {}, {}, []
+    for trials in by_cell.values():
+        row, predictions = _read_row(trials, store)
         rows.append(row)
         modalities[row.dataset] = tuple(trials[0].encoders)
-        predictions = []
-        for trial in trials:
-            try:
-                record = store.record(trial.key)
-                reason = f"seed {trial.seed}: not run" if record is None else f"seed {trial.seed}: {_failure(record)}"
-                if record is not None and record.status == "done":
-                    predictions.append(store.predictions(record))
-                    row.records.append(record)
-                    continue
-            except CorruptRecord as error:
-                reason = f"seed {trial.seed}: damaged ({error})"
-            row.gaps.append(reason)
         if predictions:
             tests[row.dataset, row.protocol] = describe_test(predictions[0])
-        classes = len(predictions[0].log_prior) if predictions else None
-        setting = None if row.made_up else papers_setting(trials[0], classes)
-        outcomes.append(replace(Outcomes.of(*cell, row.records, predictions), comparable=setting == ""))
-        names = [pattern_name(p) for p in patterns(modalities[row.dataset])]
-        for (name, metric), values in estimate(predictions, names).items():
-            alias = "multi" if name == names[-1] else name  # as the papers call it
-            value = (
-                printed.get((row.dataset, setting, row.method, alias, metric))
-                if row.missing is None and setting is not None
-                else None
-            )
-            line = (row.dataset, row.protocol, row.training, row.method, name, metric)
-            lines.append((*line, *values, len(predictions), value, ""))
+        unlike = differences(trials[0], len(predictions[0].log_prior) if predictions else None)
+        if printed.has(trials[0]) and not row.made_up:
+            row.unlike = unlike
+        comparable = not (row.made_up or unlike)
+        lines += _lines(row, trials[0], predictions, printed if comparable else Printed())
+        outcome = Outcomes.of(row.dataset, row.protocol, row.missing, row.method, row.records, predictions)
+        outcomes.append(replace(outcome, comparable=comparable))
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
     commits = sorted({_commit(r) for row in rows for r in row.records})
-    rates = collect_rates(outcomes, experiment.grid.test_rates, reported)
+    rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates)
     for frame in (table, *((rates.curves, rates.areas) if rates else ())):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
     return Results(experiment, table, rates, rows, modalities, tests, commits)
+
+
+def _read_row(trials: Sequence[Trial], store: Store) -> tuple[Row, list[Predictions]]:
+    """A row of its trials, one a seed, and the predictions of those that are done."""
+    first, predictions = trials[0], []
+    row = Row(first.dataset, first.protocol, first.missing, first.method, first.data.startswith(MADE_UP))
+    conditioning = DATASETS[first.dataset].conditioning if first.dataset in DATASETS else ""
+    row.artefacts = METHODS[first.method].artefact_patterns(first.params, conditioning)
+    for trial in trials:
+        try:
+            record = store.record(trial.key)
+            reason = f"seed {trial.seed}: not run" if record is None else f"seed {trial.seed}: {_failure(record)}"
+            if record is not None and record.status == "done":
+                predictions.append(store.predictions(record))
+                row.records.append(record)
+                continue
+        except CorruptRecord as error:
+            reason = f"seed {trial.seed}: damaged ({error})"
+        row.gaps.append(reason)
+    row.predicted = [fingerprint(p) for p in predictions]
+    return row, predictions
+
+
+def _lines(row: Row, trial: Trial, predictions: Sequence[Predictions], printed: Printed) -> list[tuple]:
+    """The table's lines of a row, with the columns ``COLUMNS``; the track is still empty."""
+    names = [pattern_name(p) for p in patterns(tuple(trial.encoders))]
+    lines = []
+    for (name, metric), values in estimate(predictions, names).items():
+        artefact = name in row.artefacts
+        alias = "multi" if name == names[-1] else name  # as the papers call it
+        value = None
+        if row.missing is None and not artefact:  # the papers scored what is an artefact here in another way
+            value = printed.complete.get((row.dataset, setting(trial), row.method, alias, metric))
+        line = (row.dataset, row.protocol, row.training, row.method, name, metric)
+        lines.append((*line, *values, row.runs, value, "", "role" if artefact else ""))
+    return lines
 
 
 def _tracks(experiment: Experiment, rows: Sequence[Row], dataset: str) -> list[str]:

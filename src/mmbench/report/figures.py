@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,9 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmbench.missing import pattern_name, patterns
+from mmbench.report.cells import ARTEFACT
 from mmbench.report.collect import Results
+from mmbench.report.escape import one_line
 from mmbench.report.rates import Rates
 from mmbench.report.tables import columns
+
+ROLE = f"{ARTEFACT} artefact of a role"
+
+
+NO_MATHS: Any = {"text.parse_math": False}
+"""A dollar sign in a name is a dollar sign."""
+
 
 PROTOCOL_COLOURS = {"clean": "#0072B2", "legacy": "#D55E00"}  # Okabe and Ito's, told apart by colour-blind readers
 
@@ -22,8 +32,12 @@ PROTOCOL_COLOURS = {"clean": "#0072B2", "legacy": "#D55E00"}  # Okabe and Ito's,
 MARKERS = {"clean": "o", "legacy": "D"}
 
 
+@matplotlib.rc_context(NO_MATHS)
 def draw(results: Results) -> Figure:
-    """Draw accuracies with their 95 % intervals: a row of panels a data set, a panel a column of its table."""
+    """Draw accuracies with their 95 % intervals: a row of panels a data set, a panel a column of its table.
+
+    Scores that are artefacts of a role are hollow.
+    """
     accuracy = results.table[(results.table.metric == "accuracy") & (results.table.training == "complete")]
     methods = list(dict.fromkeys(row.method for row in results.rows))
     headings = {d: columns(m, results.experiment.grid.patterns) for d, m in results.modalities.items()}
@@ -36,22 +50,30 @@ def draw(results: Results) -> Figure:
     for axes, (dataset, names) in zip(panels, headings.items(), strict=True):
         here, mark = accuracy[accuracy.dataset == dataset], results.mark(dataset)
         for i, panel in enumerate(axes):
-            named = list(names.items())
-            if i >= len(named):
+            if i >= len(names):
                 panel.set_visible(False)
                 continue
-            pattern, title = named[i]
+            pattern, title = list(names.items())[i]
             _panel(panel, here[here.pattern == pattern], methods)
             size = 10 if widest < 6 else 8
             panel.set_title(title, fontsize=size)
             if i == 0 and (len(results.modalities) > 1 or mark):  # a line above the patterns' names
                 panel.set_title(f"{dataset}{mark}\n", loc="left", fontsize=size)
         _majority(axes[: len(names)], results, dataset)
-        axes[0].set_yticks(range(len(methods)), methods)
+        axes[0].set_yticks(range(len(methods)), [one_line(m) for m in methods])
         axes[0].set_ylim(len(methods) - 0.5, -0.5)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
+    named = {
+        label: handle for panel in panels.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if named:
+        figure.legend(
+            list(named.values()),
+            list(named),
+            loc="outside upper center",
+            ncols=min(4, len(named)),
+            frameon=False,
+            fontsize=9,
+        )
     figure.supxlabel("accuracy, % (mean over seeds, 95 % interval)", fontsize=9)
     return figure
 
@@ -64,16 +86,21 @@ def _panel(panel: Axes, values: pd.DataFrame, methods: list[str]) -> None:
             continue
         y = np.array([methods.index(m) for m in rows.method]) + 0.24 * (j - (len(protocols) - 1) / 2)
         spread = np.stack([rows["mean"] - rows.ci_low, rows.ci_high - rows["mean"]]).clip(min=0)
-        panel.errorbar(
-            rows["mean"],
-            y,
-            xerr=spread,
-            fmt=MARKERS[protocol],
-            color=PROTOCOL_COLOURS[protocol],
-            ms=4.5,
-            lw=1.2,
-            label=protocol,
-        )
+        for hollow in (False, True):
+            here = (rows.artefact != "").to_numpy() == hollow
+            if hollow and not here.any():
+                continue
+            panel.errorbar(
+                rows["mean"][here],
+                y[here],
+                xerr=spread[:, here],
+                fmt=MARKERS[protocol],
+                color=PROTOCOL_COLOURS[protocol],
+                mfc="white" if hollow else None,
+                ms=4.5,
+                lw=0.6 if hollow else 1.2,
+                label=f"{protocol}, {ROLE}" if hollow else protocol,
+            )
     panel.grid(axis="x", color="0.9", lw=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right", "left"]].set_visible(False)
@@ -94,7 +121,8 @@ def _majority(axes: Sequence[Axes], results: Results, dataset: str) -> None:
 def render(figure: Figure, kind: str) -> bytes:
     """The figure as ``svg`` or ``png`` bytes; the same numbers give the same bytes."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "mmbench", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
+    settings: Any = {"svg.hashsalt": "mmbench", "svg.fonttype": "none", "font.family": "DejaVu Sans", **NO_MATHS}
+    with matplotlib.rc_context(settings):
         figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
@@ -113,6 +141,7 @@ WIDTH = 7.0
 """Inches: the text width of a paper's page."""
 
 
+@matplotlib.rc_context(NO_MATHS)
 def draw_curves(rates: Rates, evaluation: str, training: str) -> Figure | None:
     """Accuracy against nominal missing rate, up to four methods a panel and all others in grey behind them; None if nothing was run.
 
@@ -160,7 +189,7 @@ def _curve(panel: Axes, line: pd.DataFrame, name: str, number: int) -> tuple[flo
         return None
     panel.fill_between(x, y - std, y + std, color=colour, alpha=0.15, lw=0, zorder=2)
     panel.plot(x, y, color=colour, ls=style, lw=1.5, marker="o", ms=2.5, zorder=3)
-    return float(x[done[-1]]), float(y[done[-1]]), name, colour
+    return float(x[done[-1]]), float(y[done[-1]]), one_line(name), colour
 
 
 def _label(panel: Axes, ends: Sequence[tuple[float, float, str, str]], low: float, high: float) -> None:
@@ -198,6 +227,7 @@ def _where(line: pd.Series) -> str:
     return ", ".join(part for part in (*line[["dataset", "protocol", "mask"]], track) if part)
 
 
+@matplotlib.rc_context(NO_MATHS)
 def draw_surface(rates: Rates) -> Figure | None:
     """Accuracy by training rate (down) and test rate (across), a panel a method, one colour scale; None if nothing was run."""
     every = rates.curves[(rates.curves.evaluation == "robustness") & rates.curves["mean"].notna()]
@@ -232,6 +262,7 @@ def draw_surface(rates: Rates) -> Figure | None:
     return figure
 
 
+@matplotlib.rc_context(NO_MATHS)
 def draw_training(results: Results) -> Figure | None:
     """Accuracies where one modality is masked in training alone, against its rate: a column of panels a modality, a row a method."""
     masked = [
@@ -274,7 +305,9 @@ def draw_training(results: Results) -> Figure | None:
                     ]
                 )
                 if len(line):
-                    lines.append(_curve(panel, line, "multi" if number == len(modalities) else pattern, number))
+                    label = "multi" if number == len(modalities) else pattern
+                    label += f" {ARTEFACT}" if line.artefact.any() else ""
+                    lines.append(_curve(panel, line, label, number))
             ends[panel] = [line for line in lines if line]
             _tidy(panel)
             mark = results.mark(dataset)

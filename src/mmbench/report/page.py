@@ -50,6 +50,7 @@ def figures(results: Results) -> dict[str, tuple[Figure, str]]:
     ``figure`` shows the main table. Where training lacks modalities there are also ``robustness``, ``dropout`` (one for each way of
     dropping them), ``surface``, and ``training`` for a modality that training alone lacks.
     """
+    from mmbench.report.cells import ARTEFACT_NOTE
     from mmbench.report.figures import draw, draw_curves, draw_surface, draw_training
 
     bands = "Bands: one standard deviation over seeds; dotted: the papers' numbers; grey: the other methods."
@@ -67,13 +68,15 @@ def figures(results: Results) -> dict[str, tuple[Figure, str]]:
             name = f"dropout-{number + 1}" if number else "dropout"
             drawn[name] = (draw_curves(rates, "robustness", training), caption)
         drawn["surface"] = (draw_surface(rates), "Accuracy by training rate (down) and test rate (across).")
-    caption = "One modality missing in training alone; the test split is complete."
+    role = f" {ARTEFACT_NOTE}" if results.table.artefact.any() else ""
+    caption = f"One modality missing in training alone; the test split is complete.{role}"
     drawn["training"] = (draw_training(results), caption)
     found = {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None}
     for main in ("matched", "training"):
         if main in found:
             return {"figure": found.pop(main), **found}
-    return {"figure": (draw(results), "Accuracy with each modality alone and with all, and 95 % intervals."), **found}
+    caption = "Accuracy with each modality alone and with all, and 95 % intervals."
+    return {"figure": (draw(results), f"{caption}{role}"), **found}
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
@@ -84,7 +87,8 @@ def to_html(results: Results, images: Sequence[tuple[str, str]]) -> str:
     """A page that needs nothing else: the tables and the figures, each an SVG document and its caption."""
     from jinja2 import Environment
 
-    from mmbench.report.tables import DASH, header_notes, sections
+    from mmbench.report.cells import DASH
+    from mmbench.report.tables import header_notes, sections
 
     template = Environment(autoescape=True).from_string((files("mmbench.report") / "page.html").read_text())
     numbers = results.table.select_dtypes("number").columns

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
 
+from mmbench.evidence.accuracy import distinct_runs
 from mmbench.evidence.rates import DRAWS, accuracy, hits_of, interval, masks_of_test, mean_height, shown
 from mmbench.evidence.resampling import summarise
 from mmbench.missing import Missing, patterns, realised, training_name
 from mmbench.protocol import SELECTION_METRIC
 from mmbench.record import Predictions, Record
-from mmbench.report.papers import read_rates
 
 REFERENCE = "late_fusion"
 """Its modalities are trained alone: their own predictions are the unimodal models that others are held against."""
@@ -41,9 +40,10 @@ class Outcomes:
 
     Attributes:
         missing: what training lacked; None: nothing.
-        seeds: (S,) of the trials.
+        seeds: of the trials.
         modalities: (M,) names.
-        hits: (S, P + 1, N) bool, by pattern; the last row is the answer to a sample that shows nothing.
+        hits: (S, P + 1, N) bool of the S runs, by pattern; the last row is the answer to a sample that shows nothing. Seeds with
+            identical predictions are one run.
         present: (N, M) bool, what the samples have by nature.
         group: (N,) group numbers from 0 on.
         unimodal: (S, M) accuracy of each modality alone where the epoch was chosen; NaN where the record does not have it.
@@ -78,12 +78,13 @@ class Outcomes:
             return cls(dataset, protocol, missing, method, [], [], np.zeros((0, 1, 0), bool), empty, empty, empty)
         first = predictions[0]
         names = first.modalities.tolist()
-        alone = [[_selected(record).get(f"{SELECTION_METRIC}/{name}", np.nan) for name in names] for record in records]
+        runs = distinct_runs(predictions)
+        alone = [[_selected(records[i]).get(f"{SELECTION_METRIC}/{name}", np.nan) for name in names] for i in runs]
         return cls(
             dataset, protocol, missing, method,
             seeds=[record.trial.seed for record in records],
             modalities=names,
-            hits=np.stack([hits_of(p) for p in predictions]),
+            hits=np.stack([hits_of(predictions[i]) for i in runs]),
             present=first.present,
             group=np.unique(first.group, return_inverse=True)[1],
             unimodal=np.array(alone),
@@ -124,16 +125,17 @@ class Rates:
 
 
 def collect_rates(
-    outcomes: Sequence[Outcomes], test_rates: Sequence[float] = (), reported: Path | None = None
+    outcomes: Sequence[Outcomes],
+    test_rates: Sequence[float] = (),
+    printed: Mapping[tuple[str, str, float], float] | None = None,
 ) -> Rates | None:
     """The curves of an experiment; None if it names no missing rate that a test split could have.
 
     Args:
         outcomes: one a data set, protocol, way of training and method.
         test_rates: rates of anchor masks to test at, beside those of training.
-        reported: a folder with the papers' numbers.
+        printed: the papers' numbers, (data set, method, rate) -> accuracy.
     """
-    printed = read_rates(reported)
     curves: list[tuple] = []
     areas: list[tuple] = []
     for dataset, protocol in dict.fromkeys((o.dataset, o.protocol) for o in outcomes):
@@ -146,7 +148,7 @@ def collect_rates(
             if missing is not None:
                 families.setdefault(missing.family, {})[missing.share(len(modalities))] = missing
         for name, family in families.items():
-            _Family(here, name, dict(sorted(family.items()))).add_to(curves, areas, printed)
+            _Family(here, name, dict(sorted(family.items()))).add_to(curves, areas, printed or {})
     if not curves:
         return None
     return Rates(
@@ -157,7 +159,7 @@ def collect_rates(
 
 @dataclass
 class _Point:
-    """Accuracy at one rate: of each seed (S,), the bootstrap's draws (R,), and the gain over the best modality alone, likewise."""
+    """Accuracy at one rate: of each run (S,), the bootstrap's draws (R,), and the gain over the best modality alone, likewise."""
 
     seeds: list[int]
     accuracy: np.ndarray
@@ -186,7 +188,8 @@ class _Family:
         for method in dict.fromkeys(o.method for o in self.outcomes):
             own = [o for o in self.outcomes if o.method == method]
             at = {self._training_rate(o): o for o in own if o.missing is None or o.matched}
-            paper = {rate: printed.get((own[0].dataset, method, rate)) for rate in self.masks if own[0].comparable}
+            comparable = all(o.comparable for o in own if o.matched)
+            paper = {rate: printed.get((own[0].dataset, method, rate)) for rate in self.masks if comparable}
             if any(o.matched for o in own):
                 trained = {rate: at[rate] for rate in self.rates if rate in at}
                 self._curve(curves, areas, "matched", "at each rate", trained, paper)
@@ -213,7 +216,7 @@ class _Family:
             values = summarise(point.accuracy, point.draws) if point.seeds else (np.nan,) * 4
             gain = (point.gain, *interval(point.gain_draws))
             row = (self._training_rate(trained[rate]), rate, *self._realised(rate), *values, *gain)
-            curves.append((*key, *row, point.best_alone, len(point.seeds), paper.get(rate)))
+            curves.append((*key, *row, point.best_alone, len(point.accuracy), paper.get(rate)))
         if len(self.masks) > 1:
             areas.append((*key, *self._area([points.get(rate) for rate in self.masks]), self._printed_area(paper)))
 
@@ -249,7 +252,7 @@ class _Family:
         gain = float(mean_height(x, np.array([p.gain for p in done])))
         gain_draws = mean_height(x, np.stack(gains)) if len(gains) == len(done) else None
         draws = mean_height(x, np.stack([p.draws for p in done]))
-        return area, *interval(draws), gain, *interval(gain_draws), len(done[0].seeds)
+        return area, *interval(draws), gain, *interval(gain_draws), min(len(p.accuracy) for p in done)
 
     def _printed_area(self, paper: Mapping[float, float | None]) -> float | None:
         values = [value for rate in self.masks if (value := paper.get(rate)) is not None]

@@ -1,0 +1,95 @@
+"""What tables for readers are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mmbench.report.collect import Row
+
+DASH = "–"
+ARTEFACT = "†"
+ARTEFACT_NOTE = (
+    f"{ARTEFACT}: an artefact of the modality's role in the method, where it only steers what is done with the others: alone, it has "
+    "nothing to steer. Such a score is not ranked, and no sign of a modality that training left lazy."
+)
+PAPER_NOTE = "In brackets: the paper's number."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell: its text, and its rank in the column (1: best, 2: second, 0: neither)."""
+
+    text: str
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with its title and the sentences that belong to it.
+
+    Attributes:
+        seconds: the wall time of training, a row; for the terminal alone, since it differs every time.
+    """
+
+    title: str
+    notes: list[str]
+    header: list[str]
+    body: list[list[Cell]]
+    seconds: Sequence[str] = ()
+
+
+def value_text(line: pd.Series, artefact: bool = False) -> str:
+    """Mean and deviation, marked if it is an artefact, and the paper's number."""
+    if np.isnan(line["mean"]):
+        text = DASH
+    else:
+        text = f"{line['mean']:.1f}" + ("" if np.isnan(line["std"]) else f" ± {line['std']:.1f}")
+        text += f" {ARTEFACT}" if artefact else ""
+    return text if np.isnan(line["reported"]) else f"{text} ({line['reported']:.2f})"
+
+
+def interval_text(line: pd.Series, name: str, form: str = ".1f") -> str:
+    """A value with its interval, and the paper's number beside an area."""
+    if np.isnan(line[name]):
+        text = DASH
+    else:
+        text = f"{line[name]:{form}} [{line[f'{name}_low']:{form}}, {line[f'{name}_high']:{form}}]"
+    return f"{text} ({line['reported']:.2f})" if name == "area" and not np.isnan(line["reported"]) else text
+
+
+def ranks(values: Sequence[float]) -> list[int]:
+    """1 for the best, 2 for the second, 0 for the rest; equal values share a rank, and NaN has none."""
+    order = sorted({v for v in values if not np.isnan(v)}, reverse=True)[:2]
+    return [order.index(v) + 1 if v in order else 0 for v in values]
+
+
+def run_notes(rows: Sequence[Row]) -> list[str]:
+    """A note if seeds gave identical predictions."""
+    alike = {r.method: f"{r.method} ({len(r.records)} seeds, n {r.runs})" for r in rows if r.runs < len(r.records)}
+    if not alike:
+        return []
+    return [
+        f"Seeds with identical predictions are one run: {', '.join(alike.values())}. A single run has no deviation, and its interval "
+        "is over groups of test samples alone."
+    ]
+
+
+def paper_notes(rows: Sequence[Row], shown: bool) -> list[str]:
+    """What the numbers in brackets are, and why there is none beside some methods.
+
+    Args:
+        rows: of the table.
+        shown: whether it has any.
+    """
+    notes = [PAPER_NOTE] if shown else []
+    methods: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if row.unlike:
+            methods.setdefault(row.unlike, []).append(row.method)
+    for unlike, named in methods.items():
+        notes.append(f"No paper's number beside {', '.join(dict.fromkeys(named))}: {'; '.join(unlike)}.")
+    return notes

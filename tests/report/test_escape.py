@@ -1,0 +1,167 @@
+"""Names, titles and messages of others read as themselves in every format."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from copy import deepcopy
+from functools import cache
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from make_golden import GOLDEN, METHODS, experiment
+
+from mmbench.commands import print_report
+from mmbench.report.collect import Results, collect
+from mmbench.report.escape import latex, markdown, one_line
+from mmbench.report.figures import draw, render
+from mmbench.report.page import to_html
+from mmbench.report.tables import to_latex, to_markdown
+from mmbench.store import Store
+
+NASTY = [
+    "[/]", "[bold]x[/bold]", "a|b", "a`b", "*a*", "_a_", "__init__", "a & b", "50 %", "$x$", "a$b", "#1", "{x}", "~", "^", "\\", "\\\\",
+    "<b>x</b>", "&lt;", "[x](y)", "[x]: y", "- x", "1. x", "> x", "[ ] x", "a\nb", "a\r\n\tb", ":smile:", "\x1b[31mred", "a--b", '"x"',
+    "=1+1", "late_fusion",
+]  # fmt: skip
+
+
+@cache
+def golden() -> Results:
+    return collect(experiment(), Store(GOLDEN / "runs"))
+
+
+def named(name: str) -> Results:
+    """The golden results with a method, a title, a failure and a data set that was not run, all of this name."""
+    made = deepcopy(golden())
+    made.experiment.grid.title = name
+    made.experiment.unprepared = {name: f"not here: {name}"}
+    for row in made.rows:
+        row.method = name if row.method == "concat" else row.method
+        row.gaps = [gap.replace("100 % of a_line", name) for gap in row.gaps]
+    made.table["method"] = made.table["method"].replace("concat", name)
+    return made
+
+
+def shown(name: str) -> str:
+    return one_line(name)
+
+
+class Text(HTMLParser):
+    """The text of the first column of every table."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.cells: list[list[str]] = []
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "tr":
+            self.cells.append([])
+        if tag in ("td", "th"):
+            self.cells[-1].append("")
+        self.inside = tag in ("td", "th") or (self.inside and tag in ("b", "u"))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.cells[-1][-1] += data
+
+
+@pytest.mark.parametrize("name", NASTY, ids=repr)
+def test_every_format_shows_a_name_as_it_is(name: str, capsys: pytest.CaptureFixture) -> None:
+    made = named(name)
+    print_report(made)
+    printed = capsys.readouterr().out
+    assert printed.count(shown(name)) >= 3 + 1, "a row of each table, and a failure"
+    assert "\x1b" not in printed
+    page = Text(to_html(made, []))
+    assert sum(one_line(line[0]) == shown(name) for line in page.cells if line) >= 3
+    assert pd.read_csv(StringIO(made.table.to_csv(index=False)))["method"].eq(name).any()
+
+
+# Markdown, held to what CommonMark and GitHub's tables say
+
+
+def unescaped(text: str) -> str:
+    """What a reader of Markdown without any markup in it would show."""
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", text).replace("&amp;", "&")
+
+
+@pytest.mark.parametrize("name", NASTY, ids=repr)
+def test_markdown_shows_the_text_and_nothing_of_it_is_markup(name: str) -> None:
+    text = markdown(name)
+    assert unescaped(text) == shown(name)
+    bare = re.sub(r"\\[!-/:-@\[-`{-~]", "", text)  # without what is escaped
+    assert not re.search(r"[|`*<$#~]", bare)
+    assert not re.search(r"\]\(|\]\[|\]:", bare)
+    assert not re.search(r"&#?\w+;", bare.replace("&amp;", ""))
+    assert not re.match(r"(>|=|--|[-+] |\d+[.)] |\[[ x]\])", text)
+    assert not re.search(r"(?<![^\W_])_|_(?![^\W_])", bare), "emphasis"
+
+
+@pytest.mark.parametrize("name", NASTY, ids=repr)
+def test_a_markdown_table_keeps_its_columns(name: str) -> None:
+    lines = to_markdown(named(name)).splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    widths = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in tables]
+    assert sorted(set(widths)) == [3, 5, 7], "data sets that were not run, inflation, accuracies"
+    assert len(tables) == 2 * (len(METHODS) + 2) + len(METHODS) + 2 + 3
+    starts = ("|", "#", "- ", "")
+    assert lines[0] == f"# {markdown(name)}"
+    assert all(line.startswith(starts) for line in lines)
+
+
+def test_names_that_need_nothing_stay_as_they_are() -> None:
+    for text in ("late_fusion", "34.2 [27.8, 49.7] (35.10)", "+9.2 [+5.0, +17.0]", "-1.2", "28.0 ± 3.2 †", "C (d) - e"):
+        assert markdown(text) == text
+
+
+# LaTeX
+
+
+@pytest.mark.parametrize("name", NASTY, ids=repr)
+def test_latex_has_no_character_that_it_would_act_upon(name: str) -> None:
+    text = latex(name)
+    known = r"\\textbackslash\{\}|\\text(asciitilde|asciicircum|asciigrave|less|greater|bar)\{\}|\\[{}$&#_%]|\$\\pm\$|^\{[\[*]\}|-\{\}"
+    bare = re.sub(known, "", text)
+    assert not re.search(r'[\\{}$&#_%~^<>|"]', bare)
+    assert not text.startswith(("[", "*"))
+    assert "--" not in text
+
+
+@pytest.mark.parametrize("name", NASTY, ids=repr)
+def test_a_latex_table_keeps_its_columns(name: str) -> None:
+    code = [line for line in to_latex(named(name)).splitlines() if line and not line.startswith("%")]
+    rows = [line for line in code if line.endswith(r" \\")]
+    assert {len(re.findall(r"(?<!\\)&", re.sub(r"\\textbackslash\{\}", "", row))) for row in rows} == {1, 3, 5}
+    rest = {re.sub(r"\{l?r*\}$", "", line) for line in code if line not in rows}
+    assert rest == {r"\begin{tabular}", r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_compiles(tmp_path: Path) -> None:
+    body = "\n".join(to_latex(named(name)) for name in NASTY if name.isascii())
+    source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+    (tmp_path / "paper.tex").write_text(source)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+# Figures
+
+
+@pytest.mark.parametrize("name", ["$x$", "a$b$c{", "$\\frac{1$", "<b>&"])
+def test_a_figure_shows_a_name_as_it_is(name: str) -> None:
+    svg = render(draw(named(name)), "svg").decode()
+    escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert f">{escaped}</text>" in svg
+    assert render(draw(named(name)), "png").startswith(b"\x89PNG")
