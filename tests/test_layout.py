@@ -16,7 +16,7 @@ FLOORS = [
     "trial record",
     "store",
     "encoders",
-    "data.split data.augment data.cache data.preparing.raw data.preparing.media data.preparing.audio data.preparing.texts "
+    "data.split data.augment data.cache data.preparing.raw data.preparing.lists data.preparing.media data.preparing.audio data.preparing.texts "
     "data.preparing.video",
     "data.base",
     "data.prepared",

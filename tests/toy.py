@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from mmbench.data.prepared import PreparedDataModule
+from mmbench.data.preparing.lists import read_rows
 from mmbench.data.preparing.media import BadFile
-from mmbench.data.preparing.raw import Info, Listing, Sample, Source, read_rows
+from mmbench.data.preparing.raw import Info, Listing, Sample, Source
 
 PAUSE = float(os.environ.get("TOY_PAUSE", "0"))
 
@@ -48,7 +49,7 @@ class Toy(PreparedDataModule):
 
     @classmethod
     def scan(cls, raw):
-        rows = [row for _, row in read_rows(raw / "list.csv", columns=6)]
+        rows = [row for _, row in read_rows(raw / "list.csv", 6, [])]
         return Listing(
             [Sample(i, int(y), g, {"number": f or None}, {"text": t}, legacy=s) for i, y, g, s, f, t in sorted(rows)]
         )

@@ -55,6 +55,23 @@ def test_the_whole_way(raw, capsys):
     assert out.endswith("toy: protocol clean holds\n")
 
 
+def test_links_may_lead_into_folders_that_are_named(raw, capsys, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    for number in (3, 4):
+        path = next((raw).rglob(f"*{number}.txt"))
+        path.rename(tmp_path / "elsewhere" / path.name)
+        path.symlink_to(tmp_path / "elsewhere" / path.name)
+    code, _, err = call(capsys, "prepare", "toy", "--raw", raw, "--jobs", 1)
+    assert code == 2
+    assert "--also-from DIR" in err
+    assert "--also-from DIR" in call(capsys, "info", "toy")[1]
+    code, _, err = call(capsys, "prepare", "toy", "--raw", raw, "--jobs", 1, "--also-from", tmp_path / "no")
+    assert (code, "no such folder" in err) == (2, True)
+    also = ("--also-from", tmp_path / "nothing", "--also-from", tmp_path / "elsewhere")
+    (tmp_path / "nothing").mkdir()
+    assert call(capsys, "prepare", "toy", "--raw", raw, "--jobs", 1, *also)[0] == 0
+
+
 def test_the_data_folder_can_be_named(raw, capsys, tmp_path):
     assert call(capsys, "prepare", "toy", "--raw", raw, "--jobs", 1, "--data-dir", tmp_path / "there")[0] == 0
     assert (tmp_path / "there/toy/manifest.json").exists()

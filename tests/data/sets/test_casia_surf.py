@@ -267,8 +267,38 @@ def test_bad_lines(raw, text, message):
 
 
 def test_lists_that_are_not_text(raw):
-    (raw / "test_private_list.txt").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(UsageError, match=r"test_private_list.txt, line 1: expected text in utf-8"):
+    (raw / "test_private_list.txt").write_bytes(b"\xff\xff\n")
+    with pytest.raises(UsageError, match=r"test_private_list.txt, line 1: expected three paths"):
+        CasiaSurf.scan(raw)
+
+
+def test_paths_are_compared_as_paths(raw):
+    """However a list writes them: with ``./``, doubled or backward slashes, trailing blanks."""
+    before = CasiaSurf.scan(raw)
+    for name in ("train_list.txt", "val_private_list.txt", "test_private_list.txt"):
+        path, ways = raw / name, ("./{}", ".//{}", "././{}", "{}")
+        lines = [line.split() for line in path.read_text().splitlines()]
+        for i, line in enumerate(lines):
+            line[:3] = [ways[i % 4].format(file.replace("/", ["/", "//", "\\", "/./"][i % 4])) for file in line[:3]]
+        path.write_text("".join(" ".join(line) + " \t\r\n" for line in lines))
+    after = CasiaSurf.scan(raw)
+    assert after.samples == before.samples
+    assert after.unlisted == before.unlisted == []
+
+
+@pytest.mark.parametrize("way", ["./{}", "{} ", ".//{}"])
+def test_a_sample_given_twice_in_another_way_is_refused(raw, way):
+    path = raw / "val_private_list.txt"
+    first = path.read_text().splitlines()[0].split()
+    path.write_text(path.read_text() + " ".join([*map(way.format, first[:3]), first[3]]) + "\n")
+    with pytest.raises(UsageError, match=r"is in .* line 1 too"):
+        CasiaSurf.scan(raw)
+
+
+def test_paths_upwards_are_refused(raw):
+    path = raw / "val_private_list.txt"
+    path.write_text(path.read_text() + "Val\\..\\..\\1-color.jpg Val/1-depth.jpg Val/1-ir.jpg 0\n")
+    with pytest.raises(UsageError, match="leads out of"):
         CasiaSurf.scan(raw)
 
 

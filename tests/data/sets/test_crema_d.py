@@ -114,6 +114,26 @@ def test_a_clip_of_one_kind_of_file_is_listed_with_both(raw):
     assert len(CremaD.scan(raw).samples) == len(NAMES)
 
 
+def test_what_systems_leave_behind_does_not_count(raw):
+    before = CremaD.scan(raw)
+    for name in (
+        "AudioWAV/._1019_DFA_FEA_XX.wav",
+        "VideoFlash/._1001_DFA_NEU_XX.flv",
+        "AudioWAV/.DS_Store",
+        "AudioWAV/Thumbs.db",
+    ):
+        (raw / name).touch()
+    assert CremaD.scan(raw) == before
+
+
+def test_endings_may_be_in_capitals(raw):
+    (raw / f"AudioWAV/{NAMES[0]}.wav").rename(raw / f"AudioWAV/{NAMES[0]}.WAV")
+    listing = CremaD.scan(raw)
+    assert len(listing.samples) == len(NAMES)
+    [sample] = [sample for sample in listing.samples if sample.id == NAMES[0]]
+    assert sample.files == {"audio": f"AudioWAV/{NAMES[0]}.WAV", "video": f"VideoFlash/{NAMES[0]}.flv"}
+
+
 def test_files_in_no_list_and_lines_without_a_file(raw):
     write_lists(raw)
     (raw / "AudioWAV/1002_DFA_ANG_XX.wav").touch()

@@ -323,18 +323,56 @@ def test_pictures_without_a_title_are_unlisted(tiny):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"a.jpg,title\n", "line 1: expected picture,title,class, got 2 columns"),
-        (b"a.jpg,one, two,sushi\n", "got 4 columns"),
+        (b"a title\n", "line 1: expected picture,title,class, got 'a title'"),
         (b"a.jpg,title,sushi\nb.jpg,title,susi\n", "line 2: unknown class 'susi'; did you mean 'sushi'"),
-        (b"a.jpg,title,sushi\nb.jpg,\xe9,sushi\n", "line 2: expected text in utf-8"),
         (b"../../../../a.jpg,title,sushi\n", "line 1: expected the name of a picture"),
-        (b",title,sushi\n", "line 1: expected the name of a picture"),
+        (b",title,sushi\n", "line 1: expected picture,title,class"),
     ],
 )
 def test_mistakes_in_tables(tiny, text, message):
     (tiny / "texts/train_titles.csv").write_bytes(text)
     with pytest.raises(UsageError, match=message):
         Food101.scan(tiny)
+
+
+def titles_of(raw, text: bytes) -> dict[str, str]:
+    (raw / "texts/train_titles.csv").write_bytes(text)
+    return {s.id.rpartition("/")[2]: s.text["text"] for s in Food101.scan(raw).samples if s.legacy == "train"}
+
+
+def test_quotation_marks_that_are_not_closed_swallow_no_row(tiny):
+    text = b'sushi_0.jpg,"Sushi at home,sushi\nsushi_1.jpg,My "best" sushi,sushi\nsushi_2.jpg,""Hi"" there,sushi\n'
+    assert titles_of(tiny, text) == {
+        "sushi_0.jpg": '"Sushi at home',
+        "sushi_1.jpg": 'My "best" sushi',
+        "sushi_2.jpg": '""Hi"" there',
+    }
+
+
+def test_titles_quoted_properly_with_commas_and_line_breaks(tiny):
+    text = (
+        b'"image","title","label"\r\n"sushi_0.jpg","One, ""two"":\r\n\r\nthree","sushi"\r\n'
+        b"sushi_1.jpg,a, b,sushi \r\nsushi_2.jpg,,sushi\r\n./sushi_3.jpg,\xe9 x,sushi"
+    )
+    assert titles_of(tiny, text) == {
+        "sushi_0.jpg": 'One, "two": three',
+        "sushi_1.jpg": "a, b",
+        "sushi_2.jpg": "",
+        "sushi_3.jpg": "\ufffd x",
+    }
+    [note] = [note for note in Food101.scan(tiny).notes if "UTF-8" in note]
+    assert "train_titles.csv: 1 line with bytes that are not UTF-8" in note
+    assert note.endswith("line 7")
+
+
+def test_what_is_no_row_is_counted(tiny):
+    text = b"sushi_0.jpg,title,sushi\nsushi_1.jpg,sushi\nsushi_2.jpg,title,sushi\nsome words\nsushi_3.jpg,title,sushi"
+    assert titles_of(tiny, text).keys() == {"sushi_0.jpg", "sushi_3.jpg"}
+    lost = [(where[-6:], reason) for where, _, reason in Food101.scan(tiny).skipped]
+    assert lost == [
+        ("line 2", "is not picture,title,class: 'sushi_1.jpg,sushi'"),
+        ("line 3", "is not picture,title,class: 'sushi_2.jpg,title,sushi\\nsome words'"),
+    ]
 
 
 @pytest.mark.parametrize("gone", ["images/test", "texts/test_titles.csv"])

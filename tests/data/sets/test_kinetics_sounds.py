@@ -16,9 +16,10 @@ from mmbench.baselines import METHODS
 from mmbench.data.demo import kinetics_sounds as demo
 from mmbench.data.demo.media import sound, write_sound, write_video
 from mmbench.data.preparing.audit import audit
+from mmbench.data.preparing.lists import links_into
 from mmbench.data.preparing.manifest import verify
 from mmbench.data.preparing.media import BadFile
-from mmbench.data.preparing.prepare import prepare
+from mmbench.data.preparing.prepare import check_listing, prepare
 from mmbench.data.preparing.video import decode_video
 from mmbench.data.sets.kinetics_sounds import KineticsSounds, decode_audio
 from mmbench.encoders.building import build_encoder
@@ -369,6 +370,31 @@ def test_links_out_of_the_folder_are_refused(raw, tmp_path_factory, monkeypatch,
 # Lists
 
 
+def test_class_folders_may_be_links_where_the_user_says_so(raw, tmp_path_factory):
+    kinetics = tmp_path_factory.mktemp("kinetics400")
+    lay(kinetics, "train/singing/AAAAAAAAAAA_000000_000010.mp4")
+    (raw / "videos/singing").symlink_to(kinetics / "train/singing")
+    listing = KineticsSounds.scan(raw)
+    assert "videos/singing/AAAAAAAAAAA_000000_000010.mp4" in {s.files["video"] for s in listing.samples}
+    with pytest.raises(UsageError, match=r"is a link to .*--also-from DIR"):
+        check_listing(KineticsSounds, raw, listing)
+    with links_into([kinetics]):
+        check_listing(KineticsSounds, raw, listing)
+
+
+def test_what_systems_leave_behind_does_not_count(raw):
+    before = KineticsSounds.scan(raw)
+    lay(
+        raw,
+        "videos/.DS_Store",
+        "videos/__MACOSX/._x",
+        "videos/Thumbs.db",
+        "videos/tickling/desktop.ini",
+        "videos/bowling/._b.mp4",
+    )
+    assert KineticsSounds.scan(raw) == before
+
+
 def test_lists_give_splits_and_name_what_is_not_there(raw):
     lay(raw, "videos/playing_organ/AAAAAAAAAAA_000000_000010.mp4")
     classes = CLASSES[::-1]
@@ -453,7 +479,7 @@ def test_bad_lines(raw, line, message):
 def test_lists_that_are_not_text(raw):
     lists(raw, "", "")
     (raw / "lists/my_train.txt").write_bytes(b"0a1B2c3D4e5_12,10,3\n\xff\xfe")
-    with pytest.raises(UsageError, match=r"my_train.txt, line 2: expected text in utf-8"):
+    with pytest.raises(UsageError, match=r"my_train.txt, line 2: expected 3 columns, got 1"):
         KineticsSounds.scan(raw)
 
 
@@ -503,7 +529,7 @@ def test_bad_class_maps(raw, classes, message, listed):
 def test_a_class_map_that_is_not_text(raw):
     (raw / "lists").mkdir()
     (raw / "lists/classes.txt").write_bytes(b"tickling\n\xff\xfe")
-    with pytest.raises(UsageError, match=r"classes.txt, line 2: expected text in utf-8"):
+    with pytest.raises(UsageError, match=r"classes.txt, line 2: '.+' has no folder"):
         KineticsSounds.scan(raw)
 
 

@@ -315,8 +315,15 @@ def test_mistakes_in_labels(tiny, lines, message):
 
 def test_labels_that_are_no_text(tiny):
     (tiny / "labelResultAll.txt").write_bytes(b"ID\ttext,image\n4\tpositive,\xe9\n")
-    with pytest.raises(UsageError, match="line 2: expected text in utf-8"):
+    with pytest.raises(UsageError, match="line 2: expected 'ID<tab>label,label'"):
         Mvsa.scan(tiny)
+
+
+def test_what_systems_leave_behind_does_not_count(tiny):
+    before = Mvsa.scan(tiny)
+    for name in ("._4.jpg", ".DS_Store", "Thumbs.db"):
+        (tiny / "data" / name).touch()
+    assert Mvsa.scan(tiny) == before
 
 
 @pytest.mark.parametrize("gone", ["data", "labelResultAll.txt"])

@@ -330,10 +330,24 @@ def test_categories_without_pictures_are_refused(bare):
         check_listing(Tuxpaint, bare, Tuxpaint.scan(bare))
 
 
-def test_a_description_in_another_encoding_is_refused(bare):
+def test_a_description_in_another_encoding_is_counted(bare):
     (bare / STAMPS / "town/things/thing.txt").write_bytes("A café.\n".encode("latin-1"))
-    with pytest.raises(UsageError, match=r"thing\.txt, line 1: expected text in utf-8"):
-        Tuxpaint.scan(bare)
+    listing = Tuxpaint.scan(bare)
+    assert "A caf\ufffd." in {s.text["text"] for s in listing.samples}
+    assert any("thing.txt: 1 line with bytes that are not UTF-8" in note for note in listing.notes)
+
+
+def test_what_systems_leave_behind_does_not_count(bare):
+    before = Tuxpaint.scan(bare)
+    for name in (
+        "town/things/._thing.png",
+        "town/things/.x/thing2.png",
+        "__MACOSX/town/thing.png",
+        "town/__MACOSX/a.png",
+    ):
+        (bare / STAMPS / name).parent.mkdir(parents=True, exist_ok=True)
+        (bare / STAMPS / name).touch()
+    assert Tuxpaint.scan(bare) == before
 
 
 @pytest.mark.parametrize("content", ["", "\n", "  \nfr.utf8=Un truc.\n"])

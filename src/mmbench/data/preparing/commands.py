@@ -52,6 +52,14 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "--allow-bad", action="store_true", help="accept more than 1 %% of samples that cannot be used"
     )
+    prepare.add_argument(
+        "--also-from",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="let symbolic links of the raw download lead into this folder too (may be given more than once)",
+    )
     decoding(prepare)
     command("verify", verify_data, "compare a prepared data set with its checksums")
     audit = command("audit", audit_data, "look for leaks, duplicates, contradictory labels and wrong counts")
@@ -140,6 +148,10 @@ def info(arguments: argparse.Namespace) -> int:
     width = max(len(path) for path, _ in text.layout)
     for path, what in text.layout:
         print(f"  {path:{width}}  {what}")
+    print(
+        "Links may lead to files elsewhere, if `--also-from DIR` names the folder that holds them. Files whose names begin with a dot "
+        "are left out, and so are Thumbs.db, desktop.ini and __MACOSX."
+    )
     classes = data.class_names()
     print(f"\nclasses ({len(classes)}): {', '.join(classes)}")
     for protocol, counts in data.published.items():
@@ -167,7 +179,7 @@ def prepare_data(arguments: argparse.Namespace) -> int:
     """``mmbench data prepare``."""
     from mmbench.data.preparing.prepare import prepare
 
-    prepare(find(arguments.name), arguments.raw, arguments.jobs, arguments.allow_bad)
+    prepare(find(arguments.name), arguments.raw, arguments.jobs, arguments.allow_bad, also_from=arguments.also_from)
     where = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
     print(f"now look at it: mmbench data audit {arguments.name}{where}", file=sys.stderr)
     return OK

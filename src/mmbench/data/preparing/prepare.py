@@ -18,9 +18,10 @@ import numpy as np
 
 from mmbench.data.prepared import FORMAT, MADE_UP, SPLITS, PreparedDataModule
 from mmbench.data.preparing.decoding import run_chunks
+from mmbench.data.preparing.lists import links_into, within
 from mmbench.data.preparing.manifest import data_fields, describe, tabulate
 from mmbench.data.preparing.media import decoders
-from mmbench.data.preparing.raw import Listing, Sample, within
+from mmbench.data.preparing.raw import Listing, Sample
 from mmbench.errors import DataError, UsageError
 
 TOLERATED = 0.01  # the share of bad samples above which preparing fails
@@ -32,6 +33,7 @@ def prepare(
     jobs: int = 1,
     allow_bad: bool = False,
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    also_from: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Prepare a data set; goes on where an earlier call was ended.
 
@@ -43,6 +45,7 @@ def prepare(
         jobs: processes that decode.
         allow_bad: accept more than 1 % of samples that cannot be used.
         say: takes lines of progress.
+        also_from: folders that symbolic links of the raw folder may lead into.
 
     Returns:
         The manifest.
@@ -56,7 +59,7 @@ def prepare(
     if not raw.is_dir():
         raise UsageError(f"{raw}: no such folder; expected the raw download (mmbench data info {data.name})")
     try:
-        with locked(data.folder()):
+        with locked(data.folder()), links_into(also_from):
             manifest = prepare_locked(data, raw, jobs, allow_bad, say)
     except OSError as error:
         raise DataError(

@@ -1,18 +1,14 @@
-"""What a raw download comes to before anything is decoded: a list of samples, and what is wrong with it."""
+"""What a raw download comes to before anything is decoded: a list of samples, how they are grouped, and what is wrong with it."""
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from mmbench.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -92,81 +88,6 @@ class Info:
     licence: str
     layout: Sequence[tuple[str, str]]
     disk: str
-
-
-def within(root: Path, relative: str, where: str = "") -> Path:
-    """The path below ``root``.
-
-    Args:
-        root: the raw folder.
-        relative: a path that a list gives.
-        where: the list and line, for the message.
-
-    Raises:
-        UsageError: it leads out of the folder, by ``..``, as an absolute path or through a symbolic link.
-    """
-    path = Path(os.path.normpath(root / relative))
-    prefix = f"{where}: " if where else ""
-    if Path(relative).is_absolute() or ".." in Path(relative).parts or "\0" in relative:
-        raise UsageError(f"{prefix}the path {relative!r} leads out of {root}; expected one below it")
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        raise UsageError(f"{prefix}{path} is a link to {os.path.realpath(path)}; expected a file in {root}")
-    return path
-
-
-def need(root: Path, relative: str, what: str) -> Path:
-    """A file or folder that a raw data set cannot do without.
-
-    Raises:
-        UsageError: it is not there.
-    """
-    path = within(root, relative)
-    if not path.exists():
-        raise UsageError(f"{path} is missing: {what}")
-    return path
-
-
-def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
-    """The text of a file, line ends as newlines.
-
-    Raises:
-        UsageError: it is not in this encoding, or cannot be read.
-    """
-    try:
-        return path.read_bytes().decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UsageError(
-            f"{path}, line {line}: expected text in {encoding.removesuffix('-sig')} ({error.reason})"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a list that are not blank, each with where it stands, for messages."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line.strip()
-
-
-def read_rows(path: Path, columns: int, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """The rows of a table without a header, each with where it stands.
-
-    Raises:
-        UsageError: a row has another number of columns, or a quotation mark is not closed.
-    """
-    reader = csv.reader(read_text(path).split("\n"), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if not row:
-                continue
-            where = f"{path}, line {reader.line_num}"
-            if len(row) != columns:
-                raise UsageError(f"{where}: expected {columns} columns, got {len(row)}: {delimiter.join(row)[:80]!r}")
-            yield where, [cell.strip() for cell in row]
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def digest(text: str) -> int:

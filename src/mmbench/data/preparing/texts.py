@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmbench.data.preparing.lists import plain, read_lines, within
 from mmbench.data.preparing.media import read_image
-from mmbench.data.preparing.raw import Listing, Sample, Source, merge, read_lines, within
+from mmbench.data.preparing.raw import Listing, Sample, Source, merge
 from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ class Lists:
             listing.notes.append(f"{self.release}'s lists repeat {self.repeated} lines")
 
 
-def read_lists(raw: Path, name: str, classes: Sequence[str], path_of: Callable[[str, str, str], str]) -> Lists:
+def read_lists(
+    raw: Path, name: str, classes: Sequence[str], path_of: Callable[[str, str, str], str], notes: list[str]
+) -> Lists:
     """Read the lists in ``<raw>/lists``: QMF's, one JSON object {id, label, text, img} a line, or MLA's, "<file> <class>" a line.
 
     Args:
@@ -96,6 +99,7 @@ def read_lists(raw: Path, name: str, classes: Sequence[str], path_of: Callable[[
         name: the data set's in the names of MLA's lists.
         classes: the names that labels may have.
         path_of: (file name, class, split) -> path below the raw folder, for MLA's lists.
+        notes: those of ``read_text``.
 
     Raises:
         UsageError: a list is missing, both releases' are there, a line is not in the format, or two lines contradict each other.
@@ -110,7 +114,7 @@ def read_lists(raw: Path, name: str, classes: Sequence[str], path_of: Callable[[
     for split, file in names[lists.release].items() if given else ():
         if not file.exists():
             raise UsageError(f"{file} is missing, but another list of {lists.release}'s is there")
-        for where, line in read_lines(file):
+        for where, line in read_lines(file, notes):
             path, label = (
                 parse_object(where, line) if file.suffix == ".jsonl" else parse_pair(where, line, split, path_of)
             )
@@ -136,7 +140,7 @@ def parse_object(where: str, line: str) -> tuple[str, str]:
         path = label = None
     if not (isinstance(path, str) and isinstance(label, str) and path.isprintable()):
         raise UsageError(f"{where}: expected a JSON object with the texts 'img' and 'label', got {line[:80]!r}")
-    return path, label
+    return plain(path), label
 
 
 def parse_pair(where: str, line: str, split: str, path_of: Callable[[str, str, str], str]) -> tuple[str, str]:
@@ -144,9 +148,4 @@ def parse_pair(where: str, line: str, split: str, path_of: Callable[[str, str, s
     parts = line.split()
     if len(parts) != 2 or not line.isprintable():
         raise UsageError(f"{where}: expected a file's name and its class, got {line[:80]!r}")
-    return path_of(parts[0], parts[1], split), parts[1]
-
-
-def find_pictures(raw: Path, pattern: str) -> Iterator[str]:
-    """The pictures on the disk, as paths below the raw folder, in order."""
-    return (path.relative_to(raw).as_posix() for path in sorted(raw.glob(pattern)))
+    return path_of(plain(parts[0]), parts[1], split), parts[1]

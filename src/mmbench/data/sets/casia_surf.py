@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmbench.data.prepared import PreparedDataModule
+from mmbench.data.preparing.lists import find_files, need, plain, read_lines, within
 from mmbench.data.preparing.media import read_image
-from mmbench.data.preparing.raw import Info, Listing, Sample, Source, need, read_lines, within
+from mmbench.data.preparing.raw import Info, Listing, Sample, Source
 from mmbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,17 +93,18 @@ class CasiaSurf(PreparedDataModule):
     @classmethod
     def scan(cls, raw: Path) -> Listing:
         """Every line of the three lists is a sample, named by its colour picture."""
+        notes = [NOTE]
         lines: dict[str, list[Line]] = {}
         places: dict[str, str] = {}
         for split, name in LISTS.items():
             lines[split] = []
-            for line in read_list(raw, need(raw, name, "expected the challenge's list, labels included")):
+            for line in read_list(raw, need(raw, name, "expected the challenge's list, labels included"), notes):
                 file = line.files["rgb"]
                 if (first := places.setdefault(file, line.where)) != line.where:
                     raise UsageError(f"{line.where}: {file} is in {first} too, expected it once in all lists")
                 lines[split].append(line)
         live = live_label(raw, lines)
-        listing = Listing([], notes=[NOTE])
+        listing = Listing([], notes=notes)
         for split, part in lines.items():
             for line in part:
                 label, attack = (0, 0) if line.label == live else (1, line.attack)
@@ -111,7 +113,7 @@ class CasiaSurf(PreparedDataModule):
         listing.samples.sort(key=lambda sample: sample.id)
         listed = {file for sample in listing.samples for file in sample.files.values()}
         for top in sorted({PurePosixPath(file).parts[0] for file in places}):
-            pictures = (path for path in (raw / top).rglob("*.jpg") if not path.name.startswith("."))
+            pictures = find_files(raw / top, ".jpg", deep=True)
             listing.unlisted += sorted({path.relative_to(raw).as_posix() for path in pictures} - listed)
         return listing
 
@@ -146,15 +148,16 @@ class Line:
     attack: int
 
 
-def read_list(raw: Path, path: Path) -> Iterator[Line]:
+def read_list(raw: Path, path: Path, notes: list[str]) -> Iterator[Line]:
     """The lines of a list.
 
     Raises:
         UsageError: a line is not ``color depth ir label``, or a path leads out of the raw folder.
     """
     checked = set()
-    for where, line in read_lines(path):
+    for where, line in read_lines(path, notes):
         *files, label = line.split()
+        files = [plain(file) for file in files]
         if len(files) != len(COLUMNS) or label not in ("0", "1"):
             raise UsageError(
                 f"{where}: expected three paths and the label 0 or 1 (lists named 'public' have none), got {line[:100]!r}"

@@ -11,8 +11,9 @@ import torch
 
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import fbank, log_spectrogram
+from mmbench.data.preparing.lists import find_files, need, read_lines, read_rows
 from mmbench.data.preparing.media import RATE, read_audio_at
-from mmbench.data.preparing.raw import Info, Listing, Sample, Source, digest, need, read_lines, read_rows
+from mmbench.data.preparing.raw import Info, Listing, Sample, Source, digest
 from mmbench.data.preparing.video import VIDEO
 from mmbench.errors import UsageError, did_you_mean
 
@@ -85,12 +86,18 @@ class CremaD(PreparedDataModule):
     def scan(cls, raw: Path) -> Listing:
         """Every recording is a sample; its name tells actor and emotion."""
         sound, video = (need(raw, f, "expected the folder of the download") for f in ("AudioWAV", "VideoFlash"))
-        splits, notes = read_lists(raw / "lists")
-        listing = Listing([], notes=notes)
-        clips = {path.stem for path in sound.glob("*.wav")} | {path.stem for path in video.glob("*.flv")}
-        for name in sorted(clips | splits.keys()):
+        listing = Listing([])
+        splits = read_lists(raw / "lists", listing.notes)
+        sounds, videos = (
+            {path.stem: path.name for path in find_files(folder, ending)}
+            for folder, ending in ((sound, ".wav"), (video, ".flv"))
+        )
+        for name in sorted(sounds.keys() | videos.keys() | splits.keys()):
             actor, label = parse(name, str(raw))
-            files = {"audio": f"AudioWAV/{name}.wav", "video": f"VideoFlash/{name}.flv"}
+            files = {
+                "audio": f"AudioWAV/{sounds.get(name, f'{name}.wav')}",
+                "video": f"VideoFlash/{videos.get(name, f'{name}.flv')}",
+            }
             split, given = splits.get(name, ("", label))
             if given != label:
                 listing.skipped.append((name, files["audio"], f"has emotion {label} by its name, {given} by the list"))
@@ -119,8 +126,8 @@ def parse(name: str, where: str) -> tuple[int, int]:
     return int(parts[0]), EMOTIONS[parts[2]]
 
 
-def read_lists(folder: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
-    """Clip -> (split, class) of the published lists, and notes where there are none."""
+def read_lists(folder: Path, notes: list[str]) -> dict[str, tuple[str, int]]:
+    """Clip -> (split, class) of the published lists; where there are none, ``notes`` say so."""
     found: dict[str, tuple[str, int]] = {}
     pairs = {split: (folder / f"{split}.csv", folder / f"my_{split}_cre.txt") for split in ("train", "test")}
     for one, other in zip(*pairs.values(), strict=True):
@@ -132,11 +139,12 @@ def read_lists(folder: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
         raise UsageError(f"{folder} holds the lists of OGM-GE and of MLA; expected those of one release")
     for split, (csv, text) in pairs.items():
         if csv.exists():
-            rows = read_rows(csv, columns=2)
+            rows = read_rows(csv, 2, notes)
         elif text.exists():
-            rows = ((where, line.split()) for where, line in read_lines(text))
+            rows = ((where, line.split()) for where, line in read_lines(text, notes))
         else:
-            return {}, ["no published lists, so no legacy protocol"]
+            notes.append("no published lists, so no legacy protocol")
+            return {}
         for where, row in rows:
             if len(row) != 2:
                 raise UsageError(f"{where}: expected a name and a label, got {' '.join(row)[:80]!r}")
@@ -150,4 +158,4 @@ def read_lists(folder: Path) -> tuple[dict[str, tuple[str, int]], list[str]]:
                 raise UsageError(f"{where}: clip '{name}' is given twice, expected once in all lists")
             parse(name, where)
             found[name] = (split, number)
-    return found, []
+    return found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmbench.data.prepared import PreparedDataModule
-from mmbench.data.preparing.raw import Info, Listing, Sample, carve, digest, need, read_text
-from mmbench.data.preparing.texts import ENCODERS, IMAGE, find_pictures, read_lists, twins, words
+from mmbench.data.preparing.lists import find_files, need, plain, read_lines
+from mmbench.data.preparing.raw import Info, Listing, Sample, carve, digest
+from mmbench.data.preparing.texts import ENCODERS, IMAGE, read_lists, twins, words
 from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ COUNTS = {  # what the splits of a release hold
     "QMF": {"validation": 5_000, "test": 22_714},
     "MLA": {"test": 22_714},
 }
+BEGIN = re.compile(r'"?[^",]*\.(jpe?g|png|gif|bmp|webp)"?,', re.IGNORECASE)  # of a row: its picture
+ROW = re.compile(r'"?([^",]*)"?,(.*),"?([^",\n]*?)"?', re.DOTALL)
 VALIDATION = 5_000 / 67_972  # the share of the training samples that MMBT and QMF take
 
 
@@ -93,9 +95,12 @@ class Food101(PreparedDataModule):
         listing, samples, numbers = Listing([]), dict[str, Sample](), {name: i for i, name in enumerate(cls.classes)}
         for split in ("train", "test"):
             need(raw, f"images/{split}", "expected the folder of the download")
-            for where, (name, title, label) in read_titles(
-                need(raw, f"texts/{split}_titles.csv", "expected the table of titles")
-            ):
+            titles = need(raw, f"texts/{split}_titles.csv", "expected the table of titles")
+            for where, row in read_titles(titles, listing.notes):
+                if isinstance(row, str):
+                    listing.skipped.append((where, "", f"is not picture,title,class: {row[:80]!r}"))
+                    continue
+                name, title, label = row
                 if label not in numbers:
                     raise UsageError(f"{where}: unknown class '{label}'; {did_you_mean(label, numbers)}")
                 if not name or "/" in name:
@@ -108,8 +113,13 @@ class Food101(PreparedDataModule):
                 group = f"{digest(words(title)):016x}" if title else identity
                 samples[path] = Sample(identity, numbers[label], group, {"image": path}, {"text": title}, legacy=split)
         listing.samples = [samples[path] for path in sorted(samples)]
-        listing.unlisted = [path for path in find_pictures(raw, "images/*/*/*.jpg") if path not in samples]
-        lists = read_lists(raw, "food", cls.classes, lambda name, label, split: f"images/{split}/{label}/{name}")
+        listing.unlisted = [
+            path
+            for path in (p.relative_to(raw).as_posix() for p in find_files(raw / "images", ".jpg", deep=True))
+            if path not in samples
+        ]
+        listed = lambda name, label, split: f"images/{split}/{label}/{name}"  # noqa: E731
+        lists = read_lists(raw, "food", cls.classes, listed, listing.notes)
         if lists.release:
             lists.split(raw, listing, cls.classes)
         splits = f"the splits of {lists.release}'s lists" if lists.release else "the official splits"
@@ -133,21 +143,41 @@ class Food101(PreparedDataModule):
         return split.tolist()
 
 
-def read_titles(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The rows of a table of titles, (file name, title, class), each with where it ends; a title may have line breaks.
+def read_titles(path: Path, notes: list[str]) -> Iterator[tuple[str, tuple[str, str, str] | str]]:
+    """The rows of a table of titles, (file name, title, class), each with where it begins; the text of what is no such row.
+
+    The tables are not quite CSV: quotation marks in titles are not always doubled, nor closed. So a row goes from its picture's name at
+    the beginning of a line to its class at the end of one, and only a title that is quoted properly loses its quotation marks. Lines
+    that do not begin with a picture belong to the row before: a title may have line breaks. ``notes`` are those of ``read_text``.
 
     Raises:
-        UsageError: a row has not three columns.
+        UsageError: the table does not begin with a row, nor with a header and one.
     """
-    reader = csv.reader(io.StringIO(read_text(path)))
-    try:
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if row and len(row) != 3:
-                raise UsageError(
-                    f"{where}: expected picture,title,class, got {len(row)} columns: {','.join(row)[:80]!r}"
-                )
-            if row and not (reader.line_num == 1 and row[2].strip() == "label"):  # the header
-                yield where, [" ".join(cell.split()) for cell in row]
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
+    begun = text = ""
+    for where, line in read_lines(path, notes):
+        if not begun and not BEGIN.match(line):
+            if line.replace('"', "").casefold().endswith(",label"):  # a header
+                continue
+            raise UsageError(f"{where}: expected picture,title,class, got {line[:80]!r}")
+        if begun and BEGIN.match(line):
+            yield begun, parse_row(text)
+            begun = ""
+        begun, text = (begun, f"{text}\n{line}") if begun else (where, line)
+    if begun:
+        yield begun, parse_row(text)
+
+
+def parse_row(text: str) -> tuple[str, str, str] | str:
+    """Picture, title and class of a row, blanks in the title made single; the text as it is if it has not three columns.
+
+    >>> parse_row('sushi_0.jpg,"A ""big"" roll, at home",sushi'), parse_row('sushi_1.jpg,"Sushi at home,sushi')
+    (('sushi_0.jpg', 'A "big" roll, at home', 'sushi'), ('sushi_1.jpg', '"Sushi at home', 'sushi'))
+    """
+    if not (row := ROW.fullmatch(text)):
+        return text
+    name, title, label = row.groups()
+    title = title.strip()
+    inside = title[1:-1].replace('""', "")
+    if len(title) > 1 and title[0] == title[-1] == '"' and '"' not in inside:
+        title = title[1:-1].replace('""', '"')
+    return plain(name), " ".join(title.split()), label.strip()

@@ -14,8 +14,9 @@ import torch
 
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import SHIFT, WINDOW, fbank
+from mmbench.data.preparing.lists import find_files, need, read_lines, within
 from mmbench.data.preparing.media import RATE, read_audio, read_frames
-from mmbench.data.preparing.raw import Info, Listing, Sample, Source, digest, need, read_lines, within
+from mmbench.data.preparing.raw import Info, Listing, Sample, Source, digest
 from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Iemocap(PreparedDataModule):
             for part, what in FOLDERS.items():
                 need(raw, f"{folder}/{part}", f"expected {what}")
             emotion_of |= cls.scan_session(raw, folder, listing)
-            sounds = sorted((raw / folder / SOUND).glob("*/Ses*.wav"))
+            sounds = [p for p in find_files(raw / folder / SOUND, ".wav", deep=True) if p.name.startswith("Ses")]
             listing.unlisted += [str(path.relative_to(raw)) for path in sounds if path.stem not in emotion_of]
         listing.samples.sort(key=lambda sample: sample.id)
         counts = Counter(emotion for emotion in emotion_of.values() if emotion not in cls.emotions)
@@ -185,8 +186,9 @@ class Iemocap(PreparedDataModule):
                     f"{path}: expected the name of a dialogue of this session, such as Ses0{folder[-1]}F_impro01"
                 )
             transcription = f"{folder}/{TRANSCRIPTIONS}/{dialogue}.txt"
-            said = read_transcription(within(raw, transcription))
-            for name, (start, end, emotion) in read_evaluation(within(raw, str(path.relative_to(raw)))).items():
+            said = read_transcription(within(raw, transcription), listing.notes)
+            rated = read_evaluation(within(raw, str(path.relative_to(raw))), listing.notes)
+            for name, (start, end, emotion) in rated.items():
                 emotion_of[name] = emotion
                 if emotion not in cls.emotions:
                     continue
@@ -206,7 +208,7 @@ class Iemocap(PreparedDataModule):
     @classmethod
     def add_legacy(cls, raw: Path, listing: Listing, emotion_of: Mapping[str, str]) -> None:
         """Give the samples their legacy split: by lists if there are any, otherwise at random by the hashes of their names."""
-        splits = read_lists(raw)
+        splits = read_lists(raw, listing.notes)
         if not splits:
             listing.notes.append("no published lists; legacy is random by the hashes of the names, 60/20/20")
             names = sorted((sample.id for sample in listing.samples), key=digest)
@@ -251,10 +253,10 @@ class Iemocap6(Iemocap):
         return listing
 
 
-def read_evaluation(path: Path) -> dict[str, tuple[float, float, str]]:
+def read_evaluation(path: Path, notes: list[str]) -> dict[str, tuple[float, float, str]]:
     """Utterance -> (start, end, emotion) of a dialogue, in seconds of its video; the single annotators' lines are left out."""
     found: dict[str, tuple[float, float, str]] = {}
-    for where, line in read_lines(path):
+    for where, line in read_lines(path, notes):
         if not line.startswith("["):
             continue
         if (rated := RATED.fullmatch(line)) is None:
@@ -276,16 +278,16 @@ def read_evaluation(path: Path) -> dict[str, tuple[float, float, str]]:
     return found
 
 
-def read_transcription(path: Path) -> dict[str, list[str]]:
+def read_transcription(path: Path, notes: list[str]) -> dict[str, list[str]]:
     """Utterance -> the texts of its lines, of which there should be one; none if the file is missing. Asides are left out."""
     found: dict[str, list[str]] = {}
-    for _, line in read_lines(path) if path.exists() else ():
+    for _, line in read_lines(path, notes) if path.exists() else ():
         if said := SAID.fullmatch(line):
             found.setdefault(said[1], []).append(said[2].strip())
     return found
 
 
-def read_lists(raw: Path) -> dict[str, tuple[str, str]]:
+def read_lists(raw: Path, notes: list[str]) -> dict[str, tuple[str, str]]:
     """Utterance -> (split, where it is listed); none if there are no lists."""
     found: dict[str, tuple[str, str]] = {}
     plain = {"train": "lists/train.txt", "validation": "lists/dev.txt", "test": "lists/test.txt"}
@@ -299,7 +301,7 @@ def read_lists(raw: Path) -> dict[str, tuple[str, str]]:
             if there and split not in there:
                 raise UsageError(f"{paths[split]} is missing, but {next(iter(there.values()))} is there")
         for split, path in there.items():
-            for where, line in read_lines(path):
+            for where, line in read_lines(path, notes):
                 name = read_name(line, where) if paths is kinds[1] else line
                 if not UTTERANCE.fullmatch(name):
                     raise UsageError(

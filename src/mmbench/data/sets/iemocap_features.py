@@ -139,12 +139,16 @@ def confined(path: Path, folder: Path) -> Path:
 def read_labels(path: Path, classes: Sequence[str]) -> dict[str, int]:
     """Utterance -> the number of its class, sorted by utterance."""
     try:
-        rows = csv.DictReader(path.read_bytes().decode("utf-8-sig").split("\n"), restval="")
-        if not {"utterance", "label"} <= set(rows.fieldnames or ()):
-            raise UsageError(f"{path}: expected the columns utterance,label, got {rows.fieldnames or 'an empty file'}")
+        # A row is a line, whatever quotation marks are in it: one that is not closed must not swallow the next row.
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        rows = [(n, next(csv.reader([line]))) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        names = rows[0][1] if rows else []
+        if not {"utterance", "label"} <= set(names):
+            raise UsageError(f"{path}: expected the columns utterance,label, got {names or 'an empty file'}")
         labels: dict[str, int] = {}
-        for row in rows:
-            where, utterance, label = f"{path}, line {rows.line_num}", row["utterance"], row["label"]
+        for number, row in rows[1:]:
+            cells = dict(zip(names, row, strict=False))
+            where, utterance, label = f"{path}, line {number}", cells.get("utterance", ""), cells.get("label", "")
             if not UTTERANCE.fullmatch(utterance):
                 raise UsageError(
                     f"{where}: no session can be read from the utterance {utterance!r}; expected a name such as "

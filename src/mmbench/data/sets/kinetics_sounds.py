@@ -12,15 +12,16 @@ import torch
 
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import fbank, log_spectrogram
+from mmbench.data.preparing.lists import is_left_behind, need, read_lines, read_rows
 from mmbench.data.preparing.media import RATE, read_audio
-from mmbench.data.preparing.raw import Info, Listing, Sample, Source, carve, merge, need, read_lines, read_rows
+from mmbench.data.preparing.raw import Info, Listing, Sample, Source, carve, merge
 from mmbench.data.preparing.video import VIDEO
 from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILE = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)_([0-9]+)\.mp4")
+FILE = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)_([0-9]+)\.mp4", re.IGNORECASE)
 CLIP = re.compile(r"([A-Za-z0-9_-]{11})_([0-9]+)(?:_([0-9]+))?")
 CLASS_FILES = ("classes.txt", "class.txt")  # one's own, and that of DMRNet's release
 VARIANTS = (
@@ -135,10 +136,11 @@ class KineticsSounds(PreparedDataModule):
     def scan(cls, raw: Path) -> Listing:
         """Every file in a class's folder is a sample; lists say no more than its split."""
         videos = need(raw, "videos", "expected a folder with one folder for each class")
-        numbered = read_classes(raw / "lists", videos)
+        notes: list[str] = []
+        numbered = read_classes(raw / "lists", videos, notes)
         variant = numbered is not None and set(numbered) != set(cls.classes)
         classes = numbered if numbered is not None and variant else cls.classes
-        listed, notes = read_lists(raw, classes, numbered)
+        listed = read_lists(raw, classes, numbered, notes)
         has_lists, listing = bool(listed), Listing([], notes=notes, classes=classes if variant else None)
         seen, folders, left_out = dict[str, str](), dict[int, str](), list[str]()
         for folder in entries(videos):
@@ -194,13 +196,13 @@ class KineticsSounds(PreparedDataModule):
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds but for hidden files, by name.
+    """What a folder holds but for what systems leave behind, by name.
 
     Raises:
         UsageError: it is no folder.
     """
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not is_left_behind(path.name))
     except OSError as error:
         raise UsageError(f"{folder}: expected a folder ({error.strerror})") from error
 
@@ -220,7 +222,7 @@ def class_number(name: str, classes: Sequence[str], where: str) -> int:
     return classes.index(plain)
 
 
-def read_classes(lists: Path, videos: Path) -> tuple[str, ...] | None:
+def read_classes(lists: Path, videos: Path, notes: list[str]) -> tuple[str, ...] | None:
     """The classes by the numbers that lists give them; None if there is no file of them.
 
     Names are parted by line ends, by commas, or by both.
@@ -235,7 +237,10 @@ def read_classes(lists: Path, videos: Path) -> tuple[str, ...] | None:
         raise UsageError(f"{lists} holds {' and '.join(CLASS_FILES)}; expected one of them")
     [path] = there
     lines = [
-        (where, spoken(name.strip())) for where, line in read_lines(path) for name in line.split(",") if name.strip()
+        (where, spoken(name.strip()))
+        for where, line in read_lines(path, notes)
+        for name in line.split(",")
+        if name.strip()
     ]
     names = tuple(name for _, name in lines)
     for i, (where, name) in enumerate(lines):
@@ -255,19 +260,21 @@ def read_classes(lists: Path, videos: Path) -> tuple[str, ...] | None:
 
 
 def read_lists(
-    raw: Path, classes: Sequence[str], numbered: Sequence[str] | None
-) -> tuple[dict[str, tuple[str, int, str]], list[str]]:
-    """Clip -> (split, class, file name) of OGM-GE's lists, and notes where there are none.
+    raw: Path, classes: Sequence[str], numbered: Sequence[str] | None, notes: list[str]
+) -> dict[str, tuple[str, int, str]]:
+    """Clip -> (split, class, file name) of OGM-GE's lists.
 
     Args:
         raw: the raw folder.
         classes: of the data set.
         numbered: the same in the order of the lists' numbers.
+        notes: take a line where there are no lists, and those of ``read_text``.
     """
     paths = {split: raw / f"lists/my_{split}.txt" for split in ("train", "test")}
     there = [path for path in paths.values() if path.exists()]
     if not there:
-        return {}, ["no published lists, so no legacy protocol"]
+        notes.append("no published lists, so no legacy protocol")
+        return {}
     for path in paths.values():
         if path not in there:
             raise UsageError(f"{path} is missing, but {there[0]} is there")
@@ -279,20 +286,20 @@ def read_lists(
         )
     found: dict[str, tuple[str, int, str]] = {}
     for split, path in paths.items():
-        for where, clip, name, number in read_list(path, len(numbered)):
+        for where, clip, name, number in read_list(path, len(numbered), notes):
             if clip in found:
                 raise UsageError(f"{where}: clip '{clip}' is given twice, expected once in both lists")
             found[clip] = (split, classes.index(numbered[number]), name)
-    return found, []
+    return found
 
 
-def read_list(path: Path, classes: int) -> Iterator[tuple[str, str, str, int]]:
+def read_list(path: Path, classes: int, notes: list[str]) -> Iterator[tuple[str, str, str, int]]:
     """Where it stands, clip, file name and number of each line.
 
     OGM-GE's two lists differ: ``0a1B2c3D4e5_000012_000022,10,3`` (start and end) is a line of that for training,
     ``0a1B2c3D4e5_12,10,3`` (start alone; 10 seconds) of that for testing. Either is taken in both.
     """
-    for where, (clip, seconds, number) in read_rows(path, columns=3):
+    for where, (clip, seconds, number) in read_rows(path, 3, notes):
         if not (match := CLIP.fullmatch(clip)):
             raise UsageError(
                 f"{where}: expected a YouTube id of 11 characters, _ and the second of the clip's start (or start_end), got '{clip}'"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmbench.data.prepared import PreparedDataModule
-from mmbench.data.preparing.raw import Info, Listing, Sample, carve, digest, need, read_lines, within
-from mmbench.data.preparing.texts import ENCODERS, IMAGE, find_pictures, read_lists, twins, words
+from mmbench.data.preparing.lists import find_files, need, read_lines, within
+from mmbench.data.preparing.raw import Info, Listing, Sample, carve, digest
+from mmbench.data.preparing.texts import ENCODERS, IMAGE, read_lists, twins, words
 from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ class Mvsa(PreparedDataModule):
     def scan(cls, raw: Path) -> Listing:
         """Every line of the labels that ``combine`` gives a class is a sample."""
         need(raw, "data", "expected the folder of the download")
-        labels = read_labels(need(raw, "labelResultAll.txt", "expected the labels of the download"), cls.classes)
         listing, encodings = Listing([]), dict[str, list[str]]()
+        table = need(raw, "labelResultAll.txt", "expected the labels of the download")
+        labels = read_labels(table, cls.classes, listing.notes)
+        pictures = {path.stem: path.name for path in find_files(raw / "data", ".jpg")}
         for number in sorted(labels, key=int):
             label = cls.combine(*labels[number])
             if not label:
@@ -87,16 +90,16 @@ class Mvsa(PreparedDataModule):
                 continue
             encodings.setdefault(encoding, []).append(number)
             group = f"{digest(words(LINKS.sub('', text).strip()) or words(text)):016x}" if text else number
-            files = {"image": f"data/{number}.jpg"}
+            files = {"image": f"data/{pictures.get(number, f'{number}.jpg')}"}
             listing.samples.append(Sample(number, cls.classes.index(label), group, files, {"text": text}))
-        listing.unlisted = [path for path in find_pictures(raw, "data/*.jpg") if Path(path).stem not in labels]
+        listing.unlisted = [f"data/{name}" for stem, name in pictures.items() if stem not in labels]
         left = sum(not cls.combine(*pair) for pair in labels.values())
         listing.notes.append(f"{left} of {len(labels)} tweets are left out for their labels of text and picture")
         for encoding, numbers in sorted(encodings.items()):
             if encoding != "UTF-8":
                 listing.notes.append(f"{len(numbers)} texts are {encoding}, such as those of {', '.join(numbers[:5])}")
         if cls.legacy_lists:
-            lists = read_lists(raw, "mvsa", cls.classes, lambda name, label, split: f"data/{name}")
+            lists = read_lists(raw, "mvsa", cls.classes, lambda name, label, split: f"data/{name}", listing.notes)
             lists.split(raw, listing, cls.classes)
             listing.notes.append(
                 f"legacy: {lists.release}'s lists" if lists.release else "no published lists, so no legacy protocol"
@@ -140,14 +143,14 @@ class MvsaMerged(Mvsa):
         return found.pop() if len(found) == 1 else ""
 
 
-def read_labels(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, str]]:
+def read_labels(path: Path, classes: Sequence[str], notes: list[str]) -> dict[str, tuple[str, str]]:
     """ID -> the labels of text and picture.
 
     Raises:
         UsageError: a line is not in the format, or an ID is given twice.
     """
     labels: dict[str, tuple[str, str]] = {}
-    for where, line in read_lines(path):
+    for where, line in read_lines(path, notes):
         if not labels and line.casefold().split() == ["id", "text,image"]:
             continue
         row = ROW.fullmatch(line)

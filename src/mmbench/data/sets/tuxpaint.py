@@ -13,8 +13,9 @@ import torch
 from mmbench.data.augment import RandomResizedCrop
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import SHIFT, WINDOW, fbank
+from mmbench.data.preparing.lists import find_files, need, read_text, within
 from mmbench.data.preparing.media import read_audio, read_image
-from mmbench.data.preparing.raw import Info, Listing, Sample, Source, carve, merge, need, read_text, within
+from mmbench.data.preparing.raw import Info, Listing, Sample, Source, carve, merge
 from mmbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,12 +109,13 @@ class Tuxpaint(PreparedDataModule):
         listing, undrawn = Listing([]), 0
         for label, category in enumerate(cls.classes):
             folder = need(raw, str(root / category), "expected the folder of a category of stamps")
-            stamps = sorted(p.relative_to(raw) for p in folder.rglob("*.png") if not is_variant(p))
-            listing.samples += [read_stamp(raw, stamp, root, label) for stamp in stamps]
-            drawn = {p.relative_to(raw).with_suffix("") for p in folder.rglob("*.svg") if not is_variant(p)}
+            pngs, svgs, oggs = (find_files(folder, ending, deep=True) for ending in (".png", ".svg", "_desc_fr.ogg"))
+            stamps = [p.relative_to(raw) for p in pngs if not is_variant(p)]
+            listing.samples += [read_stamp(raw, stamp, root, label, listing.notes) for stamp in stamps]
+            drawn = {p.relative_to(raw).with_suffix("") for p in svgs if not is_variant(p)}
             pictures = {stamp.with_suffix("") for stamp in stamps}
             undrawn += len(drawn - pictures)
-            spoken = (p.relative_to(raw) for p in sorted(folder.rglob("*_desc_fr.ogg")))
+            spoken = (p.relative_to(raw) for p in oggs)
             listing.unlisted += [
                 str(p) for p in spoken if p.with_name(p.name.removesuffix("_desc_fr.ogg")) not in pictures | drawn
             ]
@@ -152,10 +154,10 @@ def is_variant(path: Path) -> bool:
     return path.stem.endswith(("_mirror", "_flip", "_mirrorflip"))
 
 
-def read_stamp(raw: Path, stamp: Path, root: PurePath, label: int) -> Sample:
+def read_stamp(raw: Path, stamp: Path, root: PurePath, label: int, notes: list[str]) -> Sample:
     """The sample of a picture, given relative to the raw folder, its series as its group."""
     speech, description = stamp.with_name(f"{stamp.stem}_desc_fr.ogg"), within(raw, str(stamp.with_suffix(".txt")))
-    text = read_text(description).split("\n", maxsplit=1)[0].strip() if description.exists() else ""
+    text = read_text(description, notes).split("\n", maxsplit=1)[0].strip() if description.exists() else ""
     name = stamp.relative_to(root).with_suffix("")
     files = {"image": str(stamp), "audio": str(speech) if (raw / speech).exists() else None}
     return Sample(str(name), label, series(name), files, {"text": text})

@@ -1,0 +1,162 @@
+"""Lists, texts and paths of raw downloads, whatever system wrote them: what of them can be read, and what leads elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from mmbench.errors import UsageError
+
+# Files and folders that systems and archivers leave among the data, beside all whose names begin with a dot (macOS's ._x.wav, say).
+LEFT_BEHIND = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
+ALLOWED: ContextVar[tuple[Path, ...]] = ContextVar("ALLOWED", default=())
+
+
+# Paths
+
+
+@contextmanager
+def links_into(folders: Sequence[Path]) -> Iterator[None]:
+    """Let symbolic links of a raw folder lead into these folders too, while the context lasts.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"--also-from {folder}: no such folder; expected one that links of the raw folder lead into"
+            )
+    token = ALLOWED.set(tuple(folders))
+    try:
+        yield
+    finally:
+        ALLOWED.reset(token)
+
+
+def within(root: Path, relative: str, where: str = "") -> Path:
+    """The path below ``root``.
+
+    Args:
+        root: the raw folder.
+        relative: a path that a list gives.
+        where: the list and line, for the message.
+
+    Raises:
+        UsageError: it leads out of the folder: by ``..``, as an absolute path, or through a symbolic link to where ``links_into``
+            does not allow.
+    """
+    path = Path(os.path.normpath(root / relative))
+    prefix = f"{where}: " if where else ""
+    if Path(relative).is_absolute() or ".." in Path(relative).parts or "\0" in relative:
+        raise UsageError(f"{prefix}the path {relative!r} leads out of {root}; expected one below it")
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(folder)) for folder in (root, *ALLOWED.get())):
+        raise UsageError(
+            f"{prefix}{path} is a link to {real}; expected a file in {root}, or `mmbench data prepare … --also-from DIR` to allow "
+            "links into that folder"
+        )
+    return path
+
+
+def need(root: Path, relative: str, what: str) -> Path:
+    """A file or folder that a raw data set cannot do without.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    path = within(root, relative)
+    if not path.exists():
+        raise UsageError(f"{path} is missing: {what}")
+    return path
+
+
+def plain(path: str) -> str:
+    r"""A path of a list in the one way in which it is compared; what leads upwards stays, for ``within`` to refuse.
+
+    >>> plain("./Training//real_part/1.jpg "), plain("Val\\\\0000\\\\1.jpg"), plain("/a/../b/")
+    ('Training/real_part/1.jpg', 'Val/0000/1.jpg', '/a/../b')
+    """
+    path = path.strip().replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return "/" * path.startswith("/") + "/".join(parts)
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file or folder of this name is no part of any download, but left there by a system."""
+    return name.startswith(".") or name.casefold() in LEFT_BEHIND
+
+
+def find_files(folder: Path, ending: str, deep: bool = False) -> list[Path]:
+    """The files of a folder with this ending in small letters or capitals, sorted; without what systems leave behind.
+
+    Args:
+        folder: where to look.
+        ending: such as ``.jpg``.
+        deep: look in the folders below too, through links to folders, but into each only once.
+    """
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [name for name in folders if deep and real not in seen and not is_left_behind(name)]
+        if real not in seen:
+            found += [Path(place, name) for name in files if name.lower().endswith(ending) and not is_left_behind(name)]
+        seen.add(real)
+    return sorted(found)
+
+
+# Texts
+
+
+def read_text(path: Path, notes: list[str]) -> str:
+    """The text of a file in UTF-8, or in UTF-16 where its first bytes say so; line ends as newlines.
+
+    Bytes that are not in this encoding become U+FFFD; a line of ``notes`` tells how many lines have such.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        text = content.decode(encoding, errors="replace")
+        first = content[: error.start].replace(b"\r\n", b"\n").replace(b"\r", b"\n").count(b"\n") + 1
+        count = sum("\ufffd" in line for line in text.splitlines())
+        notes.append(
+            f"{path}: {count} line{'s' * (count > 1)} with bytes that are not {encoding.removesuffix('-sig').upper()}, read as "
+            f"\ufffd; the first is line {first}"
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path, notes: list[str]) -> Iterator[tuple[str, str]]:
+    """The lines of a list that are not blank, each with where it stands, for messages. ``notes`` are those of ``read_text``."""
+    for number, line in enumerate(read_text(path, notes).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", line.strip()
+
+
+def read_rows(path: Path, columns: int, notes: list[str], delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """The rows of a table without a header, a line each, with where it stands. ``notes`` are those of ``read_text``.
+
+    Raises:
+        UsageError: a row has another number of columns, or a quotation mark is not closed in its line.
+    """
+    for where, line in read_lines(path, notes):
+        try:
+            [row] = csv.reader([line], delimiter=delimiter, strict=True)
+        except csv.Error as error:
+            raise UsageError(f"{where}: {error}: {line[:80]!r}") from error
+        if len(row) != columns:
+            raise UsageError(f"{where}: expected {columns} columns, got {len(row)}: {delimiter.join(row)[:80]!r}")
+        yield where, [cell.strip() for cell in row]
