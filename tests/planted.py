@@ -53,10 +53,10 @@ class Planted(MultimodalDataModule):
     def load(self) -> Loaded:
         generator = torch.Generator().manual_seed(0)
         train = self.draw(CLASS_SIZES, generator)
-        validation = self.draw((6, 5, 5), generator) if self.protocol.name == "clean" else None
-        return Loaded(train, validation, self.draw((6, 6, 5), generator))
+        validation = self.draw((6, 5, 5), generator, 20) if self.protocol.name == "clean" else None
+        return Loaded(train, validation, self.draw((6, 6, 5), generator, 28))
 
-    def draw(self, sizes: tuple[int, ...], generator: torch.Generator) -> Split:
+    def draw(self, sizes: tuple[int, ...], generator: torch.Generator, first_group: int = 0) -> Split:
         label = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
         label = label[torch.randperm(len(label), generator=generator)]
         size = len(label)
@@ -70,7 +70,7 @@ class Planted(MultimodalDataModule):
             )
         present = torch.rand(size, len(self.modalities), generator=generator) > 0.3
         present[~present.any(dim=1), 0] = True
-        return Split(inputs, present, label, torch.arange(size) // 2)
+        return Split(inputs, present, label, first_group + torch.arange(size) // 2)
 
 
 class Planted3(Planted):

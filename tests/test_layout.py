@@ -16,8 +16,8 @@ FLOORS = [
     "trial record",
     "store",
     "encoders",
-    "data.split data.augment data.cache data.preparing.raw data.preparing.lists data.preparing.media data.preparing.audio data.preparing.texts "
-    "data.preparing.video",
+    "data.split data.augment data.cache data.checks data.preparing.raw data.preparing.lists data.preparing.media data.preparing.audio "
+    "data.preparing.texts data.preparing.video data.preparing.vouching",
     "data.base",
     "data.prepared",
     "data data.sets",

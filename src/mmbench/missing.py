@@ -18,6 +18,8 @@ from mmbench.errors import UsageError, did_you_mean
 
 Pattern = tuple[str, ...]
 
+MOST_MODALITIES = 16
+"""Every pattern of M modalities is fused and its predictions kept: 65,535 of them with 16."""
 ANCHOR_SLACK = 0.05
 """How far a rate may lie above what an anchor mask can realise: the papers ask three modalities for 0.7 and get 0.667."""
 
@@ -27,7 +29,12 @@ def patterns(modalities: Sequence[str]) -> list[Pattern]:
 
     >>> [pattern_name(p) for p in patterns(["image", "title"])]
     ['image', 'title', 'image+title']
+
+    Raises:
+        UsageError: there are more than ``MOST_MODALITIES``.
     """
+    if len(modalities) > MOST_MODALITIES:
+        raise UsageError(f"expected at most {MOST_MODALITIES} modalities, got {len(modalities)}")
     return [p for size in range(1, len(modalities) + 1) for p in combinations(modalities, size)]
 
 
@@ -52,16 +59,14 @@ def pattern_numbers(mask: np.ndarray) -> np.ndarray:
         mask: (…, M) bool.
 
     >>> pattern_numbers(np.array([[True, False], [True, True], [False, False]]))
-    array([ 0,  2, -1], dtype=int16)
+    array([ 0,  2, -1])
     """
     modalities = mask.shape[-1]
-    code = np.zeros(mask.shape[:-1], np.int16)
-    for m in range(modalities):
-        code |= mask[..., m].astype(np.int16) << m
-    numbers = np.full(2**modalities, -1, np.int16)
+    weights = 2 ** np.arange(modalities)
+    numbers = np.full(2**modalities, -1)
     rows = np.array(pattern_matrix([str(m) for m in range(modalities)]))
-    numbers[rows @ 2 ** np.arange(modalities)] = np.arange(len(rows))
-    return numbers[code]
+    numbers[rows @ weights] = np.arange(len(rows))
+    return numbers[mask @ weights]
 
 
 class Missing(BaseModel):

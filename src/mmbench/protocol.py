@@ -16,11 +16,13 @@ class Protocol:
     Attributes:
         name: the key in experiments and tables.
         selection: the split on which the best epoch is chosen.
+        disjoint: whether it promises that no group is in two splits; data modules are held to it.
         description: one sentence for the reader of a table.
     """
 
     name: str
     selection: Literal["validation", "test"]
+    disjoint: bool
     description: str
 
 
@@ -30,11 +32,13 @@ PROTOCOLS = {
         Protocol(
             "clean",
             "validation",
+            True,
             "splits disjoint by group, the epoch chosen on a validation split, the test split read once",
         ),
         Protocol(
             "legacy",
             "test",
+            False,
             "the field's habit: a split that ignores groups, the best epoch chosen on the test split itself",
         ),
     )

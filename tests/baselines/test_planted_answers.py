@@ -49,16 +49,16 @@ class Signals(MultimodalDataModule):
     def load(self) -> Loaded:
         generator = torch.Generator().manual_seed(0)
         directions = normalize(torch.randn(2, WIDTH, generator=generator), dim=1)
-        return Loaded(*(self.draw(size, directions, generator) for size in SIZES))
+        return Loaded(*(self.draw(size, directions, generator, 1000 * part) for part, size in enumerate(SIZES)))
 
-    def draw(self, size: int, directions: torch.Tensor, generator: torch.Generator) -> Split:
+    def draw(self, size: int, directions: torch.Tensor, generator: torch.Generator, first_group: int) -> Split:
         one, other = torch.randint(0, 2, (2, size), generator=generator)
         bits = {"one": {"a": one}, "redundant": {"a": one, "b": one}, "xor": {"a": one, "b": other}}[self.case]
         inputs = {m: torch.randn(size, WIDTH, generator=generator) for m in self.modalities}
         for direction, (modality, bit) in zip(directions, bits.items(), strict=False):
             inputs[modality] += 3 * (2 * bit - 1).unsqueeze(1) * direction
         label = one ^ other if self.case == "xor" else one
-        return Split(inputs, torch.ones(size, 3, dtype=torch.bool), label, torch.arange(size))
+        return Split(inputs, torch.ones(size, 3, dtype=torch.bool), label, first_group + torch.arange(size))
 
 
 @cache

@@ -1,9 +1,10 @@
 """Prepared data: rows read when they are asked for, splits, gaps, and folders that are not as they should be."""
 
-import json
 import resource
+from hashlib import sha256
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -12,13 +13,14 @@ from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.prepared import MADE_UP, Mapped, PreparedDataModule
 from mmbench.data.preparing.prepare import prepare
 from mmbench.data.preparing.raw import Source
+from mmbench.data.preparing.vouching import hash_table
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
 from mmbench.files import data_root
 from mmbench.recipe import Recipe
 from mmbench.training import build
 from mmbench.trial import Trial
-from toy import Toy, change, write_toy
+from toy import Toy, change, reseal, write_toy
 
 
 @pytest.fixture
@@ -232,9 +234,7 @@ def test_a_damaged_array_is_named(raw, damage):
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "unknown":
-        manifest = json.loads((Toy.folder() / "manifest.json").read_text())
-        del manifest["arrays"]["big"]
-        (Toy.folder() / "manifest.json").write_text(json.dumps(manifest))
+        reseal(Toy.folder(), arrays={"small": Toy.read_manifest()["arrays"]["small"]})
     else:
         array = {"shape": np.zeros((99, 2, 3), "f4"), "type": np.zeros((100, 2, 3)), "pickle": np.array([print])}
         np.save(path, array[damage])
@@ -267,6 +267,70 @@ def test_a_damaged_table(raw):
     (Toy.folder() / "samples.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match=r"samples\.parquet cannot be read"):
         _ = module().splits
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.assign(label=1 - t["label"]),
+        lambda t: t.assign(label=t["label"].to_numpy()[::-1]),
+        lambda t: t.assign(clean=t["clean"].replace({"train": "test", "test": "train"})),
+        lambda t: t.assign(clean=t["clean"].replace({"validation": "train"})),
+        lambda t: t.assign(group="one"),
+        lambda t: t.assign(text_text=t["text_text"].str.upper()),
+        lambda t: t.assign(present_text=False),
+        lambda t: t[::-1],
+        lambda t: t[:-1],
+        lambda t: t.drop(columns="attack"),
+        lambda t: t.assign(more=0),
+        lambda t: t.rename(columns={"clean": "legacy", "legacy": "clean"}),
+    ],
+)
+def test_a_table_that_is_not_the_one_that_the_manifest_vouches_for(raw, change):
+    quietly(raw)
+    before, path = Toy.manifest(), Toy.folder() / "samples.parquet"
+    change(Toy.table()).to_parquet(path, index=False)
+    assert Toy.manifest() == before, "the key of a trial does not tell"
+    with pytest.raises(
+        UsageError, match=r"samples\.parquet has changed since it was prepared; prepare the data anew: mmbench"
+    ):
+        module().setup()
+
+
+def test_a_table_in_another_file_of_the_same_values(raw):
+    quietly(raw)
+    Toy.table().to_parquet(Toy.folder() / "samples.parquet", index=False, compression="gzip", row_group_size=7)
+    module().setup()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": "3"}, r"manifest\.json is damaged \(samples: input should be a valid integer\)"),
+        ({"splits": {"clean": {"train": 60}}}, r"manifest\.json is damaged \(splits\.clean\.train: "),
+        ({"arrays": {"big": {"shape": [100, -2, 3]}}}, r"manifest\.json is damaged \(arrays\.big\.shape\.1: "),
+        ({"classes": []}, r"manifest\.json is damaged \(classes: "),
+        ({"more": 1}, r"manifest\.json is damaged \(more: "),
+    ],
+)  # fmt: skip
+def test_a_manifest_of_another_form(raw, changes, message):
+    quietly(raw)
+    reseal(Toy.folder(), **changes)
+    with pytest.raises(UsageError, match=message):
+        module().setup()
+
+
+def test_a_manifest_that_was_edited(raw):
+    quietly(raw)
+    path = Toy.folder() / "manifest.json"
+    path.write_text(path.read_text().replace('"samples": 100', '"samples": 101', 1))
+    assert "manifest.json has changed since it was prepared" in Toy.prepared()
+
+
+def test_the_hash_of_a_table_is_of_its_values_as_texts(raw):
+    frame = pd.DataFrame({"a": [1, 2], "b": ["é", '"'], "c": [True, False]})
+    lines = b'["a", "b", "c"]\n["1", "\xc3\xa9", "True"]\n["2", "\\"", "False"]\n'
+    assert hash_table(frame) == sha256(lines).hexdigest()
 
 
 def test_the_hash_tells_data_and_splits_apart(raw):

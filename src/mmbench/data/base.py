@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from mmbench.batch import Batch, Input
 from mmbench.data.cache import FeatureCache
+from mmbench.data.checks import Declaration, check_declaration, checked
 from mmbench.data.split import EVALUATION_BATCH, DataSpec, Loaded, Split, as_is
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import Missing, realised
-from mmbench.protocol import PROTOCOLS
+from mmbench.protocol import PROTOCOLS, Protocol
 
 Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
 Augmentation = Callable[[Input], Input]
@@ -59,7 +60,7 @@ class MultimodalDataModule(pl.LightningDataModule):
         super().__init__()
         if protocol not in PROTOCOLS:
             raise UsageError(f"unknown protocol '{protocol}': {did_you_mean(protocol, PROTOCOLS)}")
-        self.protocol = PROTOCOLS[protocol]
+        self._protocol, self._protocol_asked = PROTOCOLS[protocol], False
         self.batch_size = batch_size
         self.seed = seed
         self.tokenizers = dict(tokenizers or {})
@@ -74,6 +75,12 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.features: dict[str, FeatureCache] = {}  # modality -> its encoder, where that has run once and for all
         self._redraws = np.random.default_rng(seed)
         self._loaded: Loaded | None = None
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol that decides the splits; it is noted that a data set asks for it."""
+        self._protocol_asked = True
+        return self._protocol
 
     @classmethod
     def check_view(cls, modality: str, view: str) -> None:
@@ -110,14 +117,23 @@ class MultimodalDataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the data once, whatever the stage, and take away what is to be missing.
+        """Load the data once, whatever the stage, hold them to what the class declares, and take away what is to be missing.
 
         Raises:
-            UsageError: a feature that is present is not a finite number.
+            UsageError: a declaration, a split or a value is not as ``data.checks`` says, or ``load`` never asks for the protocol that
+                it is to follow.
         """
         if self._loaded is not None:
             return
+        declared = Declaration(**{f.name: getattr(self, f.name, None) for f in fields(Declaration)})
+        check_declaration(declared)
         loaded = self.load()
+        if not self._protocol.disjoint and not self._protocol_asked:
+            raise UsageError(
+                f"{self.name}: load() does not look at self.protocol, so that '{self._protocol.name}' would be 'clean' under another "
+                "name; cut the splits by self.protocol.name, or leave this protocol out"
+            )
+        loaded = checked(declared, self._protocol, loaded)
         for modality, cache in self.features.items():
             column = self.modalities.index(modality)
             for name in ("train", "validation", "test"):
@@ -127,9 +143,6 @@ class MultimodalDataModule(pl.LightningDataModule):
             self.augmentations, self.resizing = (
                 {m: f for m, f in t.items() if m != modality} for t in (self.augmentations, self.resizing)
             )
-        for name in ("train", "validation", "test"):
-            if (split := getattr(loaded, name)) is not None:
-                self._check_finite(name, split)
         validation = loaded.validation and self.masked("validation", loaded.validation)
         self._loaded = replace(loaded, train=self.masked("train", loaded.train), validation=validation)
 
@@ -153,22 +166,6 @@ class MultimodalDataModule(pl.LightningDataModule):
         self.realised[name] = realised(keep, present)
         return replace(split, present=torch.from_numpy(keep & present))
 
-    def _check_finite(self, name: str, split: Split) -> None:
-        for column, modality in enumerate(self.modalities):
-            value = split.inputs[modality]
-            for tensor in value.values() if isinstance(value, dict) else [value]:
-                if (
-                    not isinstance(tensor, Tensor) or not tensor.is_floating_point()
-                ):  # rows on disk were checked when written
-                    continue
-                finite = tensor.flatten(1).isfinite().all(dim=1) | ~split.present[:, column]
-                if not finite.all():
-                    rows = (~finite).nonzero().squeeze(1).tolist()
-                    raise UsageError(
-                        f"{self.name}, {name} split: {modality} is not a finite number in {len(rows)} samples, the first of them "
-                        f"number {rows[0]}; mark it as absent there (present = False), or mend the data"
-                    )
-
     @property
     def splits(self) -> Loaded:
         """The splits; loads them where that has not happened yet."""
@@ -186,12 +183,8 @@ class MultimodalDataModule(pl.LightningDataModule):
     @property
     def selection_split(self) -> Split:
         """The split on which the best epoch is chosen: by the protocol, the validation or the test split."""
-        split = getattr(self.splits, self.protocol.selection)
-        if self.protocol.selection == "test":
-            split = self.masked("test", split)
-        if split is None:
-            raise UsageError(f"{self.name}: protocol '{self.protocol.name}' needs a {self.protocol.selection} split")
-        return split
+        split = getattr(self.splits, self._protocol.selection)
+        return self.masked("test", split) if self._protocol.selection == "test" else split
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches; the seed decides the order of every epoch of a run."""

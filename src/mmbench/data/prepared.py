@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mmbench.batch import Input
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.preparing.raw import Info, Listing, Source
-from mmbench.data.split import Loaded, Split
+from mmbench.data.preparing.vouching import hash_table, mistake
+from mmbench.data.split import Loaded, Mapped, Split
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import data_root
 
@@ -29,33 +28,6 @@ FORMAT = 2
 SPLITS = ("train", "validation", "test")
 MADE_UP = "MADE-UP"
 """A file of this name in a raw folder says that it is a demo copy; the hashes of what is prepared from it begin with it."""
-
-
-class Mapped:
-    """Rows of a memory-mapped array, read when they are asked for; the data set may be larger than the memory.
-
-    Args:
-        array: (N, …), as ``np.load(…, mmap_mode="r")`` gives it. Pictures are (N, …, H, W, 3) uint8, the order in which they are
-            decoded, and in which they are cropped and resized fastest.
-        rows: (n,) the rows that this object stands for.
-    """
-
-    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
-        self.array = array
-        self.rows = rows
-        self.pictures = array.dtype == np.uint8 and array.ndim > 3 and array.shape[-1] == 3
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """Read rows: a tensor (B, …) of the array's type; pictures (B, …, 3, H, W), whatever their order on disk."""
-        rows = torch.from_numpy(np.asarray(self.array[self.rows[index.numpy()]]))
-        return rows.movedim(-1, -3) if self.pictures else rows
-
-    def select(self, index: Tensor) -> Mapped:
-        """The same array, fewer rows; nothing is read."""
-        return Mapped(self.array, self.rows[index.numpy()])
 
 
 class PreparedDataModule(MultimodalDataModule):
@@ -172,21 +144,21 @@ class PreparedDataModule(MultimodalDataModule):
         """The manifest.
 
         Raises:
-            UsageError: the data set is not prepared, or by another version of its code.
+            UsageError: the data set is not prepared, or by another version of its code, or the file has changed.
         """
-        path = cls.folder() / "manifest.json"
+        path, anew = cls.folder() / "manifest.json", f"prepare the data anew: mmbench data info {cls.name}"
         try:
             manifest = json.loads(path.read_bytes())
         except OSError as error:
             raise UsageError(f"mmbench data info {cls.name}") from error
-        except ValueError as error:
-            raise UsageError(f"{path} is damaged; prepare the data anew: mmbench data info {cls.name}") from error
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path} is damaged; {anew}") from error
         if not isinstance(manifest, dict) or not {"format", "version"} <= manifest.keys():
-            raise UsageError(f"{path} is damaged; prepare the data anew: mmbench data info {cls.name}")
-        if (manifest.get("format"), manifest.get("version")) != (FORMAT, cls.version):
-            raise UsageError(
-                f"{path} was made by another version of mmbench; prepare the data anew: mmbench data info {cls.name}"
-            )
+            raise UsageError(f"{path} is damaged; {anew}")
+        if (manifest["format"], manifest["version"]) != (FORMAT, cls.version):
+            raise UsageError(f"{path} was made by another version of mmbench; {anew}")
+        if wrong := mistake(manifest):
+            raise UsageError(f"{path} {wrong}; {anew}")
         return manifest
 
     @classmethod
@@ -253,16 +225,23 @@ class PreparedDataModule(MultimodalDataModule):
 
     @classmethod
     def table(cls) -> pd.DataFrame:
-        """``samples.parquet``: one row a sample, also those that were skipped."""
+        """``samples.parquet``: one row a sample, also those that were skipped.
+
+        Raises:
+            UsageError: the file is missing or is not what the manifest says.
+        """
         import pandas as pd
 
-        path = cls.folder() / "samples.parquet"
+        path, anew = cls.folder() / "samples.parquet", f"prepare the data anew: mmbench data info {cls.name}"
+        expected = cls.read_manifest()["table"]
         try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"{path} cannot be read ({error}); prepare the data anew: mmbench data info {cls.name}"
-            ) from error
+            table = pd.read_parquet(path)
+            whole = hash_table(table) == expected
+        except Exception as error:  # of a damaged file, pyarrow's and pandas' errors are of many kinds
+            raise UsageError(f"{path} cannot be read ({error}); {anew}") from error
+        if not whole:
+            raise UsageError(f"{path} has changed since it was prepared; {anew}")
+        return table
 
     def load(self) -> Loaded:
         """Cut the protocol's splits; rows are read from the maps when a batch asks for them."""
@@ -278,10 +257,10 @@ class PreparedDataModule(MultimodalDataModule):
         def part(name: str) -> Split:
             rows = np.flatnonzero(split == name)
             index = torch.from_numpy(rows)
-            inputs: dict[str, Input] = {}
-            for m in self.modalities:
-                value = Mapped(arrays[m], rows) if m in arrays else {k: v[index] for k, v in texts[m].items()}
-                inputs[m] = value  # type: ignore[assignment]  # rows on disk become tensors when they are read
+            inputs: dict[str, Any] = {
+                m: Mapped(arrays[m], rows) if m in arrays else {k: v[index] for k, v in texts[m].items()}
+                for m in self.modalities
+            }
             attack = torch.from_numpy(table["attack"].to_numpy(np.int64)[rows]) if table["attack"].any() else None
             label = torch.from_numpy(table["label"].to_numpy(np.int64)[rows])
             return Split(inputs, present[index], label, torch.from_numpy(group[rows]), attack)

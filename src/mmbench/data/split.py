@@ -43,12 +43,43 @@ class DataSpec:
         return sum(self.class_counts)
 
 
+class Mapped:
+    """Rows of a memory-mapped array, read when they are asked for; the data set may be larger than the memory.
+
+    Args:
+        array: (N, …), as ``np.load(…, mmap_mode="r")`` gives it. Pictures are (N, …, H, W, 3) uint8, the order in which they are
+            decoded, and in which they are cropped and resized fastest.
+        rows: (n,) the rows that this object stands for.
+        as_float: give the rows as float32, whatever their type on disk.
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray, as_float: bool = False) -> None:
+        self.array = array
+        self.rows = rows
+        self.as_float = as_float
+        self.pictures = array.dtype == np.uint8 and array.ndim > 3 and array.shape[-1] == 3
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Read rows: a tensor (B, …) of the array's type; pictures (B, …, 3, H, W), whatever their order on disk."""
+        rows = torch.from_numpy(np.asarray(self.array[self.rows[index.numpy()]]))
+        if self.as_float:
+            rows = rows.float()
+        return rows.movedim(-1, -3) if self.pictures else rows
+
+    def select(self, index: Tensor) -> Mapped:
+        """The same array, fewer rows; nothing is read."""
+        return Mapped(self.array, self.rows[index.numpy()], self.as_float)
+
+
 @dataclass
 class Split(Dataset):
     """N samples, of which any set of rows is one indexing operation.
 
     Attributes:
-        inputs: modality -> (N, …), as in ``Batch.inputs``, or rows on disk (``prepared.Mapped``) that become such when they are read.
+        inputs: modality -> (N, …), as in ``Batch.inputs``, or rows on disk (``Mapped``) that become such when they are read.
         present: (N, M) bool.
         label: (N,) int64.
         group: (N,) int64; samples of one group (artist, actor, session) are not independent.

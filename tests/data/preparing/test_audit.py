@@ -1,13 +1,11 @@
 """The audit: every kind of violation planted once, and what is only told."""
 
-import json
-
 import pandas as pd
 import pytest
 
 from mmbench.data.preparing.audit import audit
 from mmbench.data.preparing.prepare import prepare
-from toy import Toy, change, write_toy
+from toy import Toy, change, reseal, write_toy
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def audited(raw, plant=None):
     if plant:
         table = Toy.table().set_index("id", drop=False)
         plant(table)
-        table.to_parquet(Toy.folder() / "samples.parquet", index=False)
+        reseal(Toy.folder(), table)
     return audit(Toy)
 
 
@@ -157,9 +155,7 @@ def test_skipped_unlisted_and_other_counts_are_told(raw, monkeypatch):
         "on disk, but in no list: 30 files, such as x0.txt, x1.txt, x2.txt",
         "a note",
     ]
-    manifest = Toy.read_manifest()
-    manifest["skipped"] *= 12
-    (Toy.folder() / "manifest.json").write_text(json.dumps(manifest))
+    reseal(Toy.folder(), skipped=12 * Toy.read_manifest()["skipped"])
     told = [line for line in audit(Toy).findings if line.startswith("skipped")]
     assert len(told) == 11
     assert told[-1].startswith("skipped: 2 more")

@@ -17,8 +17,9 @@ import pytest
 import toy
 from mmbench.data.preparing import decoding
 from mmbench.data.preparing import prepare as prepare_module
-from mmbench.data.preparing.manifest import hash_file, verify
+from mmbench.data.preparing.manifest import verify
 from mmbench.data.preparing.prepare import locked, prepare
+from mmbench.data.preparing.vouching import hash_file
 from mmbench.errors import DataError, Interrupted, UsageError
 from toy import Toy, change, write_toy
 
@@ -469,7 +470,8 @@ def test_verify_finds_any_change(raw, name):
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
-    assert verify(Toy) == [f"{path} has changed since it was prepared"]
+    (line,) = verify(Toy)
+    assert line.startswith(f"{path} has changed since it was prepared")
 
 
 def test_verify_names_what_is_missing_or_damaged(raw):

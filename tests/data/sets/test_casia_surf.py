@@ -17,6 +17,7 @@ from mmbench.data.preparing.media import BadFile
 from mmbench.data.preparing.prepare import prepare
 from mmbench.data.sets.casia_surf import LISTS, CasiaSurf
 from mmbench.errors import UsageError
+from toy import reseal
 
 MODALITIES = ("rgb", "depth", "ir")
 VAL = "Val/0000/000000-{}.jpg"
@@ -395,7 +396,7 @@ def audited(root, tmp_path, monkeypatch):
     def changed(change):
         rows = pd.read_parquet(root / "casia_surf/samples.parquet")
         change(rows)
-        rows.to_parquet(folder / "samples.parquet", index=False)
+        reseal(folder, rows)
         return audit(CasiaSurf)
 
     return changed

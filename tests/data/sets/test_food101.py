@@ -16,6 +16,7 @@ from mmbench.data.preparing.prepare import prepare
 from mmbench.data.sets.food101 import VALIDATION, Food101
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import DataError, UsageError
+from toy import reseal
 
 TOKENIZERS = {"text": HashedText(buckets=64).tokenize}
 ROWS = {
@@ -145,7 +146,7 @@ def test_audit_reports_planted_leaks(made, tmp_path, monkeypatch):
     table = pd.read_parquet(made[1] / "food101/samples.parquet")
     table.loc[table["id"] == "train/waffles/waffles_100.jpg", "clean"] = "train"
     table.loc[table["id"] == "train/sushi/sushi_0.jpg", ["clean", "sha256_image"]] = ["train", table["sha256_image"][0]]
-    table.to_parquet(folder / "samples.parquet")
+    reseal(folder, table)
     monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
     assert table["clean"][0] == "test"
     text = "\n".join(audit(Food101).violations["clean"])

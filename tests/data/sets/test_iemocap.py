@@ -31,6 +31,7 @@ from mmbench.data.sets.iemocap import (
 )
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import DataError, UsageError
+from toy import reseal
 
 FIRST = "Ses01F_impro01"
 NAMES = [f"{FIRST}_{turn}" for turn in ("F000", "M000", "F001", "M001", "F002", "M002")]  # in the order of their times
@@ -588,7 +589,7 @@ def test_planted_leaks_are_found(prepared, tmp_path, monkeypatch):
     table = Iemocap.table()
     one, other = (table.index[table["clean"] == split][0] for split in ("train", "test"))
     table.loc[one, ["group", "sha256_audio"]] = table.loc[other, ["group", "sha256_audio"]]
-    table.to_parquet(tmp_path / "iemocap/samples.parquet", index=False)
+    reseal(tmp_path / "iemocap", table)
     found = audit(Iemocap).violations["clean"]
     assert any("share their group with train" in line for line in found)
     assert any("share their audio with train" in line for line in found)

@@ -26,6 +26,7 @@ from mmbench.encoders.building import build_encoder
 from mmbench.errors import UsageError
 from mmbench.experiment.plan import expand
 from mmbench.recipe import Recipe
+from toy import reseal
 
 CLASSES = KineticsSounds.classes
 KEPT = CLASSES[7:13]  # the folders that are decoded here
@@ -599,12 +600,14 @@ def test_a_variant_is_other_data(variant, tmp_path, monkeypatch):
     monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
     assert not verify(KineticsSounds)
     path = tmp_path / "kinetics_sounds/manifest.json"
-    manifest, known = json.loads(path.read_text()), KineticsSounds.manifest()
-    path.write_text(json.dumps({**manifest, "classes": ["tapping pen", "clapping", "finger snapping"]}))
-    assert KineticsSounds.manifest() != known
+    whole, known = path.read_text(), KineticsSounds.manifest()
+    others = ["tapping pen", "clapping", "finger snapping"]
+    path.write_text(json.dumps({**json.loads(whole), "classes": others}))
     assert verify(KineticsSounds)
-    del manifest["classes"]
-    path.write_text(json.dumps(manifest))
+    reseal(path.parent, classes=others)
+    assert KineticsSounds.manifest() != known
+    assert KineticsSounds.class_names() == tuple(others)
+    reseal(path.parent, classes=None)
     assert KineticsSounds.manifest() != known
     assert KineticsSounds.class_names() == CLASSES
     path.unlink()
@@ -638,10 +641,8 @@ def test_legacy_counts_are_not_held_against_a_variant(variant, tmp_path, monkeyp
     monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
     rows = pd.read_parquet(tmp_path / "kinetics_sounds/samples.parquet")
     rows["legacy"] = ["test" if i % 3 else "train" for i in range(len(rows))]
-    rows.to_parquet(tmp_path / "kinetics_sounds/samples.parquet", index=False)
-    manifest = KineticsSounds.read_manifest()
-    manifest["splits"]["legacy"] = manifest["splits"]["clean"]
-    (tmp_path / "kinetics_sounds/manifest.json").write_text(json.dumps(manifest))
+    splits = KineticsSounds.read_manifest()["splits"]
+    reseal(tmp_path / "kinetics_sounds", rows, splits={**splits, "legacy": splits["clean"]})
     assert audit(KineticsSounds).violations["legacy"] == []
 
 
@@ -681,7 +682,7 @@ def audited(part, tmp_path, monkeypatch):
     def changed(change):
         rows = pd.read_parquet(part / "kinetics_sounds/samples.parquet")
         change(rows)
-        rows.to_parquet(folder / "samples.parquet", index=False)
+        reseal(folder, rows)
         return audit(KineticsSounds)
 
     return changed

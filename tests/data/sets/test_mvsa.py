@@ -14,6 +14,7 @@ from mmbench.data.preparing.prepare import prepare
 from mmbench.data.sets.mvsa import Mvsa, MvsaMerged, read_tweet
 from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import DataError, UsageError
+from toy import reseal
 
 BOTH = pytest.mark.parametrize("data", [Mvsa, MvsaMerged])
 TOKENIZERS = {"text": HashedText(buckets=64).tokenize}
@@ -160,7 +161,7 @@ def test_audit_reports_planted_leaks(made, tmp_path, monkeypatch):
     first, second = (table["id"].tolist().index(i) for i in ("1", "10"))  # one tweet
     assert table["clean"][first] == table["clean"][second]
     table.loc[second, "clean"] = next(s for s in ("test", "train") if s != table["clean"][first])
-    table.to_parquet(tmp_path / "mvsa/samples.parquet")
+    reseal(tmp_path / "mvsa", table)
     monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
     assert "group" in audit(Mvsa).violations["clean"][0]
 

@@ -16,19 +16,16 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmbench.data.prepared import PreparedDataModule
-from mmbench.data.preparing.manifest import data_fields, hash_file
+from mmbench.data.preparing.manifest import data_fields
 from mmbench.data.preparing.media import BadFile
 from mmbench.data.preparing.raw import Sample
+from mmbench.data.preparing.vouching import hash_file
 from mmbench.errors import DataError
-
-if TYPE_CHECKING:
-    pass
-
 
 CHUNK = 32  # samples that a worker decodes before it reports: what a kill loses of its work
 

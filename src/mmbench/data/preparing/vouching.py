@@ -1,0 +1,107 @@
+"""What vouches for a prepared folder: hashes of its files, and whether its manifest is whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A split: how many samples it has, and the hash of their sorted names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    samples: Count
+    sha256: str
+
+
+class ArrayFile(BaseModel):
+    """An array on disk."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    shape: list[Count]
+    dtype: str
+    sha256: str
+
+
+class Unlisted(BaseModel):
+    """Files that no list names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    files: Count
+    first: list[str]
+
+
+class Manifest(BaseModel):
+    """``manifest.json``, as ``preparing.manifest.describe`` writes it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: int
+    version: int
+    dataset: str
+    made_up: bool
+    samples: Count
+    splits: dict[str, dict[str, Part]]
+    arrays: dict[str, ArrayFile]
+    table: str
+    sources: dict[str, int | str]
+    transform: dict[str, str]
+    decoders: dict[str, Any]
+    skipped: list[tuple[str, str, str]]
+    unlisted: Unlisted
+    notes: list[str]
+    classes: Annotated[list[str], Field(min_length=2)] = []
+    sha256: str
+
+
+def mistake(manifest: Mapping[str, Any]) -> str | None:
+    """What is wrong with a manifest, as the end of a sentence; None if it is what was written."""
+    if hash_manifest(manifest) != manifest.get("sha256"):
+        return "has changed since it was prepared"
+    try:
+        Manifest.model_validate_json(json.dumps(manifest))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"is damaged ({'.'.join(map(str, first['loc']))}: {first['msg'].lower()})"
+    return None
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_lines(lines: Iterable[str]) -> str:
+    """The SHA-256 of lines."""
+    return sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def hash_manifest(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of all of a manifest but itself."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hash_lines([json.dumps(content, sort_keys=True)])
+
+
+def hash_table(frame: pd.DataFrame) -> str:
+    """The SHA-256 of a table's values, whatever its file looks like: of a line a row, each a JSON list of its values as texts."""
+    columns: list[Sequence[str]] = [[str(value) for value in frame[name].tolist()] for name in frame]
+    rows = zip(*columns, strict=True)
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    return hash_lines(map(encode, [list(frame), *rows]))
