@@ -343,6 +343,7 @@ def test_records_survived_all_of_it(story: Story) -> None:
 
 def test_a_dry_run_tells_what_is_done_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mmbench.experiment.plan import load
+    from mmbench.provenance import Codes
     from mmbench.record import Predictions, Record
     from mmbench.store import Store
 
@@ -354,7 +355,7 @@ def test_a_dry_run_tells_what_is_done_and_writes_nothing(here: Path, capsys: pyt
 
     trials = load(file).trials
     predictions = Predictions.from_bytes(next((GOLDEN / "runs").glob("*/predictions.npz")).read_bytes())
-    common = {"started": "", "finished": "", "environment": {}}
+    common = {"started": "", "finished": "", "environment": {}, "code": Codes().of(trials[0])}
     store = Store(here / "results" / "runs")
     store.write(Record(key=trials[0].key, trial=trials[0], status="done", **common), predictions)
     store.write(Record(key=trials[1].key, trial=trials[1], status="failed", **common))

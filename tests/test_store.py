@@ -227,9 +227,121 @@ def test_a_record_of_another_trial_is_not_taken(store: Store, written: Record) -
 )
 def test_a_record_with_other_fields_or_values_is_damage(store: Store, written: Record, change: str, value: Any) -> None:
     path = store.folder(written.key) / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), change: value}))
+    content = {**json.loads(path.read_text()), change: value}
+    path.write_bytes(signed(json.dumps(content)))
     with pytest.raises(CorruptRecord, match=r"record\.json: \d+ errors?"):
         store.done(written.key)
+
+
+def signed(text: str) -> bytes:
+    """A record's file with this content, as one who knows the format would forge it."""
+    rest = json.dumps({k: v for k, v in json.loads(text).items() if k != "checksum"}, indent=1).encode()[2:]
+    return b'{"checksum": "%s",\n' % sha256(rest).hexdigest().encode() + rest
+
+
+def test_no_flipped_bit_of_a_record_is_accepted(store: Store, written: Record) -> None:
+    """Every one of them; once a third was: another seed, another method, NaN for a metric."""
+    whole = (store.folder(written.key) / "record.json").read_bytes()
+    assert Record.from_bytes(whole) == written
+    accepted = []
+    for position in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << bit
+            try:
+                Record.from_bytes(bytes(flipped))
+                accepted.append((position, bit))
+            except ValueError:
+                pass
+    assert accepted == []
+
+
+@pytest.mark.parametrize("position", [0, 2, 12, 20, 90, -2, -1])
+def test_a_flipped_bit_of_a_record_is_damage_in_words(store: Store, written: Record, position: int) -> None:
+    path = store.folder(written.key) / "record.json"
+    whole = bytearray(path.read_bytes())
+    whole[position] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(CorruptRecord, match=r"record\.json: ."):
+        store.record(written.key)
+
+
+def test_a_record_with_another_trial_in_it_is_not_taken(store: Store, written: Record) -> None:
+    """Whoever writes a checksum to it: the folder, the key and the trial have to be of one."""
+    path = store.folder(written.key) / "record.json"
+    content = json.loads(path.read_text())
+    content["trial"]["seed"] = 7
+    path.write_bytes(signed(json.dumps(content)))
+    with pytest.raises(CorruptRecord, match=f"its settings are those of trial {make_trial(7).key}"):
+        store.record(written.key)
+
+
+def test_a_record_without_a_checksum_is_of_before_there_was_one(store: Store, written: Record) -> None:
+    path = store.folder(written.key) / "record.json"
+    content = json.loads(path.read_text())
+    del content["checksum"], content["code"]
+    path.write_text(json.dumps(content, indent=1))
+    assert store.done(written.key) == written
+    assert written.code is None, "so that mmbench run runs it again"
+
+
+def test_numbers_that_are_not_finite_survive(store: Store) -> None:
+    values = {"accuracy": float("nan"), "ece": float("inf"), "macro_f1": float("-inf"), "tiny": 5e-324, "zero": -0.0}
+    record = make_record(metrics={"audio": values}, curves=[values], memory_mb=float("nan"))
+    store.write(record, make_predictions())
+    read = store.done(record.key)
+    assert read is not None
+    assert repr(read) == repr(record)
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def replace_by_nothing_of_a_tebibyte(path: Path) -> None:
+    with path.open("wb") as handle:
+        handle.truncate(2**40)
+
+
+@pytest.mark.parametrize("name", ["record.json", "predictions.npz"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        replace_by_folder,
+        replace_by_pipe,
+        replace_by_circle,
+        replace_by_nothing_of_a_tebibyte,
+        lambda path: path.write_bytes(b"\xff\xfe{"),
+        lambda path: path.write_bytes(b"[" * 100_000),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"null"),
+    ],
+)
+def test_what_stands_in_for_a_file_is_damage(store: Store, written: Record, name: str, harm: Any) -> None:
+    """Not an error of the one who reads it, and neither waited for nor read to its end."""
+    harm(store.folder(written.key) / name)
+    with pytest.raises(CorruptRecord, match=rf"{name}: \w+"):
+        store.done(written.key)
+
+
+def test_a_file_that_must_not_be_read_is_damage(store: Store, written: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(CorruptRecord, match=r"record\.json: cannot be read: Permission denied"):
+        store.record(written.key)
 
 
 def test_a_done_record_that_vouches_for_nothing_is_damage(store: Store) -> None:

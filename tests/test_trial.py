@@ -143,8 +143,8 @@ def test_every_method_trains_while_its_encoders_compute_in_bfloat16(
     seen: list[list[torch.dtype]] = []
     make = mmbench.training.build
 
-    def build(trial: Trial, device: str) -> Any:
-        task, data = make(trial, device)
+    def build(*arguments: Any) -> Any:
+        task, data = make(*arguments)
         fused = task.fuse
 
         def fuse(features: dict[str, torch.Tensor], present: torch.Tensor) -> torch.Tensor:

@@ -98,6 +98,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--strict", action="store_true", help="fail where a data set or an encoder's weights are not on this machine"
     )
+    run.add_argument(
+        "--keep-stale", action="store_true", help="use results of other method, encoder or data code as they are"
+    )
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     machine(run)
     run.add_argument(

@@ -12,6 +12,7 @@ from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mmbench.experiment.plan import Experiment
+    from mmbench.provenance import Codes
     from mmbench.record import Record
     from mmbench.report.collect import Results
     from mmbench.runner.local import Slot
@@ -54,23 +55,48 @@ def open_store(arguments: argparse.Namespace) -> Store:
     return Store(arguments.results / "runs")
 
 
-def split_done(trials: Sequence[Trial], store: Store) -> tuple[list[Record], list[Trial]]:
-    """The results that the store has, and the trials still to be run; damaged results are named and run again."""
+def split_done(
+    trials: Sequence[Trial], store: Store, codes: Codes, keep_stale: bool
+) -> tuple[list[Record], list[Trial]]:
+    """The results that the store has, and the trials still to be run.
+
+    Results that are damaged, or of other code, are named and run again; with ``keep_stale`` those of other code are kept.
+    """
+    from mmbench.provenance import grouped, why_stale
     from mmbench.store import CorruptRecord
 
     done: list[Record] = []
     todo: list[Trial] = []
+    reasons: list[str] = []
     for trial in trials:
         try:
             record = store.done(trial.key)
         except CorruptRecord as error:
             print(f"damaged, will be run again: {error}", file=sys.stderr)
             record = None
+        if record is not None and (reason := why_stale(record, codes)) is not None:
+            reasons.append(reason)
+            record = record if keep_stale else None
         if record is None:
             todo.append(trial)
         else:
             done.append(record)
+    for line in grouped(reasons, "kept, of other code than this" if keep_stale else "run again"):
+        print(line, file=sys.stderr)
+    tell_of_code(done, codes)
     return done, todo
+
+
+def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
+    """Say what is no reason to run trials again, but has to be known."""
+    if other := sum(record.code is not None and record.code.core != codes.core for record in done):
+        print(
+            f"{other} of the done trials ran with another core of mmbench than this, which is no reason to run them again; "
+            "delete them to run them anew",
+            file=sys.stderr,
+        )
+    if codes.unreadable:
+        print(f"edits of {', '.join(codes.unreadable)} cannot be seen: there is no file of its source", file=sys.stderr)
 
 
 def run_experiment(arguments: argparse.Namespace) -> int:
@@ -80,11 +106,13 @@ def run_experiment(arguments: argparse.Namespace) -> int:
 
         start_server()  # it imports what trials need while this process reads the experiment
     from mmbench.experiment.plan import select
+    from mmbench.provenance import Codes
     from mmbench.runner.local import plan_slots
 
     experiment, store = load_experiment(arguments), open_store(arguments)
     chosen = select(experiment.trials, arguments.filters)
-    done, todo = split_done(chosen, store)
+    codes = Codes()
+    done, todo = split_done(chosen, store, codes, arguments.keep_stale)
     strict = arguments.strict and bool(experiment.unprepared)
     if arguments.dry_run:
         finished = {record.key for record in done}
@@ -93,22 +121,19 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
         return FAILED if strict else OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
-    from mmbench.provenance import source_state
-
-    code = source_state()["code"] if done else None
-    if other := sum(record.environment.get("code") != code for record in done):
-        print(
-            f"{other} of the done trials ran with other code than this; delete {store.root} to run them anew",
-            file=sys.stderr,
-        )
     slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
-    records = run_all(todo, store, arguments, experiment.name, slots) if todo else []
-    print_report(write_report(experiment, store, arguments.results))
+    records = run_all(todo, store, arguments, experiment.name, slots, codes) if todo else []
+    print_report(write_report(experiment, store, arguments.results, codes))
     return max(exit_code(records), FAILED if strict else OK)
 
 
 def run_all(
-    trials: Sequence[Trial], store: Store, arguments: argparse.Namespace, group: str, slots: Sequence[Slot]
+    trials: Sequence[Trial],
+    store: Store,
+    arguments: argparse.Namespace,
+    group: str,
+    slots: Sequence[Slot],
+    codes: Codes,
 ) -> list[Record]:
     """Run trials as the arguments say, showing their progress."""
     import mmbench.report.figures  # noqa: F401  imported now, while trials run, and not when they have ended
@@ -123,7 +148,7 @@ def run_all(
     folder = (arguments.results / "wandb").resolve()
     wandb = WandbSettings(mode=mode, group=group, folder=str(folder))
     with GridView(len(trials)) as view:
-        records = run_trials(trials, store, slots, view, wandb, source_state())
+        records = run_trials(trials, store, slots, view, wandb, source_state(), codes)
     if mode == "offline":
         print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
     return records
@@ -138,15 +163,15 @@ def exit_code(records: Sequence[Record]) -> int:
     return FAILED if failed else OK
 
 
-def write_report(experiment: Experiment, store: Store, results: Path) -> Results:
-    """Write the tables and the figure of an experiment; says where."""
+def write_report(experiment: Experiment, store: Store, results: Path, codes: Codes) -> Results:
+    """Write the tables and the figure of an experiment; says where. What came from other code than ``codes`` is noted in it."""
     from threadpoolctl import threadpool_limits
 
     from mmbench.report.collect import collect
     from mmbench.report.page import write
 
     with threadpool_limits(1):  # small matrices: more threads only get in each other's way
-        collected = collect(experiment, store, results / "reported")
+        collected = collect(experiment, store, results / "reported", codes)
     folder = results / experiment.name
     written = write(collected, folder)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
@@ -185,13 +210,16 @@ def print_report(results: Results) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     """``mmbench report``."""
+    from mmbench.provenance import Codes
+
     experiment = load_experiment(arguments)
-    print_report(write_report(experiment, open_store(arguments), arguments.results))
+    print_report(write_report(experiment, open_store(arguments), arguments.results, Codes()))
     return OK
 
 
 def status(arguments: argparse.Namespace) -> int:
     """``mmbench status``."""
+    from mmbench.provenance import Codes, grouped, why_stale
     from mmbench.store import CorruptRecord
 
     store = open_store(arguments)
@@ -199,18 +227,24 @@ def status(arguments: argparse.Namespace) -> int:
         raise UsageError("status --set, --quick: name the experiment that they change")
     planned = load_experiment(arguments).trials if arguments.experiment else None
     counts: dict[str, int] = {}
+    codes, stale = Codes(), []
     for key in [trial.key for trial in planned] if planned is not None else store.keys():
         try:
             record = store.record(key)
             state: str = "not run" if record is None else record.status
-            if state == "done":
+            if record is not None and state == "done":
                 store.done(key)
+                if (reason := why_stale(record, codes)) is not None:
+                    state = "stale"
+                    stale.append(reason)
         except CorruptRecord as error:
             state, record = "damaged", None
             print(f"damaged: {error}")
         counts[state] = counts.get(state, 0) + 1
         if record is not None and record.failure is not None:
             print(f"failed: {record.trial.label} ({key}): {record.failure.message}")
+    for line in grouped(stale, "stale"):
+        print(line)
     total = sum(counts.values())
     print(f"{total} trials" + "".join(f", {count} {state}" for state, count in sorted(counts.items())))
     return OK
@@ -250,10 +284,11 @@ def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Seque
     """Run an experiment in a store of its own, since results of other code must not be re-used; None if a trial failed."""
     import tempfile
 
+    from mmbench.provenance import Codes
     from mmbench.store import Store
 
     with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
-        records = run_all(experiment.trials, Store(folder), arguments, experiment.name, slots)
+        records = run_all(experiment.trials, Store(folder), arguments, experiment.name, slots, Codes())
     failures = [record for record in records if record.failure is not None]
     for record in failures:  # in full: the store, and with it the log, is gone
         assert record.failure is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -71,6 +72,25 @@ class Failure(BaseModel):
     traceback: str = ""
 
 
+class Code(BaseModel):
+    """What code a trial ran: a hash of mmbench's core, and module -> hash of its method, its data set and each of its encoders."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    core: str
+    method: dict[str, str]
+    data: dict[str, str]
+    encoders: dict[str, dict[str, str]]
+
+    def gives_the_same(self, other: Code | None) -> bool:
+        """Whether a result of the other code holds for this one. The core may differ."""
+        return other is not None and self.model_copy(update={"core": other.core}) == other
+
+
+HEAD = b'{"checksum": "%s",\n'
+"""The first line of a record's file; what follows it has this SHA-256."""
+
+
 class Record(BaseModel):
     """``record.json``: a trial and what came of it. Only a record that says ``done`` is a result."""
 
@@ -82,6 +102,7 @@ class Record(BaseModel):
     started: str
     finished: str
     environment: dict[str, Any]
+    code: Code | None = None
     seconds: dict[str, float] = {}
     memory_mb: float | None = None
     parameters: int | None = None
@@ -92,3 +113,22 @@ class Record(BaseModel):
     curves: list[dict[str, float]] = []
     predictions_sha256: str | None = None
     failure: Failure | None = None
+
+    def to_bytes(self) -> bytes:
+        """The record as JSON, with the checksum of its own text in the first line."""
+        rest = self.model_dump_json(indent=1).encode().removeprefix(b"{\n")
+        return HEAD % sha256(rest).hexdigest().encode() + rest
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Record:
+        """Read what ``to_bytes`` wrote. A record without a checksum was written before there was one, and is read without.
+
+        Raises:
+            ValueError: it is not what was written, or not a record.
+        """
+        if not data.startswith(HEAD.partition(b"%")[0]):
+            return cls.model_validate_json(data)
+        first, _, rest = data.partition(b"\n")
+        if first + b"\n" != HEAD % sha256(rest).hexdigest().encode():
+            raise ValueError("its checksum is wrong: it is not what was written")
+        return cls.model_validate_json(b"{" + rest)

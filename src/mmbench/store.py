@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -13,7 +15,10 @@ from pydantic import ValidationError
 
 from mmbench.errors import StoreError
 from mmbench.files import atomic_write
-from mmbench.record import Predictions, Record
+from mmbench.record import Code, Predictions, Record
+
+MOST_BYTES = {"record.json": 64 * 2**20, "predictions.npz": 16 * 2**30}
+"""Larger files are not read: a record of 10,000 epochs has 3 MB."""
 
 
 class CorruptRecord(RuntimeError):
@@ -54,13 +59,19 @@ class Store:
         """
         path = self.folder(key) / "record.json"
         try:
-            record = Record.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
+            if (data := self._read(path)) is None:
+                return None
+            record = Record.from_bytes(data)
         except ValidationError as error:
             raise CorruptRecord(f"{path}: {error.error_count()} errors, first: {error.errors()[0]['msg']}") from error
+        except ValueError as error:
+            raise CorruptRecord(f"{path}: {error}") from error
         if record.key != key:
             raise CorruptRecord(f"{path}: the record is of trial {record.key}")
+        if record.trial.key != key:
+            raise CorruptRecord(
+                f"{path}: its settings are those of trial {record.trial.key}: edited, or of another version"
+            )
         return record
 
     def predictions(self, record: Record) -> Predictions:
@@ -70,13 +81,32 @@ class Store:
             CorruptRecord: they are missing, or not the bytes that the record vouches for.
         """
         path = self.folder(record.key) / "predictions.npz"
+        if (data := self._read(path)) is None:
+            raise CorruptRecord(f"{path}: is missing")
+        if sha256(data).hexdigest() != record.predictions_sha256:
+            raise CorruptRecord(f"{path}: not the file that the record was written with")
         try:
-            data = path.read_bytes()
-            if sha256(data).hexdigest() != record.predictions_sha256:
-                raise CorruptRecord(f"{path}: not the file that the record was written with")
             return Predictions.from_bytes(data)
-        except (FileNotFoundError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise CorruptRecord(f"{path}: {error}") from error
+
+    def _read(self, path: Path) -> bytes | None:
+        """A file's content; None if there is none.
+
+        Raises:
+            CorruptRecord: it cannot be read, or is no file that the store would have written.
+        """
+        try:
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise CorruptRecord(f"{path}: is not a file")
+            if found.st_size > MOST_BYTES[path.name]:
+                raise CorruptRecord(f"{path}: holds {found.st_size:,} bytes, more than any that mmbench writes")
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CorruptRecord(f"{path}: cannot be read: {error.strerror}") from error
 
     def done(self, key: str) -> Record | None:
         """The record if the trial is done and its predictions are whole, else None.
@@ -90,6 +120,15 @@ class Store:
         self.predictions(record)
         return record
 
+    def finished(self, key: str, code: Code | None = None) -> bool:
+        """Whether the trial is done, and by this code if one is given.
+
+        Raises:
+            CorruptRecord: the trial was done, but its files are damaged.
+        """
+        record = self.done(key)
+        return record is not None and (code is None or code.gives_the_same(record.code))
+
     def write(self, record: Record, predictions: Predictions | None = None) -> None:
         """Write the predictions, then the record that vouches for them.
 
@@ -100,20 +139,29 @@ class Store:
             data = predictions.to_bytes()
             record.predictions_sha256 = sha256(data).hexdigest()
             atomic_write(self.folder(record.key) / "predictions.npz", data)
-        atomic_write(self.folder(record.key) / "record.json", record.model_dump_json(indent=1).encode())
+        atomic_write(self.folder(record.key) / "record.json", record.to_bytes())
 
-    def discard(self, key: str) -> None:
-        """Forget what is left of a trial that is about to run again, unless it is done or another process is at it."""
+    def discard(self, key: str, code: Code | None = None) -> None:
+        """Forget what is left of a trial that is about to run again, unless it is done or another process is at it.
+
+        Args:
+            key: the trial.
+            code: what it is about to run; a result of other code is forgotten too. None: whatever ran counts.
+        """
         with self.lock(key, wait=False) as mine:
             if not mine:
                 return
             with suppress(CorruptRecord):
-                if self.done(key) is not None:
+                if self.finished(key, code):
                     return
             for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
                 torn.unlink(missing_ok=True)
             shutil.rmtree(self.scratch(key), ignore_errors=True)
-            (self.folder(key) / "record.json").unlink(missing_ok=True)
+            for path in (self.folder(key) / name for name in ("record.json", "predictions.npz")):
+                if path.is_dir() and not path.is_symlink():  # something else was put in its place
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, key: str, wait: bool = True) -> Iterator[bool]:

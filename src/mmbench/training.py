@@ -27,7 +27,7 @@ from mmbench.data.prepared import PreparedDataModule
 from mmbench.encoders.building import build_encoder, weights_of
 from mmbench.missing import pattern_name, patterns
 from mmbench.protocol import SELECTION_METRIC
-from mmbench.record import Predictions
+from mmbench.record import Code, Predictions
 from mmbench.task import DivergedError, MultimodalTask
 from mmbench.trial import Trial
 
@@ -56,12 +56,13 @@ class Outcome:
     seconds: dict[str, float]
 
 
-def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, MultimodalDataModule]:
+def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple[MultimodalTask, MultimodalDataModule]:
     """Build the method and the data module of a trial; the same seed gives the same initial encoders for every method.
 
     Args:
         trial: what to build.
         device: where frozen encoders run whose features are cached: "cpu", "gpu" or "auto".
+        code: what the trial runs; cached features are taken from the same code only.
 
     Raises:
         RuntimeError: the data or the weights have changed since the trial was planned.
@@ -86,6 +87,7 @@ def build(trial: Trial, device: str = "auto") -> tuple[MultimodalTask, Multimoda
             if getattr(encoder, "freeze", False):
                 view, choice = trial.views.get(modality), trial.encoders[modality]
                 source = [trial.data, trial.protocol, view, choice, trial.weights.get(modality), sizes.get(modality)]
+                source += [code.data, code.encoders[choice["name"]]] if code else []
                 data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
     task = METHODS[trial.method](data.spec, encoders, trial.recipe, **trial.params)
@@ -126,7 +128,9 @@ class BestEpoch(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
 
-def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str = "auto") -> Outcome:
+def run(
+    trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str = "auto", code: Code | None = None
+) -> Outcome:
     """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern.
 
     Args:
@@ -134,13 +138,14 @@ def run(trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str 
         scratch: a folder for checkpoints that the caller removes.
         loggers: of metrics per epoch, beside the trial's own record.
         device: "cpu", "gpu" or "auto", Lightning's accelerator.
+        code: what the trial runs, where that is known.
 
     Raises:
         DivergedError: the loss or a prediction is not a finite number.
     """
     quieten()
     started = time.perf_counter()
-    task, data = build(trial, device)
+    task, data = build(trial, device, code)
     data.setup()
     if trial.recipe.compile:
         for encoder in task.encoders.values():

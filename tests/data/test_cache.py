@@ -2,6 +2,7 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from mmbench.data.cache import FeatureCache, Given
 from mmbench.data.split import Split
 from mmbench.errors import DataError
 from mmbench.experiment.plan import expand
+from mmbench.provenance import Codes
+from mmbench.record import Code
 from mmbench.training import build, run
 from planted import VectorEncoder
 
@@ -141,6 +144,37 @@ def test_a_damaged_file_is_computed_anew(split: Split, folder: Path, content: by
     assert file.read_bytes() == whole
 
 
+def test_a_flipped_bit_anywhere_is_noticed(split: Split, folder: Path) -> None:
+    cache = FeatureCache(encoder(), "data")
+    features = read(cache, split)
+    (file,) = folder.glob("*.npy")
+    whole = file.read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(whole), 300):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        file.write_bytes(flipped)
+        assert cache.read(file, 150) is None
+    file.write_bytes(whole)
+    stored = cache.read(file, 150)
+    assert stored is not None
+    assert torch.equal(stored, features)
+
+
+def test_other_code_of_the_encoder_or_the_data_is_other_features() -> None:
+    trial = expand(GRID)[1][0]
+    code = Codes().of(trial)
+
+    def name(code: Code | None) -> str:
+        return build(trial, "cpu", code)[1].features["image"].name
+
+    assert name(code) == name(code.model_copy(update={"method": {}, "core": "another"}))
+    others = [
+        code.model_copy(update={"data": {}}),
+        code.model_copy(update={"encoders": {**code.encoders, "resnet18": {}}}),
+    ]
+    assert len({name(None), name(code), *map(name, others)}) == 4
+
+
 def test_a_pickle_in_place_of_the_file_is_not_executed(split: Split, folder: Path, tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self):
@@ -149,6 +183,7 @@ def test_a_pickle_in_place_of_the_file_is_not_executed(split: Split, folder: Pat
     read(FeatureCache(encoder(), "data"), split)
     (file,) = folder.glob("*.npy")
     np.save(file, np.array([Hostile()], dtype=object), allow_pickle=True)
+    file.write_bytes(file.read_bytes() + sha256(file.read_bytes()).digest())
     read(FeatureCache(encoder(), "data"), split)
     assert not (tmp_path / "executed").exists()
 

@@ -35,8 +35,8 @@ class Watched:
         self.folder, self.make = folder, mmbench.training.build
         monkeypatch.setattr("mmbench.training.build", self.build)
 
-    def build(self, trial: Trial, device: str) -> Any:
-        self.task, data = self.make(trial, device)
+    def build(self, *arguments: Any) -> Any:
+        self.task, data = self.make(*arguments)
         self.before = {n: p.detach().clone() for n, p in self.task.named_parameters()}
         ended = self.task.on_train_epoch_end
 

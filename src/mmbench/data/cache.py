@@ -36,7 +36,7 @@ class FeatureCache:
     """What a frozen encoder makes of the splits of one modality.
 
     Files are ``<MMBENCH_DATA>/cache/<hash>.npy``, named after the key and all the encoder's values: another seed of a random encoder is
-    another file. Features are of data that are not augmented.
+    another file. The 32 bytes behind the array are the SHA-256 of what is before them. Features are of data that are not augmented.
 
     Args:
         encoder: any module with an ``out_dim``; it is put into evaluation mode.
@@ -87,12 +87,15 @@ class FeatureCache:
                 raise DataError(f"the frozen encoder of {modality} gives features that are not finite ({name} split)")
             content = BytesIO()
             np.save(content, features.numpy())
-            atomic_write(path, content.getvalue())
+            atomic_write(path, content.getvalue() + sha256(content.getvalue()).digest())
             return features
 
     def read(self, path: Path, rows: int) -> Tensor | None:
         """The features that are stored; None if there are none, or not as they should be."""
         try:
+            content = path.read_bytes()
+            if sha256(memoryview(content)[:-32]).digest() != content[-32:]:
+                return None
             stored = np.lib.format.open_memmap(path, mode="r")  # refuses a shape that the file does not fill
         except Exception:  # none yet, or a damaged header, about which numpy's errors are of many kinds
             return None

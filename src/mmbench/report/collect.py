@@ -15,6 +15,7 @@ from mmbench.data.prepared import MADE_UP
 from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate, fingerprint
 from mmbench.experiment.plan import Experiment
 from mmbench.missing import Missing, pattern_name, patterns, training_name
+from mmbench.provenance import Codes, grouped, why_stale
 from mmbench.record import Predictions, Record
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.rates import Outcomes, Rates, collect_rates
@@ -87,6 +88,7 @@ class Results:
         modalities: by data set.
         tests: the test split of a (data set, protocol) of which anything was run.
         commits: of the code that produced the trials.
+        stale: how many of the trials other code produced, and which; empty where that was not asked.
     """
 
     experiment: Experiment
@@ -96,6 +98,7 @@ class Results:
     modalities: dict[str, tuple[str, ...]]
     tests: dict[tuple[str, str], SplitFacts]
     commits: list[str]
+    stale: list[str]
 
     def mark(self, dataset: str) -> str:
         """What every title has to say of where a data set's numbers come from: ``", MADE UP"`` or nothing, for one."""
@@ -109,7 +112,7 @@ class Results:
         return gaps(self.rows)
 
 
-def collect(experiment: Experiment, store: Store, reported: Path | None = None) -> Results:
+def collect(experiment: Experiment, store: Store, reported: Path | None = None, codes: Codes | None = None) -> Results:
     """Read an experiment's trials from the store and compute its table.
 
     Intervals are 95 % percentile intervals of a hierarchical bootstrap: seeds are resampled, and groups of test samples. Within a
@@ -119,6 +122,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
         experiment: what to report; trials that are not in the store leave gaps, with reasons.
         store: the results.
         reported: a folder with the papers' numbers.
+        codes: the code that is here; what came from other code is then noted.
     """
     printed = read_printed(reported)
     by_cell: dict[tuple[str, str, Missing | None, str], list[Trial]] = {}
@@ -143,7 +147,9 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None) 
     rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates)
     for frame in (table, *((rates.curves, rates.areas) if rates else ())):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
-    return Results(experiment, table, rates, rows, modalities, tests, commits)
+    reasons = [why_stale(record, codes) for row in rows for record in row.records] if codes else []
+    stale = grouped(filter(None, reasons), "of other code than this")
+    return Results(experiment, table, rates, rows, modalities, tests, commits, stale)
 
 
 def _read_row(trials: Sequence[Trial], store: Store) -> tuple[Row, list[Predictions]]:

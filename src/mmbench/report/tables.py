@@ -193,7 +193,7 @@ def header_notes(results: Results) -> list[str]:
     ]
     if len(results.commits) > 1:
         notes.append("The trials come from more than one commit: delete results/runs to run them all with one.")
-    return notes
+    return notes + [f"Stale: {line}." for line in results.stale]
 
 
 def to_markdown(results: Results) -> str:

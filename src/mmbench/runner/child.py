@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pytorch_lightning.loggers import Logger
 
-from mmbench.record import Failure, Predictions, Record
+from mmbench.record import Code, Failure, Predictions, Record
 from mmbench.store import Store
 from mmbench.tracking import WandbLogger, WandbSettings
 from mmbench.trial import Trial
@@ -36,6 +36,7 @@ class Job:
         device: "cpu", or the number of a GPU.
         source: the commit of the code, for the record.
         wandb: where to track it.
+        code: what the trial runs, for the record.
     """
 
     trial: Trial
@@ -44,6 +45,7 @@ class Job:
     device: str
     source: dict[str, Any] = field(default_factory=dict)
     wandb: WandbSettings = field(default_factory=WandbSettings)
+    code: Code | None = None
 
 
 def now() -> str:
@@ -64,7 +66,7 @@ def main(job: Job) -> None:
     threadpool_limits(job.threads)  # NumPy's and SciPy's linear algebra would take every core, in every process
     store = Store(job.root)
     with store.lock(job.trial.key):
-        if store.done(job.trial.key) is not None:
+        if store.finished(job.trial.key, job.code):
             return  # another process ran it while this one waited for the lock
         _redirect_output(store, job.trial)
         execute(job, store)
@@ -91,9 +93,15 @@ def _outcome(
     from mmbench.training import run
 
     trial, scratch = job.trial, store.scratch(job.trial.key)
-    common: dict[str, Any] = {"key": trial.key, "trial": trial, "started": started, "environment": environment}
+    common: dict[str, Any] = {
+        "key": trial.key,
+        "trial": trial,
+        "started": started,
+        "environment": environment,
+        "code": job.code,
+    }
     try:
-        outcome = run(trial, str(scratch), loggers, "cpu" if job.device == "cpu" else "gpu")
+        outcome = run(trial, str(scratch), loggers, "cpu" if job.device == "cpu" else "gpu", job.code)
         predictions = outcome.predictions
         metrics = {
             name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i], predictions.attack)
@@ -136,7 +144,16 @@ def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory"]
 
 def describe_environment(job: Job) -> dict[str, Any]:
     """Versions, machine and commit, for the record."""
-    packages = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn")
+    packages = (
+        "torch",
+        "torchvision",
+        "pytorch-lightning",
+        "torchmetrics",
+        "numpy",
+        "scikit-learn",
+        "timm",
+        "transformers",
+    )
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in packages},

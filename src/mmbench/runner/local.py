@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from mmbench.errors import UsageError, raise_on_signals
 from mmbench.machine import cores
-from mmbench.record import Failure, Record
+from mmbench.provenance import Codes
+from mmbench.record import Code, Failure, Record
 from mmbench.runner.child import Job, main, now
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbSettings
@@ -58,6 +59,7 @@ class _Running:
     slot: Slot
     attempt: int
     started: str
+    code: Code | None
 
 
 def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot]:
@@ -105,23 +107,26 @@ def run_trials(
     view: View,
     wandb: WandbSettings | None = None,
     source: dict[str, Any] | None = None,
+    codes: Codes | None = None,
 ) -> list[Record]:
     """Run trials, each in a process of its own, and return their records in the order in which they ended.
 
     A trial whose process is killed is started again, at most twice; one that raises is recorded as failed. Neither stops the others.
 
     Args:
-        trials: what to run; each is run, whatever the store holds.
+        trials: what to run; each is run, whatever the store holds, unless another run has finished it meanwhile.
         store: where records go.
         slots: one trial runs in each at a time.
         view: is told of every event.
         wandb: tracking.
         source: commit of the code, for the records.
+        codes: the code that is here, for the records; results of other code are replaced.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
     """
     context = start_server()
+    code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as the server has it loaded
     waiting = deque((trial, 1) for trial in trials)
     free, records = deque(slots), []
     running: dict[Any, _Running] = {}  # by the process's sentinel
@@ -131,11 +136,19 @@ def run_trials(
                 while waiting and free:
                     trial, attempt = waiting.popleft()
                     slot = free.popleft()
-                    store.discard(trial.key)
-                    job = Job(trial, str(store.root), slot.threads, slot.device, source or {}, wandb or WandbSettings())
+                    store.discard(trial.key, code[trial.key])
+                    job = Job(
+                        trial,
+                        str(store.root),
+                        slot.threads,
+                        slot.device,
+                        source or {},
+                        wandb or WandbSettings(),
+                        code[trial.key],
+                    )
                     process = context.Process(target=main, args=(job,))
                     process.start()
-                    running[process.sentinel] = _Running(process, trial, slot, attempt, now())
+                    running[process.sentinel] = _Running(process, trial, slot, attempt, now(), code[trial.key])
                     view.started(trial)
                 for sentinel in connection.wait(list(running), timeout=0.5):
                     ended = running.pop(sentinel)
@@ -186,6 +199,7 @@ def _record_without_end(store: Store, ended: _Running, source: dict[str, Any]) -
         started=ended.started,
         finished=now(),
         environment={**source, "device": ended.slot.device, "threads": ended.slot.threads},
+        code=ended.code,
         failure=failure,
     )
     store.write(record)
