@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from mmbench.cli import main
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.experiment.plan import load
-from mmbench.provenance import Codes, grouped, why_stale
+from mmbench.provenance import Codes, Module, grouped, why_stale
 from mmbench.record import Code, Predictions, Record
 from mmbench.report.collect import collect
 from mmbench.report.tables import to_latex, to_markdown
@@ -48,7 +48,7 @@ FILES = {
 COUNTING = {
     "fam.method", "fam.tools", "fam.near", "fam.late", "fam_beside", "fam_base.core", "fam_base.sums", "mmbench.baselines.ae",
 }  # fmt: skip
-OURS = cache(mmbench.provenance._read)  # to spare time
+OURS = cache(mmbench.provenance.read_module)  # to spare time
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     clear()
-    read = mmbench.provenance._read
+    read = mmbench.provenance.read_module
     monkeypatch.setattr(
-        "mmbench.provenance._read", lambda name: OURS(name) if name.startswith("mmbench") else read(name)
+        "mmbench.provenance.read_module", lambda name: OURS(name) if name.startswith("mmbench") else read(name)
     )
     yield tmp_path
     clear()
@@ -70,16 +70,19 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def clear() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0].startswith("fam")]:
         del sys.modules[name]
-    mmbench.provenance._find.cache_clear()
+    clear_caches()
+
+
+def clear_caches() -> None:
+    mmbench.provenance.find.cache_clear()
     mmbench.provenance._came_together.cache_clear()
 
 
-def mine() -> type:
-    return importlib.import_module("fam.method").Mine
+MINE = "fam.method:Mine"
 
 
 def test_a_class_is_what_it_inherits_and_what_these_import_of_their_own(installed: Path) -> None:
-    code = Codes().of_class(mine())
+    code = Codes().of_class(MINE)
     assert set(code) - {name for name in code if name.startswith("mmbench.")} == COUNTING - {"mmbench.baselines.ae"}
     assert "mmbench.baselines.ae" in code
     assert all(len(digest) == 12 for digest in code.values())
@@ -88,11 +91,10 @@ def test_a_class_is_what_it_inherits_and_what_these_import_of_their_own(installe
 @pytest.mark.parametrize("module", sorted(COUNTING - {"mmbench.baselines.ae"}))
 def test_an_edit_of_it_is_seen_and_named(installed: Path, module: str) -> None:
     """The plugin's own file, a helper's function, a base class of another package."""
-    cls = mine()
-    before = Codes().of_class(cls)
+    before = Codes().of_class(MINE)
     path = installed / (module.replace(".", "/") + ".py")
     path.write_text(path.read_text().replace("1", "2") + "\ny = 3\n")
-    after = Codes().of_class(cls)
+    after = Codes().of_class(MINE)
     assert {name for name in before if before[name] != after[name]} == {module}
 
 
@@ -113,10 +115,9 @@ def test_an_edit_of_it_is_seen_and_named(installed: Path, module: str) -> None:
          "module docstring", "comments and form", "attribute docstring"],
 )  # fmt: skip
 def test_what_does_not_run_in_it_counts_for_nothing(installed: Path, edit: Callable[[Path], None]) -> None:
-    cls = mine()
-    before = Codes().of_class(cls)
+    before = Codes().of_class(MINE)
     edit(installed)
-    assert Codes().of_class(cls) == before
+    assert Codes().of_class(MINE) == before
 
 
 def rewrite(path: Path, old: str, new: str) -> None:
@@ -125,25 +126,52 @@ def rewrite(path: Path, old: str, new: str) -> None:
 
 
 def test_each_way_of_having_no_source_has_its_rule(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cls = mine()
     (installed / "fam/near.py").write_text("x = (\n")  # broken since it was imported
     (installed / "fam/late.py").write_bytes(b"x = '\xff'\n")
     with zipfile.ZipFile(installed / "fam_zip.zip", "w") as archive:
         archive.writestr("fam_zipped.py", "class Zipped: pass\n")
     monkeypatch.syspath_prepend(installed / "fam_zip.zip")
-    zipped = importlib.import_module("fam_zipped").Zipped
-    made = ModuleType("fam_made")
-    exec("class Made: pass", made.__dict__)
+    sys.modules["fam_made"] = ModuleType("fam_made")
+    (installed / "fam_uses.py").write_text(
+        "from fam_zipped import Zipped\nimport fam_made\nclass U(Zipped, fam_made.Made): pass\n"
+    )
+    clear_caches()
     codes = Codes()
-    one = codes.of_class(cls)
+    one = codes.of_class(MINE)
     assert len(one["fam.near"]) == len(one["fam.late"]) == 12, "the bytes of the file"
-    assert len(codes.of_class(zipped)["fam_zipped"]) == 12
     assert codes.unreadable == []
-    assert codes.of_class(type("Mixed", (made.Made, zipped), {"__module__": "fam_made"}))["fam_made"] == "unreadable"
+    other = codes.of_class("fam_uses:U")
+    assert set(other) == {"fam_uses", "fam_zipped", "fam_made"}
+    assert other["fam_made"] == "unreadable"
     assert codes.unreadable == ["fam_made"]
-    extension = codes.of_class(np.random.Generator)
-    assert extension == {}, "of a library, which is known by its version"
-    assert len(mmbench.provenance._read("yaml._yaml")[0]) == 12, "a compiled extension: its bytes"
+    assert len(mmbench.provenance.read_module("yaml._yaml").digest) == 12, "a compiled extension: its bytes"
+
+
+@pytest.mark.parametrize(
+    ("line", "base"),
+    [
+        ("import fam_base.core", "fam_base.core.Base"),
+        ("import fam_base.core as c", "c.Base"),
+        ("from fam_base import core", "core.Base"),
+        ("from fam_base import core as c", "c.Base"),
+        ("from fam_base.core import Base as B", "B"),
+        ("from fam_base.core import Base as B", "Generic[B]"),
+        ("from fam_base.core import Base as B", "make(B)"),
+        ("from fam import Again", "Again"),
+        ("import fam", "fam.Again"),
+    ],
+)
+def test_bases_are_found_however_they_are_imported(installed: Path, line: str, base: str) -> None:
+    """From another folder, so that nothing but being inherited from makes them count."""
+    (installed / "fam/__init__.py").write_text("from fam_base.core import Base as Again\n")
+    (installed / "elsewhere").mkdir()
+    (installed / "elsewhere/fam_far.py").write_text(f"import fam.unrelated\n{line}\nclass Far({base}):\n    pass\n")
+    sys.path.insert(0, str(installed / "elsewhere"))
+    clear_caches()
+    try:
+        assert set(Codes().of_class("fam_far:Far")) - {"fam"} == {"fam_far", "fam_base.core", "fam_base.sums"}
+    finally:
+        sys.path.remove(str(installed / "elsewhere"))
 
 
 def test_the_syntax_tree_tells_values_apart() -> None:
@@ -166,24 +194,23 @@ def test_no_class_of_ours_has_the_core_in_it_and_each_has_its_own_file() -> None
     assert codes.unreadable == []
     for table in (METHODS, DATASETS, ENCODERS):
         for name in table:
-            code = codes.of_class(table[name])
-            assert table[name].__module__ in code
+            code = codes.of_class(table.target(name))
+            inherited = {base.__module__ for base in table[name].__mro__ if base.__module__.startswith("mmbench")}
+            assert inherited <= set(code) | codes._core, "what importing it says that it inherits from"
             assert not {"mmbench.task", "mmbench.training", "mmbench.data.base"} & set(code)
             assert not any("preparing" in module or "demo" in module for module in code)
-    assert "mmbench.baselines.ae" in codes.of_class(METHODS["mmin"]), "of which it takes a function"
-    assert "mmbench.data.prepared" in codes.of_class(DATASETS["crema_d"])
-    assert "mmbench.data.prepared" not in codes.of_class(DATASETS["openclipart"])
+    assert "mmbench.baselines.ae" in codes.of_class(METHODS.target("mmin")), "of which it takes a function"
+    assert "mmbench.data.prepared" in codes.of_class(DATASETS.target("crema_d"))
+    assert "mmbench.data.prepared" not in codes.of_class(DATASETS.target("openclipart"))
 
 
 def changed_code(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     """As if these files had been edited."""
-    read = mmbench.provenance._read
 
-    def edited(name: str) -> tuple[str, set[str]]:
-        digest, imports = read(name)
-        return ("0" * 12, imports) if name in modules else (digest, imports)
+    def edited(name: str) -> Module:
+        return replace(OURS(name), digest="0" * 12) if name in modules else OURS(name)
 
-    monkeypatch.setattr("mmbench.provenance._read", edited)
+    monkeypatch.setattr("mmbench.provenance.read_module", edited)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +224,7 @@ def changed_code(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     ],
 )  # fmt: skip
 def test_the_core_is_what_every_trial_runs(monkeypatch: pytest.MonkeyPatch, module: str, core: bool) -> None:
+    changed_code(monkeypatch)
     before = Codes().core
     changed_code(monkeypatch, module)
     assert (Codes().core != before) == core

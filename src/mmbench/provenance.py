@@ -6,13 +6,12 @@ import ast
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from functools import cache, cached_property
 from hashlib import sha256
 from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import mmbench.baselines
@@ -32,7 +31,7 @@ TABLES = ("mmbench.baselines", "mmbench.data", "mmbench.encoders")
 FAMILIES = ("mmbench.data.prepared", "mmbench.encoders.pretrained")
 """Bases that only some trials have: they count with the classes that inherit from them, and are no part of the core."""
 
-PREPARING = ("mmbench.data.preparing", "mmbench.data.demo")
+PREPARING = ("mmbench.data.preparing.", "mmbench.data.demo.")
 """What runs before trials and never in one: what it made is in the hash of the data."""
 
 LIBRARIES = {
@@ -45,106 +44,189 @@ UNREADABLE = "unreadable"
 
 
 class Codes:
-    """The code of trials as it is now, each module read once.
+    """The code of trials as it is now, read from files, each once; nothing is imported.
 
-    A class's code is the modules of the class and of all that it inherits from, wherever they are installed, with the modules that
-    these import of their own package or of mmbench. The core, the standard library and ``LIBRARIES`` are left out. A module's hash is
-    that of its syntax tree without docstrings and comments; where it has no source that can be parsed, of its file's bytes (a compiled
-    extension); where it has no file either (made by ``exec``), its edits cannot be seen, and ``unreadable`` names it.
+    A class's code is its module, the modules of all that it inherits from, wherever they are installed, and what these import of their
+    own package or of mmbench. The core, the standard library and ``LIBRARIES`` are left out. A module's hash is that of its syntax tree
+    without docstrings and comments; where it has no source that can be parsed, of its file's bytes (a compiled extension); where it has
+    no file either (made by ``exec``), its edits cannot be seen, and ``unreadable`` names it.
     """
 
     def __init__(self) -> None:
-        self._modules: dict[str, tuple[str, set[str]]] = {}  # module -> its hash, and what it imports that may count
-        self._classes: dict[type, dict[str, str]] = {}
-        core = self._reached(CORE, TABLES + FAMILIES + PREPARING)
-        self._left_out = frozenset(core) | frozenset(TABLES)
-        joined = "".join(f"{name} {self._module(name)[0]}\n" for name in sorted(core))
-        self.core = sha256(joined.encode()).hexdigest()[:12]
+        self._modules: dict[str, Module] = {}
+        self._classes: dict[str, dict[str, str]] = {}
+
+    @cached_property
+    def core(self) -> str:
+        """The hash of mmbench's core."""
+        joined = "".join(f"{name} {self._module(name).digest}\n" for name in sorted(self._core))
+        return sha256(joined.encode()).hexdigest()[:12]
+
+    @cached_property
+    def _core(self) -> set[str]:
+        return self._reached(CORE, {*TABLES, *FAMILIES})
 
     def of(self, trial: Trial) -> Code:
         """The code that a trial would run.
 
         Raises:
-            UsageError: a name of the trial is not registered here, or cannot be imported.
+            UsageError: a name of the trial is not registered here.
         """
         return Code(
             core=self.core,
-            method=self.of_class(METHODS[trial.method]),
-            data=self.of_class(DATASETS[trial.dataset]),
+            method=self.of_class(METHODS.target(trial.method)),
+            data=self.of_class(DATASETS.target(trial.dataset)),
             encoders={
-                name: self.of_class(ENCODERS[name])
+                name: self.of_class(ENCODERS.target(name))
                 for name in sorted({str(choice["name"]) for choice in trial.encoders.values()})
             },
         )
 
-    def of_class(self, cls: type) -> dict[str, str]:
-        """Module -> hash, of the code of a class."""
-        if cls not in self._classes:
-            own = {base.__module__ for base in cls.__mro__}
-            counting = [name for name in own if not _is_library(name) and name not in self._left_out]
-            reached = self._reached(counting, (*self._left_out, *PREPARING))
-            self._classes[cls] = {name: self._module(name)[0] for name in sorted(reached)}
-        return self._classes[cls]
+    def of_class(self, target: str) -> dict[str, str]:
+        """Module -> hash, of the code of a class that is given as ``"module:Class"``."""
+        if target not in self._classes:
+            module, _, name = target.partition(":")
+            reached = self._reached([self._home(module, name)], self._core | set(TABLES))
+            self._classes[target] = {name: self._module(name).digest for name in sorted(reached)}
+        return self._classes[target]
 
     @property
     def unreadable(self) -> list[str]:
         """The modules that were met and whose edits cannot be seen."""
-        return sorted(name for name, (digest, _) in self._modules.items() if digest == UNREADABLE)
+        return sorted(name for name, module in self._modules.items() if module.digest == UNREADABLE)
 
-    def _reached(self, roots: Iterable[str], without: Iterable[str]) -> set[str]:
-        """The modules, and what they import, and so on."""
-        without, reached, waiting = frozenset(without), set(), list(roots)
-        while waiting:
-            name = waiting.pop()
-            if name not in reached and not without.intersection(_beginnings(name, PREPARING)):
-                reached.add(name)
-                waiting += self._module(name)[1]
-        return reached
-
-    def _module(self, name: str) -> tuple[str, set[str]]:
+    def _module(self, name: str) -> Module:
         if name not in self._modules:
-            self._modules[name] = _read(name)
+            self._modules[name] = read_module(name)
         return self._modules[name]
 
+    def _reached(self, roots: Iterable[str], without: Set[str]) -> set[str]:
+        """The modules, what they import that counts, and so on."""
+        reached: set[str] = set()
+        waiting = list(roots)
+        while waiting:
+            name = waiting.pop()
+            if name not in reached | without and not f"{name}.".startswith(PREPARING):
+                reached.add(name)
+                waiting += self._counting(name)
+        return reached
 
-def _beginnings(name: str, packages: Iterable[str]) -> set[str]:
-    """The module, and those of the packages that it lies in."""
-    return {name} | {package for package in packages if name.startswith(f"{package}.")}
+    def _counting(self, importer: str) -> Iterator[str]:
+        """What of a module's imports counts: what is of mmbench, of its own package, or what a class of it inherits from."""
+        module = self._module(importer)
+        for bound, (base, name) in module.imports:
+            target = self._home(base, name)
+            if belongs(target, importer):
+                yield target
+            for inherited in module.inherited:
+                root, _, attribute = inherited.removeprefix(bound).partition(".")
+                if inherited.startswith(bound) and not root:
+                    home = self._home(target, attribute.partition(".")[0]) if attribute else target
+                    yield from [] if is_library(home) else [home]
+
+    def _home(self, base: str, name: str) -> str:
+        """The module that ``from base import name`` leads to: the one of this name, or where the name is defined."""
+        seen = set()
+        while name and (base, name) not in seen and not is_library(base):
+            seen.add((base, name))
+            if find(f"{base}.{name}") is not None:
+                return f"{base}.{name}"
+            leads = dict(self._module(base).imports)
+            if name not in leads:
+                break
+            base, name = leads[name]
+        return base
 
 
-def _is_library(module: str) -> bool:
+@dataclass(frozen=True)
+class Module:
+    """What a module's file says.
+
+    Attributes:
+        digest: its hash.
+        imports: the name that each import binds, and the (module, name in it or "") that it leads to.
+        inherited: what its classes inherit from, as written: ``Base``, ``package.Base``.
+    """
+
+    digest: str
+    imports: tuple[tuple[str, tuple[str, str]], ...] = ()
+    inherited: frozenset[str] = frozenset()
+
+
+def is_library(module: str) -> bool:
+    """Whether a module is the standard library's or of a package whose version is recorded."""
     top = module.partition(".")[0]
     return top in LIBRARIES or top in sys.stdlib_module_names
 
 
-def _read(name: str) -> tuple[str, set[str]]:
-    """A module's hash, and the modules that it imports of its own package or of mmbench."""
-    module = sys.modules.get(name)
-    spec = getattr(module, "__spec__", None) or (None if name == "__main__" else _find(name))
-    file = getattr(module, "__file__", None) or getattr(spec, "origin", None)
-    try:
-        source = spec.loader.get_source(spec.name)  # type: ignore[union-attr]
-        tree = ast.parse(source if source is not None else Path(str(file)).read_text(encoding="utf-8"))
-    except (AttributeError, ImportError, OSError, SyntaxError, ValueError):
-        try:
-            return sha256(Path(str(file)).read_bytes()).hexdigest()[:12], set()
-        except OSError:
-            return UNREADABLE, set()
-    _strip(tree)
-    is_package = hasattr(module, "__path__") or getattr(spec, "submodule_search_locations", None)
-    package = name if is_package else name.rpartition(".")[0]
-    return sha256("\n".join(_flat(tree)).encode()).hexdigest()[:12], {
-        target for target in _imports(tree, package) if _belongs(target, name)
-    }
+def belongs(target: str, module: str) -> bool:
+    """Whether a module is of mmbench, of another's own package, or of one that came with it."""
+    theirs, own = target.partition(".")[0], module.partition(".")[0]
+    if theirs in ("mmbench", own):
+        return True
+    return not is_library(target) and own != "mmbench" and _came_together(theirs, own)
 
 
 @cache
-def _find(name: str) -> Any:
-    """The spec of a module that need not be loaded; None if there is no such module."""
-    try:
-        return find_spec(name)
-    except (ImportError, AttributeError, ValueError):
+def _came_together(one: str, other: str) -> bool:
+    """Whether two top-level packages are of one distribution, or lie in one folder into which nothing is installed."""
+    installed = _distributions()
+    if one in installed or other in installed:
+        return bool(set(installed.get(one, [])) & set(installed.get(other, [])))
+    folders = {_folder(one), _folder(other)}
+    return len(folders) == 1 and None not in folders
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def _folder(top: str) -> Path | None:
+    spec = find(top)
+    places = [*(getattr(spec, "submodule_search_locations", None) or []), getattr(spec, "origin", None)]
+    return Path(places[0]).parent if places[0] else None
+
+
+@cache
+def find(name: str) -> Any:
+    """The spec of a module, without importing it or the packages that it lies in; None if there is no such module."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None)
+    parent = name.rpartition(".")[0]
+    places = getattr(find(parent), "submodule_search_locations", None) if parent else None
+    if parent and places is None:
         return None
+    specs = (finder.find_spec(name, places) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    return next((spec for spec in specs if spec is not None), None)
+
+
+def read_module(name: str) -> Module:
+    """Read a module's source, or what there is of it."""
+    spec = find(name)
+    file = getattr(spec, "origin", None) or getattr(sys.modules.get(name), "__file__", None)
+    try:
+        source = spec.loader.get_source(spec.name)
+        tree = ast.parse(source if source is not None else "")
+        if source is None:
+            raise ImportError("no source")
+    except (AttributeError, ImportError, OSError, SyntaxError, ValueError):
+        try:
+            return Module(sha256(Path(str(file)).read_bytes()).hexdigest()[:12])
+        except OSError:
+            return Module(UNREADABLE)
+    _strip(tree)
+    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
+    inherited = {
+        ast.unparse(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        for part in ast.walk(base)
+        if isinstance(part, ast.Name | ast.Attribute)
+    }
+    digest = sha256("\n".join(_flat(tree)).encode()).hexdigest()[:12]
+    return Module(digest, tuple(_imports(tree, package)), frozenset(inherited))
 
 
 def _strip(tree: ast.AST) -> None:
@@ -181,52 +263,18 @@ def _flat(node: Any) -> Iterator[str]:
         yield repr(node)
 
 
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """The modules that a file of a package imports, wherever in it."""
+def _imports(tree: ast.AST, package: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The name that each import of a file binds, wherever in it, and the (module, name in it or "") that it leads to."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                yield alias.asname or alias.name, (alias.name, "")
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            parts = package.split(".")
+            above = parts[: len(parts) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (_home(base, alias.name) for alias in node.names)
-
-
-def _home(base: str, name: str) -> str:
-    """The module that ``from base import name`` leads to: a module of this name, or where the function or class is defined."""
-    inner = f"{base}.{name}"
-    if inner in sys.modules or (not _is_library(base) and name != "*" and _find(inner) is not None):
-        return inner
-    thing = getattr(sys.modules.get(base), name, None)
-    return thing.__module__ if isinstance(thing, type | FunctionType) else base
-
-
-def _belongs(target: str, module: str) -> bool:
-    """Whether an import counts: it is of mmbench, of the module's own package, or of one that came with it."""
-    theirs, own = target.partition(".")[0], module.partition(".")[0]
-    if theirs in ("mmbench", own):
-        return True
-    return not _is_library(target) and own != "mmbench" and _came_together(theirs, own)
-
-
-@cache
-def _came_together(one: str, other: str) -> bool:
-    """Whether two top-level packages are of one distribution, or lie in one folder into which nothing is installed."""
-    installed = _distributions()
-    if one in installed or other in installed:
-        return bool(set(installed.get(one, [])) & set(installed.get(other, [])))
-    folders = {_folder(one), _folder(other)}
-    return len(folders) == 1 and None not in folders
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    return packages_distributions()
-
-
-def _folder(top: str) -> Path | None:
-    places = getattr(_find(top), "submodule_search_locations", None) or [getattr(_find(top), "origin", None) or ""]
-    return Path(places[0]).parent if places[0] else None
+            for alias in node.names:
+                yield alias.asname or alias.name, (base, "" if alias.name == "*" else alias.name)
 
 
 # Results of other code

@@ -52,6 +52,11 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"{self.kind} '{name}', registered as {self._targets[name]}, cannot be imported: {error}"
             ) from error
 
+    def target(self, name: str) -> str:
+        """The entry as it is registered, ``"module:Class"``; nothing is imported."""
+        self.check(name)
+        return self._targets[name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._targets)
 
