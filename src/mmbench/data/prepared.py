@@ -15,6 +15,7 @@ import torch
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.preparing.raw import Info, Listing, Source
+from mmbench.data.preparing.texts import words
 from mmbench.data.preparing.vouching import hash_table, mistake
 from mmbench.data.split import Loaded, Mapped, Split
 from mmbench.errors import UsageError, did_you_mean
@@ -126,6 +127,11 @@ class PreparedDataModule(MultimodalDataModule):
             samples: columns id, label, group, legacy, attack, ``text_<modality>`` and ``sha256_<modality>``.
         """
         raise NotImplementedError
+
+    @classmethod
+    def text_key(cls, text: str) -> str:
+        """What two texts are compared by, in the audit and in what ``clean`` keeps together; "" is equal to nothing."""
+        return words(text)
 
     @classmethod
     def write_demo(cls, raw: Path) -> None:

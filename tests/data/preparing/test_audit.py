@@ -77,6 +77,17 @@ def test_clean_promises(raw, monkeypatch, plant, line):
     assert not found.violations["legacy"]
 
 
+@pytest.mark.parametrize("twin", ["Caf\u00e9 &amp; more", "Cafe\u0301 & more", "CAF\u00c9\u00a0\uff06 mo\u00adre"])
+def test_texts_that_are_equal_to_the_eye_break_the_promise(raw, monkeypatch, twin):
+    monkeypatch.setattr(Toy, "distinct_texts", True)
+
+    def plant(table):
+        table.loc["s000", "text_text"], table.loc["s040", "text_text"] = "caf\u00e9 & more", twin
+
+    found = audited(raw, plant)
+    assert "1 of 20 test samples share their text with train" in found.violations["clean"]
+
+
 def test_equal_texts_are_only_told_where_they_are_not_promised_away(raw):
     found = audited(raw, text)
     assert not found.violations["clean"]

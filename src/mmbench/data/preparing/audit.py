@@ -34,8 +34,8 @@ def audit(data: type[PreparedDataModule]) -> Audit:
     """Audit a prepared data set.
 
     ``clean`` promises that no group and no file is in two splits, nor any text where the data set says so, and that every class is in
-    every one of the three splits. ``legacy`` promises the published lists: their counts. What was published of a data set is not
-    held against a variant with classes of its own.
+    every one of the three splits. Texts are compared by ``text_key``: they count as one if they are equal to the eye. ``legacy``
+    promises the published lists: their counts. What was published of a data set is not held against a variant with classes of its own.
     """
     manifest, table = data.read_manifest(), data.table()
     usable = table[table["skipped"] == ""]
@@ -61,6 +61,7 @@ def audit(data: type[PreparedDataModule]) -> Audit:
         result.findings.append(f"on disk, but in no list: {count} files, such as {some}")
     result.findings += manifest["notes"]
     keys = [c for c in table if c.startswith(("sha256_", "text_"))]
+    usable = usable.assign(**{key: usable[key].map(data.text_key) for key in keys if key.startswith("text_")})
     result.findings += [line for key in keys for line in conflicts(usable, key)]
     for protocol in ("clean", "legacy"):
         audit_protocol(data, protocol, manifest, usable, keys, result)

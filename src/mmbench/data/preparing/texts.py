@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIZE = (256, 256)  # what M3AE takes
+UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(
+    map(chr, [*range(0xFE00, 0xFE10), *range(0x180B, 0x1810)])
+)
+"""Fillers and variation selectors: nothing is seen of them, yet Unicode does not count them among its format characters."""
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "text": {"name": "m3ae_text", "weights": "m3ae_base.pkl", "max_length": 256},
     "image": {"name": "m3ae_image", "weights": "m3ae_base.pkl"},
@@ -39,12 +45,20 @@ IMAGE = Source({"picture": ((*SIZE, 3), "uint8")}, decode_image, "scaled and cut
 
 
 def words(text: str) -> str:
-    """A text without case and punctuation; one without any word stays as it is.
+    """What texts are compared by: equal for texts that are equal to the eye, whatever their case and punctuation.
 
-    >>> words("Grandma's Apple-Pie!"), words("???")
-    ('grandma s apple pie', '???')
+    HTML entities are read, also where they were escaped twice; composed and decomposed letters, ligatures, full-width letters and all
+    kinds of blanks are made alike (Unicode's NFKC and case folding); characters that are not seen (soft hyphens, zero-width blanks,
+    directions) are dropped. A text without any word keeps its signs; one of which nothing is seen is "".
+
+    >>> words("Grandma's Apple-Pie!"), words("???"), words("Cafe\u0301 &amp;amp; Stra\u00dfe"), words("\u200b")
+    ('grandma s apple pie', '???', 'caf\u00e9 strasse', '')
     """
-    return " ".join(re.findall(r"\w+", text.casefold())) or text
+    while (plain := html.unescape(text)) != text:
+        text = plain
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf" and c not in UNSEEN)
+    return " ".join(re.findall(r"\w+", text)) or " ".join(text.split())
 
 
 def twins(samples: pd.DataFrame) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.lists import find_files, need, plain, read_lines
 from mmbench.data.preparing.raw import Info, Listing, Sample, carve, digest
-from mmbench.data.preparing.texts import ENCODERS, IMAGE, read_lists, twins, words
+from mmbench.data.preparing.texts import ENCODERS, IMAGE, read_lists, twins
 from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Food101(PreparedDataModule):
     sources = {"image": IMAGE}
     published = {"all": {"samples": 67_972 + 22_716}}
     distinct_texts = True
+    version = 2
     info = Info(
         title="UPMC Food-101",
         source="https://www.kaggle.com/datasets/gianmarco96/upmcfood101",
@@ -110,7 +111,8 @@ class Food101(PreparedDataModule):
                     listing.skipped.append((where, path, "is given a second time; the first title is taken"))
                     continue
                 identity = path.removeprefix("images/")
-                group = f"{digest(words(title)):016x}" if title else identity
+                key = cls.text_key(title)
+                group = f"{digest(key):016x}" if key else identity
                 samples[path] = Sample(identity, numbers[label], group, {"image": path}, {"text": title}, legacy=split)
         listing.samples = [samples[path] for path in sorted(samples)]
         listing.unlisted = [

@@ -53,6 +53,7 @@ class Mvsa(PreparedDataModule):
     published = {"all": {"samples": 2_592}, "legacy": {"train": 1_555, "validation": 518, "test": 519}}
     legacy_lists = "the legacy protocol needs QMF's or MLA's lists in the folder lists of the raw folder"
     distinct_texts = True
+    version = 2
     info = Info(
         title="MVSA-Single, equal labels: Multi-View Sentiment Analysis",
         source="https://mcrlab.net/research/mvsa-sentiment-analysis-on-multi-view-social-data/",
@@ -72,6 +73,11 @@ class Mvsa(PreparedDataModule):
         return text if text == image else ""
 
     @classmethod
+    def text_key(cls, text: str) -> str:
+        """Without what differs between copies of a tweet, unless nothing is left then."""
+        return words(LINKS.sub("", text).strip()) or words(text)
+
+    @classmethod
     def scan(cls, raw: Path) -> Listing:
         """Every line of the labels that ``combine`` gives a class is a sample."""
         need(raw, "data", "expected the folder of the download")
@@ -89,7 +95,8 @@ class Mvsa(PreparedDataModule):
                 listing.skipped.append((number, f"data/{number}.txt", f"cannot be read ({error.strerror})"))
                 continue
             encodings.setdefault(encoding, []).append(number)
-            group = f"{digest(words(LINKS.sub('', text).strip()) or words(text)):016x}" if text else number
+            key = cls.text_key(text)
+            group = f"{digest(key):016x}" if key else number
             files = {"image": f"data/{pictures.get(number, f'{number}.jpg')}"}
             listing.samples.append(Sample(number, cls.classes.index(label), group, files, {"text": text}))
         listing.unlisted = [f"data/{name}" for stem, name in pictures.items() if stem not in labels]

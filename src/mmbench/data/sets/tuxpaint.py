@@ -181,8 +181,7 @@ def link(names: Sequence[str], *keys: Iterable[str]) -> list[str]:
 def group_and_split(samples: Sequence[Sample]) -> list[Sample]:
     """The samples with their groups, series and equal descriptions linked, and with the random split."""
     ids, labels = [s.id for s in samples], [s.label for s in samples]
-    words = (" ".join(re.findall(r"\w+", s.text["text"].casefold())) for s in samples)
-    groups = link(ids, (s.group for s in samples), words)
+    groups = link(ids, (s.group for s in samples), (Tuxpaint.text_key(s.text["text"]) for s in samples))
     tested = carve(ids, labels, TEST, "tuxpaint legacy")
     return [
         Sample(s.id, s.label, group, s.files, s.text, "test" if test else "train")
