@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from mmbench.cli import main
+from mmbench.trial import Trial
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "report" / "golden"
@@ -88,6 +89,33 @@ def test_quick_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
     assert not imported & {"torch", "pandas", "pytorch_lightning", "matplotlib", "scipy", "wandb", "sklearn"}
 
 
+@pytest.mark.parametrize(
+    ("settings", "absent"),
+    [
+        (["methods.summ="], {"torch", "pytorch_lightning", "torchmetrics"}),
+        (["seeds=[0, 0]"], {"torch", "pytorch_lightning", "torchmetrics"}),
+        (["methods.sum.nonsense=1"], {"pytorch_lightning", "torchmetrics", "torch._dynamo"}),
+        (["datasets.tiny.recipe.epochs=3"], {"pytorch_lightning", "torchmetrics", "torch._dynamo"}),
+    ],
+    ids=str,
+)
+def test_planning_imports_only_what_it_needs(tmp_path: Path, settings: list[str], absent: set[str]) -> None:
+    workplace(tmp_path, grid=GRID)
+    traced = [sys.executable, "-X", "importtime", "-m", "mmbench"]
+    answer = mmbench(tmp_path, "run", "grid", "--dry-run", "--set", *settings, command=traced)
+    assert "Traceback" not in answer.stderr
+    imported = {line.rsplit("|", 1)[1].strip() for line in answer.stderr.splitlines() if "|" in line}
+    assert "mmbench.experiment.names" in imported, "the trace is read"
+    assert not imported & absent
+
+
+def test_a_method_whose_constructor_needs_lightning_is_planned_with_it(tmp_path: Path) -> None:
+    workplace(tmp_path, grid=GRID.replace("tiny_good: , tiny_raises: , sum:", "tiny_lightning:"))
+    answer = mmbench(tmp_path, "run", "grid", "--dry-run")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.splitlines()[-1] == "2 trials, 0 done, 2 to do"
+
+
 def test_the_console_script_is_the_same_command(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("mmbench")
     if not script.exists():
@@ -141,7 +169,7 @@ def test_an_unknown_experiment_exits_with_2(
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("title: [", "not valid YAML"), ("- a", "dictionary"), ("", "dictionary"), ("a: 1\na: 2", "given twice")],
+    [("title: [", "not valid YAML"), ("- a", "mapping"), ("", "it is empty"), ("a: 1\na: 2", "given twice")],
 )
 @pytest.mark.parametrize("command", [["run", "--dry-run"], ["report"], ["status"]], ids=" ".join)
 def test_a_broken_file_exits_with_2(
@@ -185,7 +213,7 @@ def test_show_tells_settings_metrics_and_log(here: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     settings = yaml.safe_load(shown[: shown.index("\n\n")])
     assert settings["key"] == key
-    assert settings["trial"] == {name: value for name, value in record["trial"].items() if value is not None}
+    assert settings["trial"] == Trial.model_validate(record["trial"]).model_dump(mode="json", exclude_none=True)
     accuracy = record["metrics"]["audio+video"]["accuracy"]
     assert re.search(rf"^audio\+video +accuracy +{accuracy:.2f}\b", shown, re.MULTILINE)
     assert "what it printed" in shown

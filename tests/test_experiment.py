@@ -17,11 +17,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmbench.data import DATASETS
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from mmbench.errors import UsageError
 from mmbench.experiment.plan import expand, left_out, load, select
+from mmbench.experiment.resolve import DatasetPlan
+from mmbench.experiment.tryout import try_encoders
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 from mmbench.report.collect import collect
@@ -92,9 +95,9 @@ def test_defaults_are_written_out() -> None:
 
 
 def test_an_encoder_is_given_by_name_or_with_arguments() -> None:
-    encoders = {"image": {"in_channels": 1}, "tags": "hashed_text", "title": {"name": "hashed_text", "dropout": 0.0}}
-    _, trials, _ = expand(changed("datasets", "openclipart", "encoders", to=encoders))
-    assert trials[0].encoders["image"] == {"name": "small_cnn", "in_channels": 1, "width": 16}
+    encoders = {"image": {"width": 8}, "tags": "hashed_text", "title": {"name": "hashed_text", "dropout": 0.0}}
+    _, trials, _ = expand({**changed("datasets", "openclipart", "encoders", to=encoders), "methods": {"sum": None}})
+    assert trials[0].encoders["image"] == {"name": "small_cnn", "in_channels": 3, "width": 8}
     assert trials[0].encoders["title"]["dropout"] == 0.0
     assert trials[0].encoders["tags"]["dropout"] == 0.3
 
@@ -179,6 +182,7 @@ def keys(raw: Any) -> list[str]:
 KEYS_IN_ANOTHER_PROCESS = """
 import json, sys
 from mmbench.data.sets.openclipart import OpenClipart
+from mmbench.data import DATASETS
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from mmbench.experiment.plan import expand
@@ -325,39 +329,49 @@ def test_a_trial_keeps_its_key_through_json(trial: Trial) -> None:
 # Mistakes
 
 
-def test_all_mistakes_come_in_one_message() -> None:
-    message = mistakes(
-        {
-            "titel": "misspelt",
-            "datasets": {
-                "openclipart": {
-                    "protocol": ["clean"],
-                    "protocols": ["clen"],
-                    "encoders": {"imagee": "small_cnn", "image": "smal_cnn", "title": {"dropuot": 0.1}},
-                    "recipe": {"epoch": 3, "lr": float("nan"), "momentum": -0.1},
-                },
-                "openclipar": None,
+def test_all_mistakes_in_keys_names_and_values_come_in_one_message() -> None:
+    raw = {
+        "titel": "misspelt",
+        "datasets": {
+            "openclipart": {
+                "protocol": ["clean"],
+                "protocols": ["clen"],
+                "encoders": {"image": "smal_cnn"},
+                "recipe": {"epoch": 3, "lr": float("nan"), "momentum": -0.1},
             },
-            "methods": {"mla": {"dynamic_fusoin": False}, "summ": None},
-            "seeds": [0, 0],
-        }
-    )
+            "openclipar": None,
+        },
+        "methods": {"mla": None, "summ": None},
+        "seeds": [0, 0],
+    }
     expected = [
         "titel: unknown key; did you mean 'title'?",
         "title: missing",
         "datasets.openclipart.protocol: unknown key; did you mean 'protocols'?",
         "datasets.openclipart.protocols: unknown protocol 'clen'; did you mean 'clean'?",
-        "datasets.openclipart.encoders.imagee: unknown modality; did you mean 'image'?",
         "datasets.openclipart.encoders.image: unknown encoder 'smal_cnn'; did you mean 'small_cnn'?",
-        "datasets.openclipart.encoders.title.dropuot: unknown key; did you mean 'dropout'?",
         "datasets.openclipart.recipe.epoch: unknown key; did you mean 'epochs'?",
         "datasets.openclipart.recipe.lr: ",
         "datasets.openclipart.recipe.momentum: ",
         "datasets.openclipar: unknown data set; did you mean 'openclipart'?",
-        "methods.mla.dynamic_fusoin: unknown key; did you mean 'dynamic_fusion'?",
         "methods.summ: unknown method; did you mean 'sum'?",
         "seeds: the same value is given twice",
     ]
+    assert_all(expected, mistakes(raw))
+
+
+def test_all_mistakes_in_arguments_come_in_one_message() -> None:
+    raw = changed("datasets", "openclipart", "encoders", to={"imagee": "small_cnn", "title": {"dropuot": 0.1}})
+    expected = [
+        "datasets.openclipart.encoders.imagee: unknown modality; did you mean 'image'?",
+        "datasets.openclipart.encoders.title.dropuot: unknown key; did you mean 'dropout'?",
+        "methods.mla.dynamic_fusoin: unknown key; did you mean 'dynamic_fusion'?",
+    ]
+    assert_all(expected, mistakes({**raw, "methods": {"mla": {"dynamic_fusoin": False}}}))
+
+
+def assert_all(expected: list[str], message: str) -> None:
+    """The message has exactly these mistakes."""
     missing = [line for line in expected if f"\n  {line}" not in message]
     assert not missing, message
     assert message.startswith(f"file.yaml: {len(expected)} mistakes\n")
@@ -594,6 +608,13 @@ def test_yaml_merge_keys_work(tmp_path: Path) -> None:
             {"image": {"width": 8}},
             "methods.mla, with datasets.openclipart: MLA shares",
         ),
+        (
+            ("datasets", "openclipart", "encoders"),
+            {"image": {"in_channels": 1}},
+            "small_cnn does not fit: a sample of image",
+        ),
+        (("datasets", "openclipart", "encoders"), {"image": "mlp"}, "image is uint8 of shape (3, 32, 32)"),
+        (("datasets", "openclipart", "encoders"), {"image": "resnet18_audio"}, "image is uint8 of shape (3, 32, 32)"),
         (("methods", "film"), {"conditioning": "titel"}, "did you mean 'title'?"),
         (("methods", "qmf"), {"temperature": 0}, "methods.qmf.temperature: input should be greater than 0"),
         (("methods", "ogm_ge"), {"alpha": -1}, "methods.ogm_ge.alpha: input should be greater than or equal to 0"),
@@ -605,6 +626,52 @@ def test_a_value_that_a_part_refuses_is_found_before_anything_runs(
     message = mistakes(changed(*path, to=value))
     assert expected in message
     assert "1 mistake" in message
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"in_dim": 64}, "image is float32 of shape (128,), which it cannot take"),
+        ("resnet18", "image is float32 of shape (128,), which it cannot take"),
+        ("small_cnn", "image is float32 of shape (128,), which it cannot take"),
+    ],
+)
+def test_an_encoder_that_cannot_take_feature_vectors_is_found(choice: Any, expected: str) -> None:
+    raw = {**GRID, "datasets": {"openclipart_features": {"encoders": {"image": choice}}}, "methods": {"sum": None}}
+    assert expected in mistakes(raw)
+
+
+@pytest.mark.parametrize(
+    ("modality", "choice", "view"),
+    [
+        ("audio", "resnet18", "fbank"),
+        ("audio", "mlp", "fbank"),
+        ("audio", {"name": "cav_mae", "size": "tiny", "weights": None}, "spectrogram"),
+        ("video", "resnet18_audio", None),
+        ("video", {"name": "cav_mae", "size": "tiny", "weights": None}, None),
+        ("video", {"name": "mlp", "in_dim": 224}, None),
+    ],
+    ids=str,
+)
+def test_an_encoder_of_the_wrong_kind_is_found_where_data_are_not_prepared(
+    modality: str, choice: Any, view: str | None
+) -> None:
+    options = {"encoders": {modality: choice}, **({"views": {modality: view}} if view else {})}
+    raw = {**GRID, "datasets": {"openclipart": None, "crema_d": options}, "methods": {"sum": None}}
+    message = mistakes(raw)
+    assert f"datasets.crema_d.encoders.{modality}: " in message
+    assert "does not fit: a sample of" in message
+
+
+@pytest.mark.slow
+def test_what_data_sets_choose_for_themselves_fits() -> None:
+    """The encoders of data sets that are not here are not built when an experiment is planned."""
+    for name, data in DATASETS.items():
+        mistakes: list[str] = []
+        chosen = {m: {"name": c} if isinstance(c, str) else dict(c) for m, c in data.encoders.items()}
+        plan = DatasetPlan(chosen, frozenset(chosen), views=data.default_views(), unprepared="not here")
+        assert set(try_encoders(name, plan, mistakes)) == set(chosen)
+        assert not mistakes
 
 
 def test_all_malformed_settings_are_named(tmp_path: Path) -> None:

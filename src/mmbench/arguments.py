@@ -10,6 +10,9 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from mmbench.errors import did_you_mean
 
+MOST_SHOWN = 200
+"""Characters of a value that a message shows."""
+
 
 def resolve_arguments(
     factory: Callable[..., Any], given: Mapping[str, Any], reserved: Collection[str] = ()
@@ -45,17 +48,38 @@ def resolve_arguments(
     return {name: getattr(checked, name) for name in parameters}, []
 
 
-def describe(error: ValidationError, known: Callable[[tuple[Any, ...]], Collection[str]]) -> list[str]:
-    """The mistakes in a ValidationError, one line each; an unknown key with the nearest of the keys ``known`` at its place."""
+def describe(
+    error: ValidationError, known: Callable[[tuple[Any, ...]], Collection[str]], under: tuple[str, ...] = ()
+) -> list[str]:
+    """The mistakes in a ValidationError, one line each.
+
+    Args:
+        error: what pydantic found.
+        known: the keys that there may be at a place, for the nearest one to an unknown key.
+        under: the place, in the file, of what was checked.
+    """
     lines: dict[str, str] = {}  # by place: where a value may be one of several types, the first one's message is enough
     for mistake in error.errors():
-        place = [str(part) for part in mistake["loc"]]
-        where = ".".join(place)
+        where = ".".join(shown(part) for part in (*under, *mistake["loc"]))
+        at = f"{where}: " if where else ""
         if mistake["type"] == "extra_forbidden":
-            lines[where] = f"{where}: unknown key; {did_you_mean(mistake['loc'][-1], known(mistake['loc']))}"
+            lines[where] = f"{at}unknown key; {did_you_mean(mistake['loc'][-1], known(mistake['loc']))}"
         elif mistake["type"] == "missing":
-            lines[where] = f"{where}: missing"
+            lines[where] = f"{at}missing"
+        elif mistake["type"] in ("model_type", "dict_type"):
+            lines.setdefault(where, f"{at}expected a mapping, key: value, got {in_words(mistake['input'])}")
         else:
             message = mistake["msg"].removeprefix("Value error, ")
-            lines.setdefault(where, f"{where}: {message[0].lower()}{message[1:]}, got {mistake['input']!r}")
+            lines.setdefault(where, f"{at}{message[0].lower()}{message[1:]}, got {in_words(mistake['input'])}")
     return list(lines.values())
+
+
+def shown(value: Any) -> str:
+    """A value in a message: the beginning of its text."""
+    text = str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} …"
+
+
+def in_words(value: Any) -> str:
+    """A value that was given, in a message."""
+    return "nothing" if value is None else shown(repr(value))

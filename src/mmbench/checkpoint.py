@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any, Self
 
-import pytorch_lightning as pl
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
@@ -17,6 +16,7 @@ from mmbench.arguments import describe, resolve_arguments
 from mmbench.data.split import DataSpec
 from mmbench.encoders import ENCODERS
 from mmbench.errors import UsageError
+from mmbench.lightning import LightningModule
 from mmbench.recipe import Recipe
 
 KEY = "hyper_parameters"
@@ -149,7 +149,7 @@ def arguments(method: type, saved: Saved, given: Mapping[str, Any], source: Any)
     return {"spec": spec, "encoders": encoders, "recipe": recipe, **resolved}
 
 
-class Restorable(pl.LightningModule):
+class Restorable(LightningModule):
     """The base of methods: their checkpoints say how to build them again.
 
     Attributes:

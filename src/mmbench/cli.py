@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmbench import machine
 from mmbench.commands import (
     FAILED,
     REGRESSION,
@@ -22,15 +23,20 @@ from mmbench.commands import (
     status,
 )
 from mmbench.data.preparing.commands import add_commands
-from mmbench.errors import DataError, Interrupted, StoreError, UsageError, raise_on_signals
+from mmbench.errors import DataError, Interrupted, NeedsLightning, StoreError, UsageError, raise_on_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 something failed, 2 a mistake in the command, 128 + n ended by signal n."""
+    if argv is None:  # a process of its own, which starts others for trials
+        machine.plan_only()
     arguments = parser().parse_args(argv)
     try:
         with raise_on_signals():
             return arguments.command(arguments)
+    except NeedsLightning:
+        again = "import sys; from mmbench.cli import main; sys.exit(main(sys.argv[1:]))"
+        os.execv(sys.executable, [sys.executable, "-c", again, *sys.argv[1:]])
     except UsageError as error:
         print(f"mmbench: {error}", file=sys.stderr)
         return USAGE

@@ -101,15 +101,13 @@ def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
 
 def run_experiment(arguments: argparse.Namespace) -> int:
     """``mmbench run``."""
-    if not arguments.dry_run:
-        from mmbench.runner.local import start_server
-
-        start_server()  # it imports what trials need while this process reads the experiment
     from mmbench.experiment.plan import select
+
+    experiment, store = load_experiment(arguments), open_store(arguments)
     from mmbench.provenance import Codes
     from mmbench.runner.local import plan_slots
 
-    experiment, store = load_experiment(arguments), open_store(arguments)
+    slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
     chosen = select(experiment.trials, arguments.filters)
     codes = Codes()
     done, todo = split_done(chosen, store, codes, arguments.keep_stale)
@@ -121,7 +119,6 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
         return FAILED if strict else OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
-    slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
     records = run_all(todo, store, arguments, experiment.name, slots, codes) if todo else []
     print_report(write_report(experiment, store, arguments.results, codes))
     return max(exit_code(records), FAILED if strict else OK)
@@ -136,9 +133,11 @@ def run_all(
     codes: Codes,
 ) -> list[Record]:
     """Run trials as the arguments say, showing their progress."""
+    from mmbench.runner.local import run_trials, start_server
+
+    start_server()  # it imports what trials need while this process goes on
     import mmbench.report.figures  # noqa: F401  imported now, while trials run, and not when they have ended
     from mmbench.provenance import source_state
-    from mmbench.runner.local import run_trials
     from mmbench.runner.view import GridView
     from mmbench.tracking import WandbSettings, usable_mode
 
@@ -253,11 +252,10 @@ def status(arguments: argparse.Namespace) -> int:
 def check_regression(arguments: argparse.Namespace) -> int:
     """``mmbench check``."""
     from mmbench import regression
-    from mmbench.runner.local import plan_slots, start_server
+    from mmbench.runner.local import plan_slots
 
     path = arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv"
     held = None if arguments.update else regression.read(path)
-    start_server()
     experiment = load_experiment(arguments)
     threads = arguments.threads or 1
     slots = plan_slots(arguments.devices, arguments.jobs, threads)

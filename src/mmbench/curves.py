@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
+from mmbench.lightning import Logger
 
 
 class CurveLogger(Logger):

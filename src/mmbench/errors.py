@@ -21,6 +21,10 @@ class StoreError(RuntimeError):
     """The store cannot be written; the message says which file and why."""
 
 
+class NeedsLightning(Exception):
+    """What was asked for needs Lightning, for which this process has stand-ins (``mmbench.lightning``)."""
+
+
 class Interrupted(BaseException):
     """The run was asked to end, by this signal; a BaseException, so that nothing takes it for a failure and goes on."""
 

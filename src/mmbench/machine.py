@@ -1,8 +1,22 @@
-"""What this machine offers."""
+"""What this machine offers, and what this process is for."""
 
 import os
+import sys
+
+_plans_only = False
 
 
 def cores() -> int:
     """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def plan_only() -> None:
+    """Say that this process plans trials and will run none itself; without effect once Lightning has been imported."""
+    global _plans_only
+    _plans_only = "mmbench.lightning" not in sys.modules and "pytorch_lightning" not in sys.modules
+
+
+def plans_only() -> bool:
+    """Whether this process will run no trial itself, so that it can do without Lightning."""
+    return _plans_only

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from mmbench.batch import Batch, Input, map_input
 from mmbench.checkpoint import BUILT_FROM, Restorable
 from mmbench.data.split import DataSpec
 from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.lightning import MetricCollection, MulticlassAccuracy
 from mmbench.missing import pattern_matrix, pattern_name, patterns
 from mmbench.recipe import Recipe, check_trainer
 

@@ -8,7 +8,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pytorch_lightning.loggers import Logger
+
+from mmbench.lightning import Logger
 
 if TYPE_CHECKING:
     from mmbench.record import Record

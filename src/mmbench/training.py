@@ -6,9 +6,8 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,14 +15,13 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
-from torch import nn
 
 from mmbench.baselines import METHODS
 from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.cache import Given
-from mmbench.data.prepared import PreparedDataModule
+from mmbench.data.prepared import PreparedDataModule, picture_sizes
 from mmbench.encoders.building import build_encoder, weights_of
 from mmbench.missing import pattern_name, patterns
 from mmbench.protocol import SELECTION_METRIC
@@ -92,13 +90,6 @@ def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
     task = METHODS[trial.method](data.spec, encoders, trial.recipe, **trial.params)
     return task, data
-
-
-def picture_sizes(data: type[PreparedDataModule], encoders: Mapping[str, nn.Module]) -> dict[str, int]:
-    """Modality -> the side, in pixels, of the pictures that its encoder gets."""
-    sizes: dict[str, Any] = {m: e.image_size for m, e in encoders.items() if hasattr(e, "image_size")}
-    any_size = [m for m in sizes if not getattr(encoders[m], "fixed_size", True)]
-    return sizes | {m: data.sides[m] for m in any_size if m in data.sides}
 
 
 def check_unchanged(trial: Trial, data: MultimodalDataModule) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data.base import MultimodalDataModule
-from mmbench.data.split import Loaded, Split
+from mmbench.data.split import DataSpec, Loaded, Split
+from mmbench.recipe import Recipe
 
 
 class Tiny(MultimodalDataModule):
@@ -134,6 +136,14 @@ class KilledOnce(Concat):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().training_step(batch, batch_idx)
+
+
+class NeedsLightning(Concat):
+    """A method that asks for something of Lightning's when it is built."""
+
+    def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
+        super().__init__(spec, encoders, recipe)
+        self.example_input_array = self.automatic_optimization and self.hparams and None
 
 
 class Sleeps(Concat):

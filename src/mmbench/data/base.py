@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -17,6 +16,7 @@ from mmbench.data.cache import FeatureCache
 from mmbench.data.checks import Declaration, check_declaration, checked
 from mmbench.data.split import EVALUATION_BATCH, DataSpec, Loaded, Split, as_is
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.lightning import LightningDataModule
 from mmbench.missing import Missing, realised
 from mmbench.protocol import PROTOCOLS, Protocol
 
@@ -24,7 +24,7 @@ Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
 Augmentation = Callable[[Input], Input]
 
 
-class MultimodalDataModule(pl.LightningDataModule):
+class MultimodalDataModule(LightningDataModule):
     """A data set under one protocol. A data set's own class declares the attributes below and ``load``.
 
     Args:
@@ -48,6 +48,9 @@ class MultimodalDataModule(pl.LightningDataModule):
     augmentations: Mapping[str, Augmentation] = {}
     resizing: Mapping[str, Augmentation] = {}  # what evaluation does where training augments
     feature_dims: ClassVar[Mapping[str, int]] = {}  # modality -> width, where the raw input is a feature vector
+    input_shapes: ClassVar[
+        Mapping[str, tuple[tuple[int, ...], str]]
+    ] = {}  # modality -> (shape, dtype) of a sample, if fixed
 
     def __init__(
         self,
@@ -101,6 +104,13 @@ class MultimodalDataModule(pl.LightningDataModule):
     def default_views(cls) -> dict[str, str]:
         """Modality -> the field it is read from, for data sets that are prepared."""
         return {}
+
+    @classmethod
+    def sample_shape(cls, modality: str, view: str | None, encoder: nn.Module) -> tuple[tuple[int, ...], str] | None:
+        """The shape and the dtype in which an encoder gets a sample of a modality; None where they are not declared (texts)."""
+        if modality in cls.feature_dims:
+            return (cls.feature_dims[modality],), "float32"
+        return cls.input_shapes.get(modality)
 
     @classmethod
     def prepared(cls) -> str | None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.preparing.raw import Info, Listing, Source
 from mmbench.data.preparing.texts import words
 from mmbench.data.preparing.vouching import hash_table, mistake
-from mmbench.data.split import Loaded, Mapped, Split
+from mmbench.data.split import Loaded, Mapped, Split, is_picture
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import data_root
 
@@ -84,6 +85,18 @@ class PreparedDataModule(MultimodalDataModule):
     def default_views(cls) -> dict[str, str]:
         """Modality -> the first field of its source."""
         return {modality: next(iter(source.fields)) for modality, source in cls.sources.items()}
+
+    @classmethod
+    def sample_shape(cls, modality: str, view: str | None, encoder: nn.Module) -> tuple[tuple[int, ...], str] | None:
+        """The shape and the dtype in which an encoder gets a sample of a modality; None for texts."""
+        if view is None or modality not in cls.sources or view not in cls.sources[modality].fields:
+            return None
+        shape, kind = cls.sources[modality].fields[view]
+        if not is_picture(len(shape) + 1, shape[-1], np.dtype(kind)):
+            return shape, kind
+        *frames, height, width, channels = shape
+        side = picture_sizes(cls, {modality: encoder}).get(modality) if modality in cls.pictures else None
+        return (*frames, channels, side or height, side or width), kind
 
     @classmethod
     def check_view(cls, modality: str, view: str) -> None:
@@ -272,3 +285,10 @@ class PreparedDataModule(MultimodalDataModule):
             return Split(inputs, present[index], label, torch.from_numpy(group[rows]), attack)
 
         return Loaded(part("train"), part("validation") if (split == "validation").any() else None, part("test"))
+
+
+def picture_sizes(data: type[PreparedDataModule], encoders: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Modality -> the side, in pixels, of the pictures that its encoder gets."""
+    sizes: dict[str, Any] = {m: e.image_size for m, e in encoders.items() if hasattr(e, "image_size")}
+    any_size = [m for m in sizes if not getattr(encoders[m], "fixed_size", True)]
+    return sizes | {m: data.sides[m] for m in any_size if m in data.sides}

@@ -43,6 +43,11 @@ class DataSpec:
         return sum(self.class_counts)
 
 
+def is_picture(dimensions: int, last: int, kind: np.dtype) -> bool:
+    """Whether an array of samples holds pictures, by its number of dimensions, the last of them, and its type."""
+    return kind == np.uint8 and dimensions > 3 and last == 3
+
+
 class Mapped:
     """Rows of a memory-mapped array, read when they are asked for; the data set may be larger than the memory.
 
@@ -57,7 +62,7 @@ class Mapped:
         self.array = array
         self.rows = rows
         self.as_float = as_float
-        self.pictures = array.dtype == np.uint8 and array.ndim > 3 and array.shape[-1] == 3
+        self.pictures = is_picture(array.ndim, array.shape[-1], array.dtype)
 
     def __len__(self) -> int:
         return len(self.rows)

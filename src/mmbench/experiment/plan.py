@@ -11,12 +11,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mmbench.arguments import describe
+from mmbench.arguments import describe, in_words
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.experiment.grid import Grid, known_keys
-from mmbench.experiment.resolve import check_missing, mapping, resolve_datasets, resolve_methods, try_out
+from mmbench.experiment.names import check_missing, check_names, mapping
 from mmbench.experiment.settings import apply_setting, read_yaml, set_value, unshared
 from mmbench.trial import Trial
+
+MOST_SHOWN = 50
+"""Mistakes that a message lists."""
 
 
 @dataclass
@@ -80,6 +83,37 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     return Experiment(name, grid, trials, unprepared)
 
 
+def check_file(raw: Any, where: str) -> Grid:
+    """The file, if its keys, names and values are what a file may say; nothing heavy is imported for that.
+
+    Raises:
+        UsageError: one message with all mistakes.
+    """
+    if not isinstance(raw, dict):
+        what = "it is empty" if raw is None else f"it is {in_words(raw)}"
+        refuse([f"expected a mapping with the keys title, datasets, methods and seeds; {what}"], where)
+    mistakes: list[str] = []
+    grid: Grid | None = None
+    try:
+        grid = Grid.model_validate(raw)
+    except ValidationError as error:
+        mistakes += describe(error, known_keys)
+    check_names(raw, mistakes)
+    if grid is not None:
+        check_missing(grid.missing, mistakes)
+    refuse(mistakes, where)
+    assert grid is not None
+    return grid
+
+
+def refuse(mistakes: Sequence[str], where: str) -> None:
+    """Raise a UsageError that lists the mistakes, if there are any."""
+    if mistakes:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        more = f"\n  … and {len(mistakes) - MOST_SHOWN} more" if len(mistakes) > MOST_SHOWN else ""
+        raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes[:MOST_SHOWN]) + more)
+
+
 def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict[str, str]]:
     """Validate a grid and write out its trials.
 
@@ -87,23 +121,20 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict
         The grid, its trials, and data set -> what is missing of it on this machine.
 
     Raises:
-        UsageError: one message with all mistakes, each with its key and the nearest valid name.
+        UsageError: all mistakes in one message, each with its key and the nearest valid name: those in the file's keys, names and
+            values; where there are none, those in the arguments of methods and encoders; where there are none, what these refuse.
     """
+    grid = check_file(raw, where)
+    from mmbench.experiment.resolve import resolve_dataset, resolve_methods
+
     mistakes: list[str] = []
-    grid: Grid | None = None
-    try:
-        grid = Grid.model_validate(raw)
-    except ValidationError as error:
-        mistakes += describe(error, known_keys)
-    methods = resolve_methods(mapping(raw, "methods"), mistakes)
-    planned = resolve_datasets(mapping(raw, "datasets"), mistakes)
-    if grid is not None:
-        check_missing(grid.missing, mistakes)
-    if grid is not None and not mistakes:
-        try_out(grid, methods, {name: plan.encoders for name, plan in planned.items()}, mistakes)
-    if mistakes or grid is None:
-        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes))
+    methods = resolve_methods(grid.methods, mistakes)
+    planned = {name: resolve_dataset(name, settings, mistakes) for name, settings in grid.datasets.items()}
+    if not mistakes:
+        from mmbench.experiment.tryout import try_out
+
+        try_out(grid, methods, planned, mistakes)
+    refuse(mistakes, where)
     trials = [
         Trial(
             dataset=dataset,

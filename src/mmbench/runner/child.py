@@ -17,8 +17,7 @@ from importlib.metadata import version
 from multiprocessing import connection, parent_process
 from typing import Any, Literal
 
-from pytorch_lightning.loggers import Logger
-
+from mmbench.lightning import Logger
 from mmbench.record import Code, Failure, Predictions, Record
 from mmbench.store import Store
 from mmbench.tracking import WandbLogger, WandbSettings

@@ -73,21 +73,28 @@ def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot
     Raises:
         UsageError: a device that is not there.
     """
-    import torch
-
-    # Where the user, or a cluster, shows only some GPUs, numbers count within those, as in torch.
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    gpus = {str(i): visible[i] if i < len(visible) and visible[i] else str(i) for i in range(torch.cuda.device_count())}
     names = [name.strip() for name in devices.split(",")]
+    wanted = devices in ("auto", "cpu") or all(name.isdigit() for name in names)
+    gpus = visible_gpus() if wanted and devices != "cpu" else {}
     if devices == "auto":
         names = list(gpus) or ["cpu"]
-    elif names != ["cpu"] and not set(names) <= set(gpus):
-        raise UsageError(
-            f"--devices {devices}: expected auto, cpu, or numbers of GPUs; GPUs here: {', '.join(gpus) or 'none'}"
-        )
+    elif names != ["cpu"] and not (wanted and set(names) <= set(gpus)):
+        here = f"; GPUs here: {', '.join(gpus) or 'none'}" if wanted else ""
+        raise UsageError(f"--devices {devices}: expected auto, cpu, or numbers of GPUs, such as 0,1{here}")
     jobs = jobs or (cores() if names == ["cpu"] else len(names))
     threads = threads or max(1, cores() // jobs)
     return [Slot(gpus.get(names[i % len(names)], "cpu"), threads) for i in range(jobs)]
+
+
+def visible_gpus() -> dict[str, str]:
+    """The number of each GPU that torch sees -> its name for CUDA_VISIBLE_DEVICES.
+
+    Where the user, or a cluster, shows only some GPUs, numbers count within those, as in torch.
+    """
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {str(i): visible[i] if i < len(visible) and visible[i] else str(i) for i in range(torch.cuda.device_count())}
 
 
 def start_server() -> Any:

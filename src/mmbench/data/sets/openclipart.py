@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar
@@ -40,6 +41,7 @@ class OpenClipart(MultimodalDataModule):
     )  # fmt: skip
     conditioning = "title"
     encoders = {"image": "small_cnn", "title": "hashed_text", "tags": "hashed_text"}
+    input_shapes: ClassVar[Mapping[str, tuple[tuple[int, ...], str]]] = {"image": ((3, 32, 32), "uint8")}
     augmentations = {"image": RandomCropFlip(padding=3), "title": WordDropout(0.2), "tags": WordDropout(0.2)}
 
     @staticmethod

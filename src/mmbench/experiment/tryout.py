@@ -1,0 +1,135 @@
+"""Trying an experiment's parts out before any trial runs: each is built once, and every encoder is given a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mmbench import machine
+from mmbench.baselines import METHODS
+from mmbench.data import DATASETS
+from mmbench.data.base import MultimodalDataModule
+from mmbench.data.prepared import PreparedDataModule
+from mmbench.data.split import DataSpec
+from mmbench.encoders.building import build_encoder
+from mmbench.errors import NeedsLightning, UsageError
+from mmbench.experiment.grid import Grid
+from mmbench.experiment.resolve import DatasetPlan
+from mmbench.missing import Missing
+
+SMALL = 5_000_000
+"""Parameters up to which an encoder is tried with memory: the meta device's first operation costs more, it imports torch's compiler."""
+
+INITIALISERS = frozenset(
+    [getattr(nn.init, name) for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
+    + [Tensor.normal_, Tensor.uniform_]
+)
+
+
+class WithoutValues(TorchFunctionMode):
+    """Modules are built without memory, and values that they would begin with are not drawn."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave a tensor as it is where its values would be drawn; do everything else on the meta device."""
+        kwargs = kwargs or {}
+        if func in INITIALISERS:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def try_out(
+    grid: Grid, methods: Mapping[str, dict[str, Any]], plans: Mapping[str, DatasetPlan], mistakes: list[str]
+) -> None:
+    """Add what encoders, methods and ways of missing refuse on the data sets.
+
+    Where a data set is not on this machine, no trial of it will run: of its encoders those alone are built that the file itself names.
+
+    Raises:
+        NeedsLightning: a method cannot be built without Lightning, which this process has not imported.
+    """
+    for name in grid.datasets:
+        found: list[str] = []
+        encoders = try_encoders(name, plans[name], found)
+        for missing in [*filter(None, grid.trainings), *(Missing(rate=rate) for rate in grid.test_rates)]:
+            try:
+                missing.check(DATASETS[name].modalities)
+            except UsageError as error:
+                found.append(f"missing, with datasets.{name}: {error}")
+        if not found and plans[name].unprepared is None:
+            try_methods(name, grid, methods, encoders, found)
+        mistakes += found
+
+
+def try_encoders(name: str, plan: DatasetPlan, mistakes: list[str]) -> dict[str, nn.Module]:
+    """The encoders of a data set, without memory; adds what they refuse."""
+    data, built = DATASETS[name], {}
+    for modality, choice in plan.encoders.items():
+        if plan.unprepared is not None and modality not in plan.chosen:
+            continue
+        where = f"datasets.{name}.encoders.{modality}"
+        try:
+            with torch.device("meta"), WithoutValues():
+                built[modality] = build_encoder(choice)
+        except Exception as error:
+            mistakes.append(f"{where}: {choice['name']} refuses its arguments: {error}")
+            continue
+        if (modality in data.text_modalities) != hasattr(built[modality], "tokenize"):
+            kind = "text" if modality in data.text_modalities else "no text"
+            mistakes.append(f"{where}: {choice['name']} does not fit, {modality} is {kind}")
+        elif why := misfit(data, modality, plan.views.get(modality), built[modality]):
+            mistakes.append(f"{where}: {choice['name']} does not fit: {why}")
+    return built
+
+
+def misfit(data: type[MultimodalDataModule], modality: str, view: str | None, encoder: nn.Module) -> str | None:
+    """Why an encoder cannot take a modality's samples, in words; None if it can, or if their shape is not declared."""
+    declared = data.sample_shape(modality, view, encoder)
+    if declared is None:
+        return None
+    shape, kind = declared
+    given = f"a sample of {modality}{f' ({view})' if view else ''} is {kind} of shape {shape}"
+    small = sum(p.numel() for p in encoder.parameters()) <= SMALL
+    device = "cpu" if small else "meta"
+    tried = deepcopy(encoder).eval()
+    if small:
+        tried.to_empty(device=device)
+        for tensor in [*tried.parameters(), *tried.buffers()]:
+            tensor.detach().zero_()
+    samples = torch.zeros((2, *shape), dtype=getattr(torch, kind), device=device)
+    try:
+        with torch.no_grad():
+            feature = tried(samples)
+    except Exception as error:
+        if not small and "meta" in str(error):  # an operation that needs values: nothing is known
+            return None
+        return f"{given}, which it cannot take: {str(error).partition(chr(10))[0]}"
+    width = int(encoder.out_dim)  # type: ignore[arg-type]
+    if not isinstance(feature, Tensor) or feature.shape != (2, width):
+        got = tuple(feature.shape[1:]) if isinstance(feature, Tensor) else type(feature).__name__
+        return f"{given}, of which it makes {got}, expected a vector of its out_dim, {width}"
+    return None
+
+
+def try_methods(
+    name: str,
+    grid: Grid,
+    methods: Mapping[str, dict[str, Any]],
+    encoders: Mapping[str, nn.Module],
+    mistakes: list[str],
+) -> None:
+    """Build every method for a data set; adds what they refuse."""
+    data = DATASETS[name]
+    classes = data.class_names() if issubclass(data, PreparedDataModule) else data.classes
+    spec = DataSpec(tuple(encoders), (1,) * len(classes), data.conditioning, data.feature_dims)
+    for method, params in methods.items():
+        try:
+            METHODS[method](spec, encoders, grid.datasets[name].recipe, **params)
+        except Exception as error:
+            if machine.plans_only() and not isinstance(error, UsageError):
+                raise NeedsLightning from error  # the stand-ins may lack what it asks for
+            mistakes.append(f"methods.{method}, with datasets.{name}: {error}")
