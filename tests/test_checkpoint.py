@@ -95,7 +95,7 @@ def test_a_checkpoint_that_says_nothing_of_the_method(saved):
         ({"recipe": {"epochs": "many"}}, "recipe.epochs: input should be a valid integer"),
         ({"spec": {"modalities": 3}}, "spec.modalities"),
         ({"spec": 3}, "spec"),
-        ({"encoders": 3}, "encoders: input should be a valid dictionary"),
+        ({"encoders": 3}, "encoders: expected a mapping"),
         ({"encoders": {"sensor": {"name": "os.system"}}}, "unknown encoder 'os.system'"),
         ({"encoders": {"sensor": {}}}, "unknown encoder 'None'"),
         ({"left_out": ["callback"]}, r"pass what is lacking: Mla.load_from_checkpoint\(path, callback=…\)"),
