@@ -28,7 +28,7 @@ $(READY): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
-table1: $(READY) ## run Table 1 on the embedded data and print it (WANDB=online|offline, ARGS="--jobs 4")
+table1: $(READY) ## run Table 1 on the embedded data, print it and compare it with results/table1 (WANDB=online|offline, ARGS="--jobs 4")
 	$(BIN)/mmbench run experiments/table1.yaml --wandb $(WANDB) $(ARGS)
 
 missing-rates: $(READY) ## accuracy of every method by missing rate, as a table and curves (ARGS=--quick for a smaller grid)

@@ -115,7 +115,9 @@ def parser() -> argparse.ArgumentParser:
 
     text = "tell what is done of an experiment, or of all in the store"
     experiment(quick(settings(command("status", status, text))), nargs="?")
-    experiment(quick(settings(command("report", report, "write an experiment's tables and figures from the store"))))
+    reports = command("report", report, "write an experiment's tables and figures from the store")
+    experiment(quick(settings(reports)))
+    reports.add_argument("--publish", action="store_true", help="write the report that git keeps, results/EXPERIMENT")
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
     experiment(check, nargs="?", default=REGRESSION)
     check.add_argument("--update", action="store_true", help="write the bands instead")

@@ -120,7 +120,8 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         return FAILED if strict else OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
     records = run_all(todo, store, arguments, experiment.name, slots, codes) if todo else []
-    print_report(write_report(experiment, store, arguments.results, codes))
+    collected = write_report(experiment, store, arguments.results, codes)
+    print_report(collected, committed_table(experiment, arguments.results))
     return max(exit_code(records), FAILED if strict else OK)
 
 
@@ -162,29 +163,44 @@ def exit_code(records: Sequence[Record]) -> int:
     return FAILED if failed else OK
 
 
-def write_report(experiment: Experiment, store: Store, results: Path, codes: Codes) -> Results:
-    """Write the tables and the figure of an experiment; says where. What came from other code than ``codes`` is noted in it."""
+def write_report(experiment: Experiment, store: Store, results: Path, codes: Codes, publish: bool = False) -> Results:
+    """Write the tables and the figures of an experiment; says where.
+
+    Args:
+        experiment: what to report.
+        store: where its trials are.
+        results: the folder of results; a report of one's own goes to ``own/<experiment>`` in it.
+        codes: today's code; what came from other code is noted in the report.
+        publish: write to ``<experiment>`` instead, which git keeps.
+
+    Raises:
+        UsageError: ``publish``, of a report that is not fit for it.
+    """
     from threadpoolctl import threadpool_limits
 
     from mmbench.report.collect import collect
+    from mmbench.report.committed import OWN, unfit
     from mmbench.report.page import write
 
     with threadpool_limits(1):  # small matrices: more threads only get in each other's way
         collected = collect(experiment, store, results / "reported", codes)
-    folder = results / experiment.name
+    if publish and (reasons := unfit(collected)):
+        raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
+    folder = results / experiment.name if publish else results / OWN / experiment.name
     written = write(collected, folder)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
     print(f"report: {folder}/table.html, .md, .csv, .tex; {figures}", file=sys.stderr)
     return collected
 
 
-def print_report(results: Results) -> None:
-    """Print the tables."""
+def print_report(results: Results, committed: Path | None = None) -> None:
+    """Print the tables, and how they compare with the ``table.csv`` that git keeps, if there is one."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from mmbench.report.committed import compare
     from mmbench.report.escape import one_line
     from mmbench.report.tables import header_notes, sections
 
@@ -205,15 +221,28 @@ def print_report(results: Results) -> None:
         console.print()
     for note in [*header_notes(results), *(f"–: {gap}" for gap in results.not_run)]:
         console.print(one_line(note))
+    comparison = compare(results.table, committed) if committed else []
+    if comparison:
+        console.print()
+    for line in comparison:
+        console.print(one_line(line))
 
 
 def report(arguments: argparse.Namespace) -> int:
     """``mmbench report``."""
     from mmbench.provenance import Codes
 
+    if arguments.publish and (arguments.settings or arguments.quick):
+        raise UsageError("--publish is of the experiment as its file says; leave --set and --quick out")
     experiment = load_experiment(arguments)
-    print_report(write_report(experiment, open_store(arguments), arguments.results, Codes()))
+    collected = write_report(experiment, open_store(arguments), arguments.results, Codes(), arguments.publish)
+    print_report(collected, None if arguments.publish else committed_table(experiment, arguments.results))
     return OK
+
+
+def committed_table(experiment: Experiment, results: Path) -> Path:
+    """The table that git keeps of an experiment."""
+    return results / experiment.name / "table.csv"
 
 
 def status(arguments: argparse.Namespace) -> int:

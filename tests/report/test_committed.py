@@ -1,0 +1,210 @@
+"""A run of one's own beside the report in git: where each is written, how they compare, what may be published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from make_golden import METHODS, experiment, predictions, write_store
+
+from mmbench.cli import main, parser
+from mmbench.commands import print_report, write_report
+from mmbench.errors import UsageError
+from mmbench.experiment.plan import Experiment
+from mmbench.provenance import Codes
+from mmbench.record import Record
+from mmbench.report.collect import collect
+from mmbench.report.committed import compare, unfit
+from mmbench.store import Store
+
+CODES = Codes()
+REPOSITORY = Path(__file__).parents[2]
+CELLS = [(protocol, method, pattern) for protocol in ("clean", "legacy") for method in ("a", "b") for pattern in "xyz"]
+
+
+def table(mean: float = 50.0, std: float = 3.0, n: int = 3, shift: dict[int, float] | None = None) -> pd.DataFrame:
+    """Twelve accuracies, and as many calibration errors that nobody compares."""
+    rows = [
+        {
+            "dataset": "d", "protocol": protocol, "training": "complete", "method": method, "pattern": pattern, "metric": metric,
+            "mean": mean + i + (shift or {}).get(i, 0.0) if metric == "accuracy" else 0.0, "std": std, "n": n,
+        }
+        for metric in ("accuracy", "ece")
+        for i, (protocol, method, pattern) in enumerate(CELLS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def compared(folder: Path, own: pd.DataFrame, held: pd.DataFrame) -> str:
+    path = folder / "table.csv"
+    held.to_csv(path, index=False, float_format="%.4f")
+    return "\n".join(compare(own, path))
+
+
+def test_equal_tables_agree(tmp_path: Path) -> None:
+    told = compared(tmp_path, table(), table())
+    assert "12 accuracies, 12 of them equal, 0 outside" in told
+    assert told.endswith("mean difference +0.00 points (at most 1). The two agree.")
+
+
+def test_the_tolerance_is_that_of_other_seeds(tmp_path: Path) -> None:
+    """2 · 3 · sqrt(2 / 3) = 4.9 points, in one direction as in the other."""
+    within = compared(tmp_path, table(shift={0: 4.8, 1: -4.8}), table())
+    assert "10 of them equal, 0 outside" in within
+    assert "The two agree." in within
+    one = compared(tmp_path, table(shift={0: 5.0, 1: -4.8}), table())
+    assert "1 outside" in one, "of 12 cells, 5 % are none"
+    assert "The two do not agree" in one
+    assert "Largest difference: d clean a x 55.0, there 50.0 (+5.0, tolerance 4.9)." in one
+    assert "outside: d clean a x 55.0" in one
+
+
+def test_the_deviation_is_pooled_over_methods_and_patterns(tmp_path: Path) -> None:
+    held = table()
+    held["std"] = [0.0, 6.0] * 12  # s = sqrt((0 + 36) / 2) = 4.24; 2 · 4.24 · sqrt(2 / 3) = 6.9
+    assert "(+6.8, tolerance 6.9)" in compared(tmp_path, table(shift={0: 6.8}), held)
+    held["std"] = 0.0
+    assert "1 outside" in compared(tmp_path, table(shift={0: 0.6}), held)
+    assert "0 outside" in compared(tmp_path, table(shift={0: 0.4}), held), "half a point is always within"
+
+
+def test_a_shift_of_all_cells_is_no_agreement(tmp_path: Path) -> None:
+    told = compared(tmp_path, table(mean=51.2), table())
+    assert "0 outside" in told
+    assert "mean difference +1.20 points (at most 1). The two do not agree" in told
+
+
+def test_only_cells_of_as_many_runs_are_compared(tmp_path: Path) -> None:
+    own = table()
+    own.loc[0, "n"] = 1
+    own.loc[1, ["n", "mean"]] = 0, np.nan
+    told = compared(tmp_path, own, table())
+    assert "10 accuracies" in told
+    assert "1 accuracies of this run are not compared" in told
+    assert compared(tmp_path, table(n=1), table()).startswith("Nothing to compare with")
+
+
+def test_no_table_and_no_table_of_ours(tmp_path: Path) -> None:
+    assert compare(table(), tmp_path / "none.csv") == []
+    for text in ("", "a,b\n1,2\n", '"'):
+        (tmp_path / "table.csv").write_text(text)
+        (line,) = compare(table(), tmp_path / "table.csv")
+        assert "table.csv cannot be compared with: " in line
+
+
+# Where reports are written
+
+
+def folders(results: Path) -> set[str]:
+    return {str(p.parent.relative_to(results)) for p in results.rglob("table.md")}
+
+
+def complete(folder: Path, commit: str = "0123456789", dirty: bool = False) -> tuple[Experiment, Store]:
+    """The golden experiment, all of its trials done."""
+    plan, store = experiment(), Store(folder / "runs")
+    for trial in plan.trials:
+        record = Record(
+            key=trial.key, trial=trial, status="done", started="", finished="", seconds={"fit": 7.25},
+            environment={"commit": commit, "dirty": dirty}, code=CODES.of(trial),
+        )  # fmt: skip
+        store.write(record, predictions(trial.model_copy(update={"method": "sum"} if trial.method == "mla" else {})))
+    return plan, store
+
+
+def test_a_report_of_ones_own_leaves_that_in_git_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    plan, store = complete(tmp_path)
+    write_report(plan, store, tmp_path, CODES)
+    assert folders(tmp_path) == {"own/golden"}
+    write_report(plan, store, tmp_path, CODES, publish=True)
+    assert folders(tmp_path) == {"own/golden", "golden"}
+    published = {p.name: p.read_bytes() for p in (tmp_path / "golden").iterdir()}
+    other = complete(tmp_path, commit="another")
+    made = write_report(*other, tmp_path, CODES)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "golden").iterdir()} == published
+    capsys.readouterr()
+    print_report(made, tmp_path / "golden" / "table.csv")
+    assert "24 accuracies, 24 of them equal" in capsys.readouterr().out
+
+
+def test_wall_times_are_in_the_terminal_and_in_no_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    made = write_report(*complete(tmp_path), tmp_path, CODES, publish=True)
+    print_report(made)
+    shown = capsys.readouterr().out
+    assert "training, s" in shown
+    assert shown.count(" 7.2 ") + shown.count(" 7.2\n") >= 2 * len(METHODS)
+    for path in (tmp_path / "golden").iterdir():
+        if path.suffix != ".png":
+            assert "training, s" not in path.read_text(), path.name
+    before = {p.name: p.read_bytes() for p in (tmp_path / "golden").iterdir()}
+    plan, store = complete(tmp_path)
+    for trial in plan.trials:
+        record = store.record(trial.key)
+        assert record is not None
+        store.write(record.model_copy(update={"seconds": {"fit": 99.0}, "started": "later"}), store.predictions(record))
+    write_report(plan, store, tmp_path, CODES, publish=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "golden").iterdir()} == before
+
+
+# What may be published
+
+
+def test_what_is_not_whole_or_not_of_one_commit_is_not_published(tmp_path: Path) -> None:
+    store = Store(tmp_path / "gaps" / "runs")
+    write_store(store)
+    with pytest.raises(UsageError, match="5 trials are missing: crema_d clean sum seed 1: failed"):
+        write_report(experiment(), store, tmp_path / "gaps", CODES, publish=True)
+    assert folders(tmp_path / "gaps") == set(), "nothing was written"
+    plan, store = complete(tmp_path / "dirty", dirty=True)
+    assert unfit(collect(plan, store)) == [
+        "trials ran with code that was not committed (0123456789+changes); commit it and run them again"
+    ]
+    plan, store = complete(tmp_path / "two")
+    record = store.record(plan.trials[0].key)
+    assert record is not None
+    record.environment["commit"] = "another"
+    store.write(record, store.predictions(record))
+    (reason,) = unfit(collect(plan, store))
+    assert reason.startswith("trials are of several commits (0123456789, another)")
+
+
+def test_what_other_code_made_is_not_published(tmp_path: Path) -> None:
+    plan, store = complete(tmp_path)
+    record = store.record(plan.trials[0].key)
+    assert record is not None
+    assert record.code is not None
+    record.code.method["mmbench.baselines.concat"] = "of yesterday"
+    store.write(record, store.predictions(record))
+    with pytest.raises(UsageError, match="1 trial of other code than this: code of method concat changed"):
+        write_report(plan, store, tmp_path, CODES, publish=True)
+
+
+@pytest.mark.parametrize("name", ["runs", "regression", "own"])
+def test_a_report_never_takes_the_place_of_another_folder(tmp_path: Path, name: str) -> None:
+    plan, store = complete(tmp_path)
+    (reason,) = unfit(collect(Experiment(name, plan.grid, plan.trials), store))
+    assert f"results/{name} is not a report's folder" in reason
+
+
+def test_made_up_data_are_not_published(tmp_path: Path) -> None:
+    plan, store = complete(tmp_path)
+    for i, trial in enumerate(plan.trials):
+        record = store.record(trial.key)
+        assert record is not None
+        made_up = trial.model_copy(update={"data": "MADE-UP-0"})
+        store.write(record.model_copy(update={"key": made_up.key, "trial": made_up}), store.predictions(record))
+        plan.trials[i] = made_up
+    assert "the data are made up" in unfit(collect(plan, store))
+
+
+def test_a_changed_experiment_is_not_published(capsys: pytest.CaptureFixture) -> None:
+    for changes in (["--set", "seeds=[0]"], ["--quick"]):
+        assert main(["report", "table1", "--publish", *changes]) == 2
+        assert "--publish is of the experiment as its file says" in capsys.readouterr().err
+    assert parser().parse_args(["report", "table1"]).publish is False
+
+
+def test_the_reports_in_git_are_not_where_ones_own_go() -> None:
+    ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert "results/own/" in ignored
