@@ -13,7 +13,7 @@ NEWEST := $(lastword $(sort $(wildcard constraints/py*.txt)))
 CONSTRAINTS := $(or $(wildcard constraints/py$(VERSION).txt),$(NEWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup table1 missing-rates status test test-slow lint type format regression benchmark clean
+.PHONY: help setup table1 missing-rates status test test-slow checklist lint type format regression benchmark clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ test: $(READY) ## the tests, without the slow ones
 	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 test-slow: $(READY) ## the slow tests
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not merged" --numprocesses auto $(ARGS)
+
+checklist: $(READY) ## whether what is new has its tests, rows and bands, as what is merged here needs
+	$(BIN)/python -m pytest -m merged $(ARGS)
 
 lint: $(READY) ## style and formatting
 	$(BIN)/ruff check .

@@ -215,6 +215,16 @@ def noisy_rows(value, absent: Tensor, generator: torch.Generator):
     return map_input(value, fill)
 
 
+def gappy(split: Split) -> Split:
+    """The split; of one that is complete, every third sample without one of the modalities, in turn."""
+    if not split.present.all():
+        return split
+    present = split.present.clone()
+    rows = torch.arange(0, len(split), 3)
+    present[rows, torch.arange(len(rows)) % present.shape[1]] = False
+    return replace(split, present=present)
+
+
 def noisy_features(features: dict[str, Tensor], present: Tensor, seed: int = 1) -> dict[str, Tensor]:
     """The features, with noise in the rows of absent samples."""
     generator = torch.Generator().manual_seed(seed)

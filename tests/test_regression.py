@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from mmbench import cli, commands, regression
-from mmbench.baselines import mla
+from mmbench.baselines import METHODS, mla
 from mmbench.errors import UsageError
 from mmbench.experiment.plan import load
 from mmbench.record import Failure, Record
@@ -283,6 +283,14 @@ def measure_mla(tmp_path: Path) -> pd.DataFrame:
             accuracy = 100 * float((predictions.predicted[i] == predictions.label).mean())
             rows.append((trial.dataset, trial.protocol, trial.training, "mla", pattern, trial.seed, accuracy))
     return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"])
+
+
+@pytest.mark.merged
+def test_every_method_has_committed_bands() -> None:
+    held = [
+        regression.read(ROOT / "results/regression" / f"{grid}.csv") for grid in ("regression", "regression_missing")
+    ]
+    assert set(METHODS) == {method for table in held for method in table.method}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -22,6 +23,7 @@ from planted import (
     choices,
     every_pattern,
     fit,
+    gappy,
     loader,
     noisy_features,
     noisy_rows,
@@ -90,7 +92,7 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(world, task):
 
 
 def test_noise_under_a_missing_mask_changes_no_prediction(world, task):
-    split = world.data.splits.test
+    split = gappy(world.data.splits.test)
     batch, noisy = batch_of(split, 16), batch_of(with_noise(split), 16)
     assert not batch.present.all()
     assert torch.equal(task.predict_step(batch), task.predict_step(noisy))
@@ -113,8 +115,9 @@ def test_a_sample_without_modalities_is_answered_by_the_class_prior(world, task)
     probabilities = task.predict_step(batch).exp()  # (P, 3, C)
     torch.testing.assert_close(probabilities[:, 1], prior.expand(len(probabilities), -1))
     torch.testing.assert_close(probabilities[1, 2], prior)  # the pattern of the second modality alone
-    assert not torch.allclose(probabilities[0, 2], prior)
-    assert not torch.allclose(probabilities[-1, 2], prior)
+    if len(prior.unique()) > 1:  # else an untrained method may well answer with it
+        assert not torch.allclose(probabilities[0, 2], prior)
+        assert not torch.allclose(probabilities[-1, 2], prior)
 
 
 def test_only_methods_with_a_steering_modality_have_scores_that_are_artefacts(method):
@@ -127,7 +130,7 @@ def test_only_methods_with_a_steering_modality_have_scores_that_are_artefacts(me
 
 @pytest.mark.parametrize("where", ["inputs", "features"])
 def test_noise_under_a_missing_mask_changes_nothing_in_training(world, method, where):
-    train = world.data.splits.train
+    train = gappy(world.data.splits.train)
     assert not train.present[: 2 * RECIPE.batch_size].all()
     results = []
     for noise in (False, True):
@@ -243,11 +246,15 @@ LINEAR = {"sum", "concat", "late_fusion", "film", "bigated", "ogm_ge", "qmf", "m
 
 def test_layers_behind_the_encoders_start_from_xavier_weights_or_it_is_refused(make_world, method):
     world, xavier = make_world("planted3"), RECIPE.model_copy(update={"head_init": "xavier"})
-    if method not in LINEAR:
-        with pytest.raises(UsageError, match=r"recipe\.head_init is 'xavier', but"):
-            world.task(method, recipe=xavier)
+    plain, refusal = world.task(method), ""
+    try:
+        task = world.task(method, recipe=xavier)
+    except UsageError as error:
+        refusal = str(error)
+    if refusal:
+        assert "recipe.head_init is 'xavier', but" in refusal
+        assert method not in LINEAR
         return
-    plain, task = world.task(method), world.task(method, recipe=xavier)
     layers = {
         name: layer
         for name, layer in task.named_modules()
@@ -330,3 +337,9 @@ def test_a_fit_goes_on_from_a_checkpoint(world, method, tmp_path):
     if any(p.requires_grad for p in half.parameters()):  # a closed form finds the same in every epoch
         assert not same(weights(half), weights(at_once))
     assert same(weights(rest), weights(at_once))
+
+
+@pytest.mark.merged
+def test_every_method_has_a_test_of_its_own():
+    here = Path(__file__).parent
+    assert [name for name in METHODS if not (here / f"test_{name}.py").exists()] == []

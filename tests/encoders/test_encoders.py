@@ -13,15 +13,23 @@ from mmbench.encoders.small_cnn import SmallCNN
 texts = st.lists(st.text("abcé \t", max_size=20), min_size=1, max_size=5)
 
 
-@pytest.mark.parametrize("name", [n for n in ENCODERS if not issubclass(ENCODERS[n], Pretrained)])
+INPUTS = {
+    "hashed_text": lambda encoder: encoder.tokenize(["a red fish", "", "one"]),
+    "mlp": lambda _: torch.randn(3, 128),
+    "small_cnn": lambda _: torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8),
+}
+"""What the encoders without published weights take, three samples."""
+
+
+@pytest.mark.merged
+def test_every_encoder_is_tried():
+    assert set(INPUTS) == {name for name in ENCODERS if not issubclass(ENCODERS[name], Pretrained)}
+
+
+@pytest.mark.parametrize("name", INPUTS)
 def test_registered_encoders(name):
     encoder = ENCODERS[name]().eval()
-    if hasattr(encoder, "tokenize"):
-        value = encoder.tokenize(["a red fish", "", "one"])
-    elif name == "mlp":
-        value = torch.randn(3, 128)
-    else:
-        value = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    value = INPUTS[name](encoder)
     features = encoder(value)
     assert features.shape == (3, encoder.out_dim)
     assert features.isfinite().all()

@@ -14,7 +14,12 @@ from mmbench.encoders.pretrained import Pretrained, fingerprint
 
 def build_encoder(choice: dict[str, Any]) -> nn.Module:
     """Build the encoder that a trial names: ``{name: encoder, and its arguments}``."""
-    return ENCODERS[choice["name"]](**{k: v for k, v in choice.items() if k != "name"})
+    arguments = {k: v for k, v in choice.items() if k != "name"}
+    encoder = ENCODERS[choice["name"]](**arguments)
+    encoder.__dict__.setdefault(
+        "built_with", arguments
+    )  # a checkpoint says it, of encoders that do not note it themselves too
+    return encoder
 
 
 def weights_of(encoders: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
