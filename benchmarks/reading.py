@@ -25,8 +25,8 @@ from mmbench.data.augment import RandomResizedCrop, Resize
 from mmbench.data.demo.media import picture, sound, write_sound, write_video
 from mmbench.data.prepared import Mapped
 from mmbench.data.preparing.audio import fbank
-from mmbench.data.preparing.media import read_audio
 from mmbench.data.preparing.prepare import prepare
+from mmbench.data.preparing.sound import read_audio
 from mmbench.data.sets.crema_d import ACTORS, EMOTIONS, CremaD
 from mmbench.encoders.timm_image import ResNet18, ResNet18Audio
 

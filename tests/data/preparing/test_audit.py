@@ -1,10 +1,15 @@
 """The audit: every kind of violation planted once, and what is only told."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from mmbench.data.preparing.audit import audit
+from mmbench.data.preparing.manifest import doubts_of
+from mmbench.data.preparing.media import note
 from mmbench.data.preparing.prepare import prepare
+from mmbench.data.preparing.raw import Sample
 from toy import Toy, change, reseal, write_toy
 
 
@@ -86,6 +91,37 @@ def test_texts_that_are_equal_to_the_eye_break_the_promise(raw, monkeypatch, twi
 
     found = audited(raw, plant)
     assert "1 of 20 test samples share their text with train" in found.violations["clean"]
+
+
+def test_what_is_doubtful_of_the_files_is_told(raw, monkeypatch):
+    [(modality, source)] = Toy.sources.items()
+
+    def decode(path, sample):
+        note(seconds=1.0, peak=0.0 if sample.id == "s003" else 0.5)
+        return source.decode(path, sample)
+
+    monkeypatch.setattr(Toy, "sources", {modality: replace(source, decode=decode)})
+    assert "doubtful: s003: number is silent: its peak is 0 of full scale" in audited(raw).findings
+
+
+def test_lengths_that_are_far_apart_are_doubtful():
+    def noted(sound, video, peak=1.0):
+        return {"error": "", "noted": {"audio": {"seconds": sound, "peak": peak}, "video": {"seconds": video}}}
+
+    rows = [
+        noted(10, 10.4),
+        noted(1, 1.4),
+        noted(3, 2.2, 0.0001),
+        noted(10, 1),
+        {"error": "is missing", "noted": {}},
+        noted(2, 2.6),
+    ]
+    assert doubts_of([Sample(str(i), 0, "") for i in range(len(rows))], rows) == [
+        ("2", "audio is silent: its peak is 0.0001 of full scale"),
+        ("2", "lengths differ: video 2.20 s and audio 3.00 s"),
+        ("3", "lengths differ: video 1.00 s and audio 10.00 s"),
+        ("5", "lengths differ: audio 2.00 s and video 2.60 s"),
+    ]
 
 
 def test_equal_texts_are_only_told_where_they_are_not_promised_away(raw):

@@ -14,7 +14,8 @@ from mmbench.data.prepared import SPLITS
 from mmbench.data.preparing.audio import fbank
 from mmbench.data.preparing.audit import audit
 from mmbench.data.preparing.manifest import verify
-from mmbench.data.preparing.media import BadFile, read_image
+from mmbench.data.preparing.media import BadFile
+from mmbench.data.preparing.pictures import read_image
 from mmbench.data.preparing.prepare import check_listing, prepare
 from mmbench.data.preparing.raw import Sample
 from mmbench.data.sets import tuxpaint

@@ -12,7 +12,7 @@ from mmbench.data.prepared import SPLITS, PreparedDataModule
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 10  # skipped samples, and classes of a split, that are named one by one
+SHOWN = 10  # skipped and doubtful samples, and classes of a split, that are named one by one
 
 
 @dataclass
@@ -56,6 +56,10 @@ def audit(data: type[PreparedDataModule]) -> Audit:
         result.findings.append(f"skipped: {sample}: {file} {reason}".rstrip())
     if more := manifest["skipped"][SHOWN:]:
         result.findings.append(f"skipped: {len(more)} more, all in {data.folder() / 'manifest.json'}")
+    doubts = manifest.get("doubts", [])
+    result.findings += [f"doubtful: {sample}: {why}" for sample, why in doubts[:SHOWN]]
+    if more := doubts[SHOWN:]:
+        result.findings.append(f"doubtful: {len(more)} more, all in {data.folder() / 'manifest.json'}")
     if count := manifest["unlisted"]["files"]:
         some = ", ".join(manifest["unlisted"]["first"][:3])
         result.findings.append(f"on disk, but in no list: {count} files, such as {some}")

@@ -139,6 +139,9 @@ def list_data(arguments: argparse.Namespace) -> int:
 def info(arguments: argparse.Namespace) -> int:
     """``mmbench data info``."""
     from mmbench.arguments import resolve_arguments
+    from mmbench.data.preparing.media import FRAME_PIXELS
+    from mmbench.data.preparing.pictures import PIXELS
+    from mmbench.data.preparing.sound import CHANNELS, LONGEST
     from mmbench.encoders import ENCODERS
     from mmbench.files import data_root
 
@@ -150,7 +153,9 @@ def info(arguments: argparse.Namespace) -> int:
         print(f"  {path:{width}}  {what}")
     print(
         "Links may lead to files elsewhere, if `--also-from DIR` names the folder that holds them. Files whose names begin with a dot "
-        "are left out, and so are Thumbs.db, desktop.ini and __MACOSX."
+        "are left out, and so are Thumbs.db, desktop.ini and __MACOSX.\n"
+        f"Not decoded, and counted as files that cannot be used: pictures of more than {PIXELS / 1e6:.0f} million pixels, videos with "
+        f"frames of more than {FRAME_PIXELS / 1e6:.0f} million, sound of more than {LONGEST / 60:.0f} minutes or {CHANNELS} channels."
     )
     classes = data.class_names()
     print(f"\nclasses ({len(classes)}): {', '.join(classes)}")

@@ -22,7 +22,7 @@ import numpy as np
 
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.manifest import data_fields
-from mmbench.data.preparing.media import BadFile
+from mmbench.data.preparing.media import BadFile, noting
 from mmbench.data.preparing.raw import Sample
 from mmbench.data.preparing.vouching import hash_file
 from mmbench.errors import DataError
@@ -141,7 +141,7 @@ def die_with_parent() -> None:
 def decode_chunk(
     data: type[PreparedDataModule], raw: Path, partial: Path, samples: Mapping[int, Sample]
 ) -> dict[int, dict[str, Any]]:
-    """Write rows into the arrays: number -> the hashes of the sample's files, or what is wrong with it."""
+    """Write rows into the arrays: number -> hashes of the sample's files, what was noted of them, or what is wrong with it."""
     hash_source = cache(hash_file)  # clips of one recording share its file
     now = partial / "reading" / str(os.getpid())
     rows = {}
@@ -152,14 +152,16 @@ def decode_chunk(
             for path in [partial / f"{name}.npy"]
         }
         for number, sample in samples.items():
-            row: dict[str, Any] = {"sha256": {}, "file": "", "error": ""}
+            row: dict[str, Any] = {"sha256": {}, "noted": {}, "file": "", "error": ""}
             fields: dict[str, np.ndarray] = {}
             for modality, file in sample.files.items():
                 if file is None:
                     continue
                 now.write_text(file)
                 try:
-                    fields |= decode(data, modality, raw / file, sample)
+                    with noting() as facts:
+                        fields |= decode(data, modality, raw / file, sample)
+                    row["noted"][modality] = facts
                     row["sha256"][modality] = hash_source(raw / file)
                 except BadFile as error:
                     row["file"], row["error"] = file, str(error)

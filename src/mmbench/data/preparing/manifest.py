@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SILENT = 2**-13  # the peak of sound that is called silent: four steps of 16 bit
+APART, APART_SECONDS = (
+    0.2,
+    0.5,
+)  # lengths of a sample's sound and video that are further apart are told: share of the longer, seconds
+
+
 def tabulate(
     data: type[PreparedDataModule], samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
@@ -51,6 +58,23 @@ def tabulate(
     return frame
 
 
+def doubts_of(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(sample, reason) of what was decoded well, yet is probably not as it should be: silence, and modalities of different lengths."""
+    doubts = []
+    for sample, row in zip(samples, rows, strict=True):
+        if row["error"]:
+            continue
+        noted = row["noted"]
+        for modality, facts in noted.items():
+            if facts.get("peak", 1) < SILENT:
+                doubts.append((sample.id, f"{modality} is silent: its peak is {facts['peak']:.1g} of full scale"))
+        lengths = sorted((facts["seconds"], modality) for modality, facts in noted.items() if "seconds" in facts)
+        if len(lengths) > 1 and lengths[-1][0] - lengths[0][0] > max(APART_SECONDS, APART * lengths[-1][0]):
+            each = " and ".join(f"{modality} {seconds:.2f} s" for seconds, modality in lengths)
+            doubts.append((sample.id, f"lengths differ: {each}"))
+    return doubts
+
+
 def describe(
     data: type[PreparedDataModule],
     partial: Path,
@@ -58,6 +82,7 @@ def describe(
     listing: Listing,
     skipped: Sequence[Sequence[str]],
     made_up: bool,
+    doubts: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
     """The manifest."""
     usable = frame[frame["skipped"] == ""]
@@ -84,6 +109,7 @@ def describe(
         "transform": {m: source.transform for m, source in data.sources.items()},
         "decoders": decoders(),
         "skipped": [list(s) for s in skipped],
+        "doubts": [list(doubt) for doubt in doubts],
         "unlisted": {"files": len(listing.unlisted), "first": listing.unlisted[:20]},
         "notes": listing.notes,
     }

@@ -1,31 +1,31 @@
-"""Decoding of media files: pictures by Pillow, sound and video by FFmpeg's libraries, which PyAV carries."""
+"""What decoding pictures, sound and video has in common: files that are not whole, lengths, bounds, and what is noted on the way."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     import av
-    from PIL import Image
 
-RATE = 16_000
-SHORTEST = 0.1  # seconds of sound; a window of the spectrograms here is up to 25 ms
-HELD = (
-    1 << 27
-)  # pixels of frames that are held until it is known which are wanted; a longer clip is decoded a second time
-PIECE = 1 << 20  # samples of sound that are joined before they are resampled
 WHOLE = 0.8  # the share of its stated length that a file must hold: headers are not exact, and a cut-off file decodes without an error
-# What FFmpeg and Pillow may take a file for. Playlists (which name other files), and PostScript (which is a program), are not among it.
+FRAME_PIXELS = 1 << 25  # that a frame may have: 8K is 33 million
+# What FFmpeg may take a file for. Playlists, which name other files, are not among it.
 CONTAINERS = "aac,aiff,asf,avi,flac,flv,matroska,webm,mov,mp4,mp3,mpeg,mpegts,mpegvideo,ogg,wav"
-PICTURES = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+OWN_LENGTHS = {
+    "aiff",
+    "avi",
+    "flac",
+    "mov",
+    "mp3",
+    "ogg",
+    "wav",
+}  # containers whose header tells the length of each stream
+UNKNOWN = 0x7FFFF000  # lengths of chunks from here on, and 0, are what is written where the length was not known yet
+NOTED: ContextVar[dict[str, float] | None] = ContextVar("NOTED", default=None)
 
 
 class BadFile(Exception):
@@ -44,270 +44,22 @@ def decoders() -> dict[str, str]:
     }
 
 
-def read_image(path: Path, size: tuple[int, int], pad: bool = False) -> np.ndarray:
-    """A picture as (H, W, 3) uint8: transparent parts white, scaled to cover (H, W), what sticks out cut off on both sides alike.
-
-    With ``pad`` it is scaled to fit into (H, W) instead, and nothing is cut off: see ``contain``.
-    """
-    from PIL import Image
-
-    check_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)  # of Pillow about EXIF data, which is not used
-            with Image.open(path, formats=PICTURES) as image:
-                image.load()
-                if image.mode.startswith("I"):  # 16 bit; Pillow would cut off what is above 255
-                    image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))  # type: ignore[assignment]
-                if image.has_transparency_data:
-                    ground = Image.new("RGBA", image.size, "white")
-                    image = Image.alpha_composite(ground, image.convert("RGBA"))  # type: ignore[assignment]
-                opaque = image.convert("RGB")
-                return contain(opaque, size) if pad else cover(np.array(opaque), size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadFile(f"not a readable picture ({error})") from error
-
-
-def cover(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The middle of a picture, as large as the ratio of (H, W) allows, scaled to (H, W), antialiased: (H, W, 3) uint8.
-
-    Args:
-        pixels: (height, width, 3) uint8, of any size.
-        size: (H, W).
-    """
-    height, width = pixels.shape[:2]
-    scale = min(height / size[0], width / size[1])
-    kept = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
-    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
-    window = pixels[top : top + kept[0], left : left + kept[1]]
-    if kept == size:
-        return window
-    planes = torch.from_numpy(window)[None].permute(0, 3, 1, 2)
-    return F.interpolate(planes, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
-
-
-def contain(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """The whole picture scaled by one factor to fit into (H, W), antialiased, in the middle of white: (H, W, 3) uint8."""
-    from PIL import Image, ImageOps
-
-    height, width = size
-    fitted = ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color="white")
-    return np.asarray(fitted)
-
-
-def read_frames(
-    path: Path,
-    count: int,
-    size: tuple[int, int],
-    span: tuple[float, float] | None = None,
-    half: str | None = None,
-) -> np.ndarray:
-    """Frames of a video, (count, H, W, 3) uint8, as ``cover`` scales them.
-
-    Frame i of ``count`` is the one numbered ⌊i n / count⌋ of the n there are; of a single frame, the middle one. Where the container
-    tells the time of every frame, those after the last one wanted are counted but not decoded.
-
-    Args:
-        path: the video.
-        count: how many frames.
-        size: (H, W).
-        span: the seconds, from the file's beginning, from which and to which the video is read (default: all of it).
-        half: "left" or "right", of the picture.
-
-    Raises:
-        BadFile: it cannot be decoded, or ends before 80 % of the length that its header tells (or of the span).
-    """
-    import av
-
-    check_file(path)
-    try:
-        frames = frames_by_time(path, count, span) or frames_by_number(path, count, span)
-        pictures = [frame.to_ndarray(format="rgb24") for frame in frames]
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise BadFile(f"not a readable video ({reason(error)})") from error
-    middle = pictures[0].shape[1] // 2
-    part = {"left": slice(middle), "right": slice(middle, None), None: slice(None)}[half]
-    return np.stack([cover(picture[:, part], size) for picture in pictures])
-
-
-def spread(count: int, total: int) -> list[int]:
-    """The numbers of ``count`` frames out of ``total``.
-
-    >>> spread(3, 75), spread(1, 75), spread(3, 2)
-    ([0, 25, 50], [37], [0, 0, 1])
-    """
-    return [total // 2] if count == 1 else [i * total // count for i in range(count)]
-
-
-def frames_by_time(path: Path, count: int, span: tuple[float, float] | None) -> list[av.VideoFrame] | None:
-    """Frames found by the time stamps of their packets; None where stamps do not tell which is which.
-
-    That is, not every packet has one or gives a frame, or frames are not shown in their order (as of H.264 in AVI).
-    """
-    begin, end = span or (0.0, float("inf"))
-    stamps, until = [], begin
-    with open_video(path, begin) as (container, stream, zero):
-        if not stream.time_base:
-            return None
-        tick, each = float(stream.time_base), 1 / float(stream.average_rate or 25)
-        for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:  # the last one is empty
-                continue
-            if packet.pts is None or packet.dts is None or packet.is_corrupt:
-                return None
-            if packet.dts * tick - zero >= end:
-                until = end
-                break
-            time = packet.pts * tick - zero
-            if begin <= time < end:
-                stamps.append(packet.pts)
-            until = max(
-                until, min(end, time + (packet.duration * tick if packet.duration else each))
-            )  # FLV does not say
-        check_length(until - begin, min(end, stated_length(container, stream)) - begin)
-    if not stamps or len(set(stamps)) < len(stamps):
-        return None
-    stamps.sort()
-    wanted = spread(count, len(stamps))
-    found: dict[int, av.VideoFrame] = {}
-    with open_video(path, begin) as (container, stream, _):
-        frames = (frame for frame in container.decode(stream) if frame.pts is None or frame.pts >= stamps[0])
-        for number, (frame, stamp) in enumerate(zip(frames, stamps, strict=False)):
-            if frame.pts != stamp:
-                return None
-            if number in wanted:
-                found[number] = frame
-            if number == wanted[-1]:
-                return [found[number] for number in wanted]
-    return None
-
-
-def frames_by_number(path: Path, count: int, span: tuple[float, float] | None) -> list[av.VideoFrame]:
-    """Frames found by decoding them all; held until it is known which are wanted, or decoded twice if they are too many for that."""
-    held: dict[int, av.VideoFrame] = {}
-    total = 0
-    for frame in decode_frames(path, span):
-        if (total + 1) * frame.width * frame.height <= HELD:
-            held[total] = frame
-        total += 1
-    if not total:
-        raise BadFile("has no frame" + (f" between {span[0]:g} and {span[1]:g} s" if span else ""))
-    wanted = spread(count, total)
-    if not held.keys() >= set(wanted):
-        held = {i: frame for i, frame in enumerate(decode_frames(path, span)) if i in wanted}
-    return [held[number] for number in wanted]
-
-
-def decode_frames(path: Path, span: tuple[float, float] | None) -> Iterator[av.VideoFrame]:
-    """The frames of a video, or of a part of it.
-
-    Raises:
-        BadFile: there is no video, or less than its header tells.
-    """
-    begin, end = span or (0.0, float("inf"))
-    with open_video(path, begin) as (container, stream, zero):
-        until = begin
-        for frame in container.decode(stream):
-            time = until if frame.time is None else frame.time - zero
-            if time >= end:
-                until = end
-                break
-            lasts = frame.duration and frame.time_base and frame.duration * frame.time_base  # FLV does not say
-            until = time + float(lasts or 1 / (stream.average_rate or 25))
-            if time >= begin:
-                yield frame
-        check_length(until - begin, min(end, stated_length(container, stream)) - begin)
-
-
 @contextmanager
-def open_video(
-    path: Path, begin: float
-) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream, float]]:
-    """A container, its video stream, and the time at which it starts, in seconds; at the last key frame before ``begin``.
-
-    FFmpeg rounds that time to a microsecond. It is told a microsecond too early, lest the first frame be before it.
-    """
-    import av
-
-    with open_media(path) as container:
-        if not container.streams.video:
-            raise BadFile("has no video stream")
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"  # preparing runs one process a core
-        zero = ((container.start_time or 0) - 1) / av.time_base
-        if begin > 0 and stream.time_base:
-            container.seek(int((begin + zero) / stream.time_base), stream=stream)
-        yield container, stream, zero
-
-
-def read_audio(path: Path, rate: int = RATE) -> np.ndarray:
-    """The sound of a file as one channel (L,) float32 at ``rate``: see ``read_audio_at``."""
-    return read_audio_at(path, [rate])[0]
-
-
-def read_audio_at(path: Path, rates: Sequence[int]) -> list[np.ndarray]:
-    """The sound of a file as one channel (L,) float32 at each of some rates; decoded once. Channels are averaged.
-
-    Values are within [-1, 1], but for what codecs and the change of the rate overshoot.
-
-    Raises:
-        BadFile: it cannot be decoded, holds less than 0.1 s of sound, or ends before 80 % of the length that its header tells.
-    """
-    import av
-
-    check_file(path)
+def noting() -> Iterator[dict[str, float]]:
+    """Collect what decoders note while the context lasts: ``seconds`` of sound or video, ``peak`` of sound (1 is full scale)."""
+    facts: dict[str, float] = {}
+    token = NOTED.set(facts)
     try:
-        with open_media(path) as container:
-            if not container.streams.audio:
-                raise BadFile("has no sound")
-            stream = container.streams.audio[0]
-            resamplers = [Resampler(rate) for rate in rates]
-            joined, layout = av.AudioFifo(), ""  # frames are short: to resample each would cost more than to decode it
-            for frame in container.decode(stream):
-                if layout not in ("", frame.layout.name):  # the fifo would read beyond the frame
-                    raise BadFile(f"changes its channels from {layout} to {frame.layout.name}")
-                frame.pts, layout = None, frame.layout.name
-                joined.write(frame)
-                if joined.samples >= PIECE:
-                    piece = joined.read()
-                    for resampler in resamplers:
-                        resampler.take(piece)
-            rest = joined.read()
-            sounds = [resampler.end(rest) for resampler in resamplers]
-            stated = stated_length(container, stream)
-    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise BadFile(f"not readable sound ({reason(error)})") from error
-    if not all(map(len, sounds)):
-        raise BadFile("holds no sound: its length is zero")
-    check_length(lasts := len(sounds[0]) / rates[0], stated)
-    if lasts < SHORTEST:
-        raise BadFile(f"lasts {lasts:.3f} s, expected at least {SHORTEST} s")
-    if not all(np.isfinite(sound).all() for sound in sounds):
-        raise BadFile("holds values that are not finite")
-    return sounds
+        yield facts
+    finally:
+        NOTED.reset(token)
 
 
-class Resampler:
-    """Takes sound piece by piece: the mean of its channels at another rate, (L,) float32."""
-
-    def __init__(self, rate: int) -> None:
-        import av
-
-        # Not layout="mono": FFmpeg adds channels up, at 0.71 each.
-        self.resampler = av.AudioResampler(format="fltp", rate=rate)
-        self.parts = [np.empty(0, np.float32)]
-
-    def take(self, piece: av.AudioFrame | None) -> None:
-        """Take a piece; None: it was the last."""
-        self.parts += [part.to_ndarray().mean(axis=0) for part in self.resampler.resample(piece)]
-
-    def end(self, piece: av.AudioFrame | None) -> np.ndarray:
-        """Take the last piece, if there is one, and give the whole."""
-        if piece is not None:
-            self.take(piece)
-        self.take(None)
-        return np.concatenate(self.parts)
+def note(**facts: float) -> None:
+    """Note something about the file that is being decoded, for whoever collects it."""
+    noted = NOTED.get()
+    if noted is not None:
+        noted.update(facts)
 
 
 def reason(error: Exception) -> str:
@@ -327,13 +79,85 @@ def open_media(path: Path) -> av.container.InputContainer:
     return av.open(str(path), options=options)
 
 
-def stated_length(container: av.container.InputContainer, stream: av.stream.Stream) -> float:
-    """The seconds that a stream lasts by the file's header; infinity if it does not say."""
+# Lengths
+
+
+def packets(
+    container: av.container.InputContainer, stream: av.stream.Stream, ends: dict[int, float]
+) -> Iterator[av.Packet]:
+    """The packets of a stream.
+
+    Args:
+        container: an open file.
+        stream: one of its streams.
+        ends: takes, for the streams whose packets were seen, the seconds at which the last one ends. All streams are looked at where
+            the header does not tell the length of this one.
+    """
+    alone = own_length(container, stream) is not None
+    for packet in container.demux(stream) if alone else container.demux():
+        if packet.size and packet.pts is not None and packet.time_base:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            ends[packet.stream.index] = max(end, ends.get(packet.stream.index, end))
+        if packet.stream.index == stream.index:
+            yield packet
+
+
+def own_length(container: av.container.InputContainer, stream: av.stream.Stream) -> float | None:
+    """The seconds that this stream lasts by the file's header; None where it tells, at most, the length of the longest stream."""
+    name = container.format.name.split(",")[0]
+    if name in OWN_LENGTHS and stream.duration and stream.time_base and not (name == "mp3" and estimated(container)):
+        return float(stream.duration * stream.time_base)
+    told = next((value for key, value in stream.metadata.items() if key.upper().startswith("DURATION")), "")
+    try:  # Matroska: 00:01:02.500000000
+        hours, minutes, seconds = map(float, told.split(":"))
+    except ValueError:
+        return None
+    lasts = 3600 * hours + 60 * minutes + seconds
+    return min(lasts, whole_length(container)) if lasts > 0 else None
+
+
+def whole_length(container: av.container.InputContainer) -> float:
+    """The seconds that a file lasts by its header, which is as long as its longest stream; infinity if it does not say."""
     import av
 
-    if stream.duration is not None and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return float("inf") if container.duration is None else container.duration / av.time_base
+    if container.duration is None or container.format.name == "aac" or estimated(container):
+        return float("inf")
+    return container.duration / av.time_base
+
+
+def estimated(container: av.container.InputContainer) -> bool:
+    """Whether the length of an MP3 file is no more than what the first frames' bit rate makes it, since no header tells it."""
+    if container.format.name != "mp3":
+        return False
+    with open(container.name, "rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":  # a tag, of a length in seven bits a byte, comes before the first frame
+            file.seek(10 + sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(reversed(head[6:10]))))
+            head = b""
+        first = head + file.read(4096)
+    return not any(mark in first for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def stated_length(
+    container: av.container.InputContainer, stream: av.stream.Stream, ends: dict[int, float], zero: float = 0
+) -> float:
+    """The seconds that a stream ought to last, infinity if nothing tells.
+
+    Where the header tells the length of the longest stream alone, and any stream reaches it, nothing is missing: then it is that of the
+    stream's packets.
+
+    Args:
+        container: an open file.
+        stream: one of its streams.
+        ends: what ``packets`` saw.
+        zero: the time at which the file starts.
+    """
+    own = own_length(container, stream)
+    if own is not None:
+        return own
+    whole = whole_length(container)
+    reached = max(ends.values(), default=zero) - zero >= WHOLE * whole
+    return ends.get(stream.index, zero) - zero if reached else whole
 
 
 def check_length(decoded: float, stated: float) -> None:
@@ -342,8 +166,11 @@ def check_length(decoded: float, stated: float) -> None:
         raise BadFile(f"is cut off: {max(0, decoded):.2f} s could be decoded of {stated:.2f} s")
 
 
+# Files that are not whole
+
+
 def check_file(path: Path) -> None:
-    """Refuse what is no file, empty ones, and WAV, AVI and WebP files that are shorter than they say."""
+    """Refuse what is no file, empty ones, and WAV, AVI, WebP and Ogg files that end before what they hold does."""
     if not path.is_file():
         raise BadFile("is missing" if not path.exists() else "is not a file")
     size = path.stat().st_size
@@ -351,11 +178,44 @@ def check_file(path: Path) -> None:
         raise BadFile("is empty")
     try:
         with path.open("rb") as stream:
-            head = stream.read(8)
+            head = stream.read(12)
+            end = riff_end(stream, size) if head[:4] == b"RIFF" else ogg_end(stream, size) if head[:4] == b"OggS" else 0
     except OSError as error:
         raise BadFile(f"cannot be read ({error.strerror})") from error
-    stated = int.from_bytes(head[4:], "little")
-    if head[:4] == b"RIFF" and size < stated < 0xFFFFFFFF:  # all bits set: written to a pipe, of unknown length
-        raise BadFile(f"is cut off: it has {size} bytes of {stated + 8}")
+    if end > size:
+        raise BadFile(f"is cut off: it has {size} bytes of {end}")
     if (head + b" ").startswith(b"version "):
         raise BadFile("is no media file but a git-lfs pointer (`git lfs pull` gets the files)")
+
+
+def riff_end(stream: BinaryIO, size: int) -> int:
+    """Where the sound of a WAV, the frames of an AVI or the picture of a WebP file end by their chunk's length; 0 if nothing tells.
+
+    The length in the file's head is not looked at: it is often wrong, and what it counts after those chunks is not needed.
+    """
+    at = 12
+    while at + 8 <= size:
+        stream.seek(at)
+        head = stream.read(12)
+        name, length = head[:4], int.from_bytes(head[4:8], "little")
+        end = at + 8 + length
+        if name in (b"data", b"VP8 ", b"VP8L") or (name == b"LIST" and head[8:] == b"movi"):
+            return end if 0 < length < UNKNOWN else 0
+        at = end + length % 2
+        if length % 2:  # some writers leave the byte out that makes lengths even
+            stream.seek(end)
+            beyond = stream.read(5)
+            at -= beyond[:4].isalnum() and not beyond[1:].strip().isalnum()
+    return 0
+
+
+def ogg_end(stream: BinaryIO, size: int) -> int:
+    """Where the last page of an Ogg file ends by its head; nothing else tells that the file is cut off."""
+    start = max(0, size - (1 << 17))  # a page has at most 65,307 bytes
+    stream.seek(start)
+    rest = stream.read()
+    at = rest.rfind(b"OggS")
+    page = rest[at:] if at >= 0 else b""
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return size + 1 if page else 0
+    return start + at + 27 + page[26] + sum(page[27 : 27 + page[26]])

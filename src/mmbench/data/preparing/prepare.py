@@ -19,7 +19,7 @@ import numpy as np
 from mmbench.data.prepared import FORMAT, MADE_UP, SPLITS, PreparedDataModule
 from mmbench.data.preparing.decoding import run_chunks
 from mmbench.data.preparing.lists import links_into, within
-from mmbench.data.preparing.manifest import data_fields, describe, tabulate
+from mmbench.data.preparing.manifest import data_fields, describe, doubts_of, tabulate
 from mmbench.data.preparing.media import decoders
 from mmbench.data.preparing.raw import Listing, Sample
 from mmbench.errors import DataError, UsageError
@@ -95,7 +95,7 @@ def prepare_locked(
     skipped += [[s.id, row["file"], row["error"]] for s, row in zip(samples, rows, strict=True) if row["error"]]
     check_skipped(data, partial, skipped, len(samples) + len(listing.skipped), allow_bad)
     frame = tabulate(data, samples, rows)
-    manifest = describe(data, partial, frame, listing, skipped, made_up)
+    manifest = describe(data, partial, frame, listing, skipped, made_up, doubts_of(samples, rows))
     frame.to_parquet(partial / "samples.parquet", index=False)
     write(partial / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
     replace_folder(partial, data.folder())

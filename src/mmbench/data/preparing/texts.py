@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmbench.data.preparing.lists import plain, read_lines, within
-from mmbench.data.preparing.media import read_image
+from mmbench.data.preparing.pictures import read_image
 from mmbench.data.preparing.raw import Listing, Sample, Source, merge
 from mmbench.errors import UsageError, did_you_mean
 
@@ -41,7 +41,7 @@ def decode_image(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
     return {"picture": read_image(path, SIZE)}
 
 
-IMAGE = Source({"picture": ((*SIZE, 3), "uint8")}, decode_image, "scaled and cut to 256 × 256")
+IMAGE = Source({"picture": ((*SIZE, 3), "uint8")}, decode_image, "upright, scaled and cut to 256 × 256")
 
 
 def words(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbench.data.preparing.media import read_frames
+from mmbench.data.preparing.frames import read_frames
 from mmbench.data.preparing.raw import Sample, Source
 
 FRAMES, SIZE = 3, (256, 342)
@@ -19,5 +19,7 @@ def decode_video(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
 
 
 VIDEO = Source(
-    {"frames": ((FRAMES, *SIZE, 3), "uint8")}, decode_video, "frames at 0, 1/3, 2/3; scaled and cut to 256 × 342"
+    {"frames": ((FRAMES, *SIZE, 3), "uint8")},
+    decode_video,
+    "frames at 0, 1/3, 2/3, upright; scaled and cut to 256 × 342",
 )

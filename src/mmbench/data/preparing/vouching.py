@@ -61,6 +61,7 @@ class Manifest(BaseModel):
     transform: dict[str, str]
     decoders: dict[str, Any]
     skipped: list[tuple[str, str, str]]
+    doubts: list[tuple[str, str]] = []
     unlisted: Unlisted
     notes: list[str]
     classes: Annotated[list[str], Field(min_length=2)] = []

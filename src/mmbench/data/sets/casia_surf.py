@@ -12,7 +12,7 @@ import numpy as np
 
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.lists import find_files, need, plain, read_lines, within
-from mmbench.data.preparing.media import read_image
+from mmbench.data.preparing.pictures import read_image
 from mmbench.data.preparing.raw import Info, Listing, Sample, Source
 from mmbench.errors import UsageError
 
@@ -37,7 +37,7 @@ def source(modality: str) -> Source:
     def decode(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
         return {modality: read_image(path, SIZE)}
 
-    return Source({modality: ((*SIZE, 3), "uint8")}, decode, "scaled and cut to 144 × 144")
+    return Source({modality: ((*SIZE, 3), "uint8")}, decode, "upright, scaled and cut to 144 × 144")
 
 
 class CasiaSurf(PreparedDataModule):
@@ -69,6 +69,7 @@ class CasiaSurf(PreparedDataModule):
     pictures = {modality: {"scale": (SHARE, SHARE), "ratio": (1, 1)} for modality in COLUMNS}
     sides = dict.fromkeys(COLUMNS, SIDE)
     sources = {modality: source(modality) for modality in COLUMNS}
+    version = 2
     published = {
         "all": {"samples": 96_584},
         "clean": {"train": 29_266, "validation": 9_608, "test": 57_710},

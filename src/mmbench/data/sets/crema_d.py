@@ -12,8 +12,8 @@ import torch
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import fbank, log_spectrogram
 from mmbench.data.preparing.lists import find_files, need, read_lines, read_rows
-from mmbench.data.preparing.media import RATE, read_audio_at
 from mmbench.data.preparing.raw import Info, Listing, Sample, Source, digest
+from mmbench.data.preparing.sound import RATE, read_audio_at
 from mmbench.data.preparing.video import VIDEO
 from mmbench.errors import UsageError, did_you_mean
 
@@ -64,6 +64,7 @@ class CremaD(PreparedDataModule):
         ),
         "video": VIDEO,
     }
+    version = 2
     published = {"all": {"samples": 7442}, "legacy": {"train": 6698, "test": 744}}
     legacy_lists: ClassVar[str] = "the legacy protocol needs lists/train.csv and lists/test.csv in the raw folder"
     info = Info(

@@ -14,9 +14,10 @@ import torch
 
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import SHIFT, WINDOW, fbank
+from mmbench.data.preparing.frames import read_frames
 from mmbench.data.preparing.lists import find_files, need, read_lines, within
-from mmbench.data.preparing.media import RATE, read_audio, read_frames
 from mmbench.data.preparing.raw import Info, Listing, Sample, Source, digest
+from mmbench.data.preparing.sound import RATE, read_audio
 from mmbench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -111,9 +112,10 @@ class Iemocap(PreparedDataModule):
         "image": Source(
             {"frame": ((SIZE, SIZE, 3), "uint8")},
             decode_image,
-            "the frame at the middle of the utterance; the middle 256 × 256 of the speaker's half",
+            "the frame at the middle of the utterance, upright; the middle 256 × 256 of the speaker's half",
         ),
     }
+    version = 2
     published = {
         "all": {"samples": 5531},
         "clean": {"train": 3259, "validation": 1031, "test": 1241},

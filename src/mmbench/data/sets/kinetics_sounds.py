@@ -13,8 +13,8 @@ import torch
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import fbank, log_spectrogram
 from mmbench.data.preparing.lists import is_left_behind, need, read_lines, read_rows
-from mmbench.data.preparing.media import RATE, read_audio
 from mmbench.data.preparing.raw import Info, Listing, Sample, Source, carve, merge
+from mmbench.data.preparing.sound import RATE, read_audio
 from mmbench.data.preparing.video import VIDEO
 from mmbench.errors import UsageError, did_you_mean
 
@@ -105,6 +105,7 @@ class KineticsSounds(PreparedDataModule):
         ),
         "video": VIDEO,
     }
+    version = 2
     published = {"legacy": {"train": 14_799, "test": 2_597}}
     legacy_lists: ClassVar[str] = (
         "the legacy protocol needs lists/my_train.txt, lists/my_test.txt and lists/classes.txt in the raw folder"

@@ -14,8 +14,9 @@ from mmbench.data.augment import RandomResizedCrop
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import SHIFT, WINDOW, fbank
 from mmbench.data.preparing.lists import find_files, need, read_text, within
-from mmbench.data.preparing.media import read_audio, read_image
+from mmbench.data.preparing.pictures import read_image
 from mmbench.data.preparing.raw import Info, Listing, Sample, Source, carve, merge
+from mmbench.data.preparing.sound import read_audio
 from mmbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class Tuxpaint(PreparedDataModule):
     sides = {"image": SIZE[0]}
     sources = {
         "image": Source(
-            {"pixels": ((*SIZE, 3), "uint8")}, decode_image, "on white, scaled to fit into 128 × 128, padded with white"
+            {"pixels": ((*SIZE, 3), "uint8")},
+            decode_image,
+            "upright, on white, scaled to fit into 128 × 128, padded with white",
         ),
         "audio": Source(
             {"fbank": ((FRAMES, 128), "float16"), "waveform": ((SAMPLES,), "int16")},
@@ -87,6 +90,7 @@ class Tuxpaint(PreparedDataModule):
             "16 kHz, peak at most 1, first 2.575 s; fbank: 128 mel, 256 frames",
         ),
     }
+    version = 2
     published = {"all": {"samples": 703}}
     distinct_texts = True
     info = Info(
