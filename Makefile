@@ -38,7 +38,7 @@ status: $(READY) ## what is done of Table 1
 	$(BIN)/mmbench status experiments/table1.yaml
 
 test: $(READY) ## the tests, without the slow ones
-	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: $(READY) ## the slow tests
 	$(BIN)/python -m pytest -m "slow and not merged" --numprocesses auto $(ARGS)

@@ -88,7 +88,7 @@ def test_bands_hold_what_they_promise() -> None:
     """Three runs of the same seeds, two for the bands: about one in a hundred has any cell outside."""
     rng = np.random.default_rng(0)
     cells = [(f"method{m}", f"pattern{p}") for m in range(4) for p in range(3)]
-    repeats, alarms = 400, 0
+    repeats, alarms = 200, 0
     for _ in range(repeats):
         seeds = rng.normal(60, 3, (len(cells), 5))
         runs = [run({c: list(seeds[i] + rng.normal(0, 1, 5)) for i, c in enumerate(cells)}) for _ in range(3)]
