@@ -10,9 +10,10 @@ import torch
 from test_checkpoints import checkpoint, nested, write_pickle
 
 from mmbench.arguments import resolve_arguments
-from mmbench.encoders import m3ae
+from mmbench.encoders import blocks, m3ae
+from mmbench.encoders.blocks import sincos, sincos_grid
 from mmbench.encoders.checkpoints import to_safetensors
-from mmbench.encoders.m3ae import M3AEImage, M3AEText, sincos, sincos_grid
+from mmbench.encoders.m3ae import M3AEImage, M3AEText
 from mmbench.errors import UsageError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "fish", "##es", ",", "u", "zebra"]
@@ -250,8 +251,8 @@ def test_every_parameter_is_trained():
 
 
 def test_checkpointed_gradients_are_the_same(monkeypatch):
-    calls, checkpointed = [], m3ae.checkpoint
-    monkeypatch.setattr(m3ae, "checkpoint", lambda *args, **kw: (calls.append(args), checkpointed(*args, **kw))[1])
+    calls, checkpointed = [], blocks.checkpoint
+    monkeypatch.setattr(blocks, "checkpoint", lambda *args, **kw: (calls.append(args), checkpointed(*args, **kw))[1])
     for (plain, batch), (again, _) in zip(encoders(), encoders(gradient_checkpointing=True), strict=True):
         for encoder in (plain, again):
             encoder(batch).square().sum().backward()

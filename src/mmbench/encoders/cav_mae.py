@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mmbench.encoders.m3ae import Transformer, refuse_tiny, sincos_grid
+from mmbench.encoders.blocks import Blocks, refuse_tiny, sincos_grid
 from mmbench.encoders.pretrained import Factor, Share, check_layout, find_weights, read_tensors, without_memory
 from mmbench.errors import UsageError
 
@@ -26,7 +26,7 @@ UNUSED = re.compile(
 )
 
 
-class CavMae(Transformer):
+class CavMae(Blocks):
     """The audio branch of CAV-MAE (Gong et al., 2023, arXiv 2210.07839), as that paper's code runs it on audio alone.
 
     The spectrogram, standardised by AudioSet's mean and deviation, is laid on its side (128 × 1024) and cut into 8 × 64 patches of

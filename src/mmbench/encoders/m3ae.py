@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mmbench.encoders.blocks import Blocks, refuse_tiny, sincos, sincos_grid
 from mmbench.encoders.checkpoints import load_m3ae
 from mmbench.encoders.pretrained import (
     Factor,
-    Pretrained,
     Share,
     check_layout,
     find_weights,
-    in_layers,
     mean_over_frames,
     normalise,
     weights_path,
@@ -53,65 +51,7 @@ UNUSED = re.compile(
 )
 
 
-def sincos(position: Tensor, width: int) -> Tensor:
-    """Positions (N,) as sines, then cosines, of frequencies that fall from 1 to almost 1/10000 (Vaswani et al., 2017): (N, width)."""
-    frequency = 10000 ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
-    angle = position.double()[:, None] * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=1).float()
-
-
-def sincos_grid(rows: int, columns: int, width: int) -> Tensor:
-    """Places in a grid, row by row, as the ``sincos`` of the column and then that of the row: (rows · columns, width)."""
-    row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
-    return torch.cat([sincos(column, width // 2), sincos(row, width // 2)], dim=1)
-
-
-class Transformer(Pretrained):
-    """Blocks of pre-norm attention, and a last norm; a subclass makes tokens of its input.
-
-    Args:
-        width: of a token, and of the feature.
-        depth: number of blocks.
-        heads: of the attention.
-        eps: of the norms.
-        gelu: ``tanh`` for its approximation.
-        pretrained: what ``Pretrained`` takes.
-    """
-
-    def __init__(
-        self, width: int, depth: int, heads: int, eps: float, gelu: Literal["none", "tanh"], **pretrained: Any
-    ) -> None:
-        super().__init__(**pretrained)
-        from timm.models.vision_transformer import Block
-
-        norm: Any = partial(nn.LayerNorm, eps=eps)
-        activation: Any = partial(nn.GELU, approximate=gelu)
-        self.out_dim = width
-        self.blocks = nn.ModuleList(
-            Block(width, heads, qkv_bias=True, norm_layer=norm, act_layer=activation) for _ in range(depth)
-        )
-        self.norm = norm(width)
-
-    def initialise(self) -> None:
-        """Xavier-uniform weights and no bias for the linear layers, as both papers' code does."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-
-    def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens (B, N, D) to tokens (B, N, D); mask (B, 1, 1, N) bool: True for tokens that are attended to."""
-        again = self.gradient_checkpointing and torch.is_grad_enabled()
-        for block in self.blocks:
-            tokens = checkpoint(block, tokens, mask, use_reentrant=False) if again else block(tokens, mask)
-        return self.norm(tokens)
-
-    def layers(self) -> list[list[nn.Parameter]]:
-        """What makes the tokens, each block, the last norm."""
-        return in_layers(self, self.blocks, [self.norm])
-
-
-class M3AE(Transformer):
+class M3AE(Blocks):
     """What M3AE's encoders of pictures and of texts share."""
 
     modality: ClassVar[str]
@@ -340,14 +280,6 @@ class M3AEText(M3AE):
         real = torch.cat([torch.ones_like(token[:, :1]), text["mask"]], dim=1).bool()  # (B, 1 + L)
         out = self.encode(torch.cat([cls, tokens], dim=1), real[:, None, None])
         return (out * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
-
-
-def refuse_tiny(size: str, weights: str | None) -> None:
-    """Refuse weights for the size that nobody published."""
-    if size == "tiny" and weights:
-        raise UsageError(
-            f"weights '{weights}': there are none of size 'tiny', which is for trying things out; leave them out"
-        )
 
 
 def m3ae_weights(name: str) -> Path:
