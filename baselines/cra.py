@@ -43,7 +43,7 @@ class Cra(Ae):
         recipe: Recipe | None = None,
         *,
         weight: Annotated[float, Field(ge=0)] = 0.8,
-        blocks: Annotated[int, Field(ge=1)] = 2,
+        blocks: Annotated[int, Field(ge=1, le=1000)] = 2,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
     ) -> None:
         super().__init__(spec, encoders, recipe, weight=weight, dropout=dropout)

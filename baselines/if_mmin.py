@@ -73,7 +73,7 @@ class IfMmin(MultimodalTask):
         invariant_weight: Annotated[float, Field(ge=0)] = 1.0,
         moments: Annotated[int, Field(ge=1)] = 5,
         width: Annotated[int, Field(ge=1)] = 128,
-        blocks: Annotated[int, Field(ge=1)] = 5,
+        blocks: Annotated[int, Field(ge=1, le=1000)] = 5,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
         pretraining: Annotated[float, Field(gt=0, lt=1)] = 1 / 3,
     ) -> None:

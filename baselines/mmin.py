@@ -66,7 +66,7 @@ class Mmin(MultimodalTask):
         *,
         imagination_weight: Annotated[float, Field(ge=0)] = 4.0,
         cycle_weight: Annotated[float, Field(ge=0)] = 2.0,
-        blocks: Annotated[int, Field(ge=1)] = 5,
+        blocks: Annotated[int, Field(ge=1, le=1000)] = 5,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
         pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.25,
     ) -> None:

@@ -22,7 +22,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmbench.cli import main
+from mmbench.cli import main, parser
+from mmbench.commands import experiment_path
+from mmbench.encoders.pretrained import weights_folder
+from mmbench.files import data_root
 from mmbench.trial import Trial
 
 TESTS = Path(__file__).parent
@@ -257,6 +260,79 @@ def test_results_are_kept_where_the_user_says(
     assert "8 trials, 1 failed, 7 stale" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [["status"], ["report", "grid"], ["run", "grid", "--dry-run"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ("a_file", "a_file is a file; expected a folder"),
+        ("a_file/below", "a_file is a file; expected a folder"),
+        ("with_file", "with_file/runs is a file; expected a folder"),
+        ("dangling", "dangling is a link to nowhere, which is not there"),
+    ],
+)
+def test_a_results_folder_that_can_be_none_is_refused(
+    here: Path, command: list[str], results: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "experiments" / "grid.yaml").write_text(
+        "title: t\ndatasets: {openclipart: }\nmethods: {sum: }\nseeds: [0]\n"
+    )
+    (here / "a_file").touch()
+    (here / "with_file").mkdir()
+    (here / "with_file" / "runs").touch()
+    (here / "dangling").symlink_to("nowhere")
+    for arguments in ([*command, "--results", results], ["--results", results, *command]):
+        assert main(arguments) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_folder_everywhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: ``--data-dir=~/x`` decoded everything into a folder named ``~``."""
+    home = here / "home"
+    shutil.copytree(GOLDEN / "runs", home / "results" / "runs")
+    (home / "grid.yaml").write_text("title: [")
+    monkeypatch.setenv("HOME", str(home))
+    (here / "~").mkdir()
+    arguments = parser().parse_args(["status", "--results=~/results", "--data-dir", "$HOME/data"])
+    assert (arguments.results, arguments.data_dir) == (home / "results", home / "data")
+    monkeypatch.setenv("MMBENCH_RESULTS", "~/other")
+    assert parser().parse_args(["list", "methods"]).results == home / "other"
+    for name, folder in (("MMBENCH_DATA", data_root), ("MMBENCH_WEIGHTS", weights_folder)):
+        monkeypatch.setenv(name, "~/given")
+        assert folder() == home / "given"
+    assert parser().parse_args(["data", "prepare", "mvsa", "--raw", "~/raw"]).raw == home / "raw"
+    assert parser().parse_args(["convert", "~/a", "~/b"]).target == home / "b"
+    assert experiment_path("~/grid.yaml") == home / "grid.yaml"
+
+
+@pytest.mark.parametrize("text", ["", "~nobody-of-this-name/x", "$MMBENCH_NOT_SET/x", "${MMBENCH_NOT_SET}", "a\0b"])
+def test_a_path_that_leads_nowhere_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["status", "--results", text])
+    assert end.value.code == 2
+    assert "argument --results: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("devices", ["0,x", "-1", "cpu,cpu", "cuda", "7"])
+def test_a_device_that_is_not_there_does_not_pass_a_dry_run(
+    here: Path, devices: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "experiments" / "grid.yaml").write_text(
+        "title: t\ndatasets: {openclipart: }\nmethods: {sum: }\nseeds: [0]\n"
+    )
+    assert main(["run", "grid", "--dry-run", f"--devices={devices}"]) == 2
+    assert "expected auto, cpu, or numbers of GPUs" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once: it wrote a report of dashes and exited with 0."""
+    (here / "experiments" / "grid.yaml").write_text(
+        "title: t\ndatasets: {openclipart: }\nmethods: {sum: }\nseeds: [0]\n"
+    )
+    assert main(["report", "grid"]) == 1
+    assert "nothing of grid has been run, so there is nothing to report" in capsys.readouterr().err
+    assert not (here / "results").exists()
+
+
 # A run and what follows
 
 
@@ -310,7 +386,8 @@ def test_the_table_is_printed_with_gaps_and_their_reason(story: Story) -> None:
     answer = story.answers["filtered"]
     assert re.search(r"^ +sum +\d+\.\d ± \d+\.\d ", answer.stdout, re.MULTILINE)
     assert re.search(r"^ +tiny_raises( +–){3} +0( +–){2} *$", answer.stdout, re.MULTILINE)
-    assert re.search(r"^\S.*: tiny clean tiny_raises seed 0: not run$", answer.stdout, re.MULTILINE)
+    assert re.search(r"^\S.*: 2 trials that --filter leaves out: not run$", answer.stdout, re.MULTILINE)
+    assert "tiny_raises seed" not in answer.stdout
     markdown = story.reports["filtered"]["own/grid/table.md"].decode()
     assert "| tiny_raises | – | – | – | 0 | – |" in markdown
     assert "- tiny clean tiny_raises seed 1: not run" in markdown
@@ -334,7 +411,7 @@ def test_a_failing_trial_is_named_and_exits_with_1(story: Story) -> None:
 def test_a_damaged_record_is_named_and_its_trial_run_again(story: Story) -> None:
     answer = story.answers["whole"]
     assert re.search(r"^damaged, will be run again: results/runs/\w+/record\.json: ", answer.stderr, re.MULTILINE)
-    assert re.search(r"\] tiny clean sum seed 0: ", answer.stderr)
+    assert re.search(r"^\[[456]/6\] tiny clean sum seed 0: ", answer.stderr, re.MULTILINE), "three are done already"
     # The same trial on the same machine gives the same numbers.
     rows = [
         [line for line in story.reports[step]["own/grid/table.csv"].decode().splitlines() if ",sum," in line]

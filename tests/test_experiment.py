@@ -523,6 +523,13 @@ def test_nothing_but_usage_errors_ever_comes_of_a_file(place: tuple[Any, ...], v
 # Files
 
 
+def bomb(first: str, rest: str) -> str:
+    """Anchors that each hold the one before nine times: a few hundred bytes that stand for millions of values."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{i}: &a{i} " + rest.format(", ".join([f"*a{i - 1}"] * 9)) for i in range(1, 10)]
+    return "\n".join(lines)
+
+
 def test_a_key_given_twice_is_named_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, "title: a\nmethods:\n  mla:\n  sum:\n  mla:\n")
     with pytest.raises(UsageError, match=r"(?s)'mla' is given twice.*line 5"):
@@ -546,7 +553,7 @@ def test_a_folder_is_not_an_experiment(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"grid\.yaml: cannot be read: .*utf-8"):
+    with pytest.raises(UsageError, match=r"grid\.yaml: cannot be read: it is not UTF-8"):
         load(write(tmp_path, "title: Grün\n".encode("latin-1")))
 
 
@@ -583,6 +590,75 @@ def test_yaml_that_its_own_reader_trips_over_is_a_usage_error(tmp_path: Path, te
     lets through as a traceback."""
     with pytest.raises(UsageError):
         load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("title: !!bool perhaps", "not a valid bool"),
+        ("title: !!timestamp soon", "not a valid timestamp"),
+        ("title: !!int ''", "not a valid int"),
+        ("title: !!float x", "not a valid float"),
+        ("title: !!binary aGk=", "got a bytes"),
+        ("title: !!set {a, b}", "got a set"),
+        ("title: !!omap [a: 1]", "got a tuple"),
+        ("title: 2026-01-01", "got a date"),
+        ("seeds: [0x" + "f" * 9000 + "]", "more than 64 bits"),
+        ("title: " + "[" * 3000, "nested deeper than 30 levels"),
+        ("title: " + "[" * 40 + "]" * 40, "nested deeper than 30 levels"),
+        ("title: a\n\tb: c", "not valid YAML"),
+        ("title: a\0b", "not valid YAML"),
+        ("title: " + "a" * 100_000, "more than 100,000 bytes"),
+        (bomb("[x]", "[{}]"), "more than 200,000 characters"),
+        (bomb("{k: 1, l: 2}", "{{<<: [{}]}}"), "more than 100,000 keys"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_no_experiment_can_say_is_refused_in_words(tmp_path: Path, text: str, expected: str) -> None:
+    """Once: a KeyError, an AttributeError; and 439 bytes of aliases took 1.6 GB."""
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        load(write(tmp_path, text))
+    key, _, value = text.partition(": ")
+    if "\n" not in text and len(text) < 100_000:
+        with pytest.raises(UsageError, match=re.escape(expected)):
+            load(file(tmp_path), [f"{key}={value}"])
+
+
+def test_other_encodings_are_named_and_a_byte_order_mark_is_none(tmp_path: Path) -> None:
+    text = yaml.safe_dump(GRID)
+    with pytest.raises(UsageError, match="it is not UTF-8"):
+        load(write(tmp_path, text.encode("utf-16")))
+    assert load(write(tmp_path, text.encode("utf-8-sig"))).trials
+
+
+def test_rates_and_trials_are_bounded() -> None:
+    """Once: three lists of 599 rates took 4 GB."""
+    rates = {m: [i / 1000 for i in range(1, 600)] for m in ("image", "title", "tags")}
+    message = mistakes(missing_grid(all={"kind": "per_modality", "rates": rates}))
+    assert "its lists of rates have 214,921,799 combinations, more than 1,000" in message
+    assert "trials; an experiment may have 20,000" in mistakes(changed("seeds", to=list(range(20_001))))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("datasets", "openclipart", "recipe"), {"epochs": 1e23}),
+        (("datasets", "openclipart", "recipe"), {"epochs": 10**6}),
+        (("datasets", "openclipart", "recipe"), {"batch_size": 10**12}),
+        (("datasets", "openclipart", "recipe"), {"step_size": 10**12}),
+        (("datasets", "openclipart", "recipe"), {"lr": 1e30}),
+        (("datasets", "openclipart", "recipe"), {"weight_decay": 1e30}),
+        (("datasets", "openclipart", "encoders"), {"image": {"width": 10**12}}),
+        (("methods",), {"mmin": {"blocks": 10**7}}),
+        (("methods",), {"if_mmin": {"width": 10**8}}),
+        (("test_rates",), [1e9]),
+        (("test_rates",), [0.1] * 101),
+        (("seeds",), [1e23]),
+    ],
+    ids=str,
+)
+def test_numbers_out_of_all_proportion_are_refused(path: tuple[str, ...], value: Any) -> None:
+    assert mistakes(changed(*path, to=value)).startswith("file.yaml: 1 mistake\n")
 
 
 def test_yaml_merge_keys_work(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from math import inf
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
 from mmbench.errors import did_you_mean
 
+LARGEST = 1_000_000_000
+"""The largest number that an argument of a method or an encoder may be; each of them may have a lower bound of its own."""
 MOST_SHOWN = 200
 """Characters of a value that a message shows."""
 
@@ -41,11 +44,19 @@ def resolve_arguments(
     model = create_model(
         factory.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False), **fields
     )
+    huge = [f"{shown(k)}: at most {LARGEST:,}, got {in_words(v)}" for k, v in given.items() if _is_huge(v)]
+    if huge:
+        return {}, huge
     try:
         checked = model.model_validate(dict(given))
     except ValidationError as error:
         return {}, describe(error, lambda _: parameters)
     return {name: getattr(checked, name) for name in parameters}, []
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether a number is more than any width, count or weight of a method or an encoder can be."""
+    return isinstance(value, int | float) and LARGEST < abs(value) < inf
 
 
 def describe(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmbench.errors import UsageError, did_you_mean
+from mmbench.errors import DataError, UsageError, did_you_mean
+from mmbench.files import check_folder, user_path
 
 if TYPE_CHECKING:
     from mmbench.experiment.plan import Experiment
@@ -27,7 +28,7 @@ OK, FAILED, USAGE = 0, 1, 2
 
 def experiment_path(name: str) -> Path:
     """The file of an experiment given by its path or, if it is in ``experiments/``, its name."""
-    path = Path(name)
+    path = user_path(name)
     named = EXPERIMENTS / f"{name}.yaml"
     if path.is_file() or path.suffix in (".yaml", ".yml") or path.parent != Path("."):
         return path
@@ -48,10 +49,15 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment:
     return experiment
 
 
-def open_store(arguments: argparse.Namespace) -> Store:
-    """The store of the results folder."""
+def open_store(arguments: argparse.Namespace, write: bool = False) -> Store:
+    """The store of the results folder.
+
+    Raises:
+        UsageError: there cannot be one, or it cannot be written to although it will be.
+    """
     from mmbench.store import Store
 
+    check_folder(arguments.results / "runs", "results folder", write)
     return Store(arguments.results / "runs")
 
 
@@ -101,9 +107,10 @@ def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
 
 def run_experiment(arguments: argparse.Namespace) -> int:
     """``mmbench run``."""
-    from mmbench.experiment.plan import select
+    from mmbench.experiment.plan import check_filters, select
 
-    experiment, store = load_experiment(arguments), open_store(arguments)
+    check_filters(arguments.filters)
+    experiment, store = load_experiment(arguments), open_store(arguments, write=not arguments.dry_run)
     from mmbench.provenance import Codes
     from mmbench.runner.local import plan_slots
 
@@ -119,9 +126,10 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
         return FAILED if strict else OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
-    records = run_all(todo, store, arguments, experiment.name, slots, codes) if todo else []
+    records = run_all(todo, store, arguments, experiment.name, slots, codes, len(done)) if todo else []
     collected = write_report(experiment, store, arguments.results, codes)
-    print_report(collected, committed_table(experiment, arguments.results))
+    unselected = {trial.label for trial in experiment.trials} - {trial.label for trial in chosen}
+    print_report(collected, committed_table(experiment, arguments.results), unselected)
     return max(exit_code(records), FAILED if strict else OK)
 
 
@@ -132,8 +140,9 @@ def run_all(
     group: str,
     slots: Sequence[Slot],
     codes: Codes,
+    done: int = 0,
 ) -> list[Record]:
-    """Run trials as the arguments say, showing their progress."""
+    """Run trials as the arguments say, showing their progress; ``done`` of the same grid are done already."""
     from mmbench.runner.local import run_trials, start_server
 
     start_server()  # it imports what trials need while this process goes on
@@ -147,7 +156,7 @@ def run_all(
         print(message, file=sys.stderr)
     folder = (arguments.results / "wandb").resolve()
     wandb = WandbSettings(mode=mode, group=group, folder=str(folder))
-    with GridView(len(trials)) as view:
+    with GridView(done + len(trials), done, store.log) as view:
         records = run_trials(trials, store, slots, view, wandb, source_state(), codes)
     if mode == "offline":
         print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
@@ -187,14 +196,18 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
     if publish and (reasons := unfit(collected)):
         raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
     folder = results / experiment.name if publish else results / OWN / experiment.name
+    check_folder(folder, "report folder", write=True)
     written = write(collected, folder)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
     print(f"report: {folder}/table.html, .md, .csv, .tex; {figures}", file=sys.stderr)
     return collected
 
 
-def print_report(results: Results, committed: Path | None = None) -> None:
-    """Print the tables, and how they compare with the ``table.csv`` that git keeps, if there is one."""
+def print_report(results: Results, committed: Path | None = None, unselected: Collection[str] = ()) -> None:
+    """Print the tables, and how they compare with the ``table.csv`` that git keeps, if there is one.
+
+    Trials, by their labels, that were not selected to be run are counted and not listed.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -219,7 +232,10 @@ def print_report(results: Results, committed: Path | None = None) -> None:
         for note in section.notes:
             console.print(one_line(note))
         console.print()
-    for note in [*header_notes(results), *(f"–: {gap}" for gap in results.not_run)]:
+    left_out = {f"{label}: not run" for label in unselected} & set(results.not_run)
+    listed = [gap for gap in results.not_run if gap not in left_out]
+    count = [f"–: {len(left_out)} trials that --filter leaves out: not run"] if left_out else []
+    for note in [*header_notes(results), *(f"–: {gap}" for gap in listed), *count]:
         console.print(one_line(note))
     comparison = compare(results.table, committed) if committed else []
     if comparison:
@@ -235,7 +251,13 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.publish and (arguments.settings or arguments.quick):
         raise UsageError("--publish is of the experiment as its file says; leave --set and --quick out")
     experiment = load_experiment(arguments)
-    collected = write_report(experiment, open_store(arguments), arguments.results, Codes(), arguments.publish)
+    store = open_store(arguments, write=True)
+    if not {trial.key for trial in experiment.trials} & set(store.keys()):
+        raise DataError(
+            f"nothing of {experiment.name} has been run, so there is nothing to report: no result of its "
+            f"{len(experiment.trials)} trials in {store.root}; `mmbench run {arguments.experiment}` runs them"
+        )
+    collected = write_report(experiment, store, arguments.results, Codes(), arguments.publish)
     print_report(collected, None if arguments.publish else committed_table(experiment, arguments.results))
     return OK
 

@@ -4,15 +4,54 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
-from mmbench.errors import StoreError
+from mmbench.errors import StoreError, UsageError
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path that a user gave, with ``~`` and variables such as ``$HOME`` replaced, which a shell does not do everywhere.
+
+    Raises:
+        UsageError: it is empty, or names a home folder or a variable that there is not.
+    """
+    given = os.fspath(text)
+    path = os.path.expandvars(os.path.expanduser(given))
+    if not path.strip() or "\0" in path:
+        raise UsageError(f"expected a path, got {given!r}")
+    if path.startswith("~"):
+        raise UsageError(f"{given}: there is no home folder {Path(path).parts[0]}; a folder of that name is ./{path}")
+    if unset := re.search(r"\$(\w+|\{[^}]*\})", path):
+        raise UsageError(f"{given}: the variable {unset[0]} is not set")
+    return Path(path)
 
 
 def data_root() -> Path:
     """The folder of prepared data: what the environment variable MMBENCH_DATA names (default: ``data``)."""
-    return Path(os.environ.get("MMBENCH_DATA") or "data")
+    return user_path(os.environ.get("MMBENCH_DATA") or "data")
+
+
+def check_folder(path: Path, what: str, write: bool = False) -> None:
+    """Refuse what cannot be a folder, or not be written to, before any work is done for it.
+
+    Args:
+        path: a folder, or where one can be made.
+        what: whose path it is, for the message.
+        write: whether files will be written there.
+
+    Raises:
+        UsageError: it, or what is above it, is a file, a link that leads nowhere, or not for this user.
+    """
+    place = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not place.exists():
+        raise UsageError(f"{what} {path}: {place} is a link to {os.readlink(place)}, which is not there")
+    if not place.is_dir():
+        raise UsageError(f"{what} {path}: {place} is a file; expected a folder")
+    needed = os.R_OK | os.X_OK | (os.W_OK if write else 0)
+    if not os.access(place, needed):
+        raise UsageError(f"{what} {path}: {place} cannot be {'written to' if write else 'read'} by this user")
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -90,7 +90,7 @@ class Missing(BaseModel):
     rates: dict[str, float] | None = Field(None, description="modality -> its missing rate (per_modality)")
     train_only: bool = Field(False, description="mask the training split alone; otherwise also where epochs are chosen")
     redraw: bool = Field(False, description="modality dropout: a new mask every time that a training sample is seen")
-    seed: int = Field(0, ge=0, description="of the mask; a training seed does not change it")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the mask; a training seed does not change it")
 
     @model_validator(mode="after")
     def _consistent(self) -> Missing:

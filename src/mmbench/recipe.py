@@ -23,13 +23,13 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(100, ge=1, description="passes over the training split")
-    batch_size: int = Field(64, ge=2, description="samples a step")
+    epochs: int = Field(100, ge=1, le=100_000, description="passes over the training split")
+    batch_size: int = Field(64, ge=2, le=1_000_000, description="samples a step")
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(1e-3, gt=0, description="initial learning rate")
+    lr: float = Field(1e-3, gt=0, le=1000, description="initial learning rate")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD; Adam's first beta")
-    weight_decay: float = Field(1e-4, ge=0)
-    step_size: int = Field(70, ge=1, description="epochs after which the learning rate is decayed")
+    weight_decay: float = Field(1e-4, ge=0, le=1000)
+    step_size: int = Field(70, ge=1, le=1_000_000, description="epochs after which the learning rate is decayed")
     gamma: float = Field(0.1, gt=0, le=1, description="factor of the decay")
     precision: Precision = Field(
         "32", description="bf16: encoders compute in bfloat16; their weights, and everything else, stay in float32"

@@ -88,9 +88,10 @@ class WandbLogger(Logger):
         """Nothing: the run's config holds the trial."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log an epoch's metrics."""
+        """Log an epoch's metrics; accuracies in percent, as those of the test are."""
+        percent = {name: 100 * value if "/accuracy" in name else value for name, value in metrics.items()}
         if self._run is not None:
-            self._guard(lambda: self._run.log(dict(metrics)))
+            self._guard(lambda: self._run.log(percent))
 
     def finish(self, record: Record) -> None:
         """Log the table of patterns × metrics, if the trial is done, and end the run."""

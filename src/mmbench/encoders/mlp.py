@@ -26,7 +26,7 @@ class Mlp(Rebuildable, nn.Sequential):
         self,
         in_dim: Annotated[int, Field(ge=1)] = 128,
         width: Annotated[int, Field(ge=1)] = 128,
-        layers: Annotated[int, Field(ge=1)] = 3,
+        layers: Annotated[int, Field(ge=1, le=1000)] = 3,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()

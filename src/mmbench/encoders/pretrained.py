@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmbench.encoders.rebuilt import Rebuildable
 from mmbench.errors import UsageError
+from mmbench.files import user_path
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Factor = Annotated[float, Field(gt=0)]
@@ -25,7 +26,7 @@ Factor = Annotated[float, Field(gt=0)]
 
 def weights_folder() -> Path:
     """Where published weights lie: the folder that the environment variable MMBENCH_WEIGHTS names (default: ``weights``)."""
-    return Path(os.environ.get("MMBENCH_WEIGHTS") or "weights")
+    return user_path(os.environ.get("MMBENCH_WEIGHTS") or "weights")
 
 
 def weights_path(name: str) -> Path:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import product
+from math import prod
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 
 T = TypeVar("T")
+
+MOST_COMBINATIONS = 1000
+"""Combinations of the modalities' rates in one way of missing."""
 
 
 def distinct(values: list[T]) -> list[T]:
@@ -44,6 +48,13 @@ class MissingGrid(BaseModel):
     rate: float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)] | None = None
     rates: dict[str, float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)]] | None = None
 
+    @model_validator(mode="after")
+    def _few(self) -> MissingGrid:
+        combinations = prod(len(r) for r in (self.rates or {}).values() if isinstance(r, list))
+        if combinations > MOST_COMBINATIONS:
+            raise ValueError(f"its lists of rates have {combinations:,} combinations, more than {MOST_COMBINATIONS:,}")
+        return self
+
     def expand(self) -> list[Missing | None]:
         """One setting a rate, or a combination of the modalities' rates; None where nothing is missing."""
         plain = self.model_extra or {}
@@ -73,10 +84,16 @@ class Grid(BaseModel):
     seeds: list[int] = Field(min_length=1)
     missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
     test_rates: list[Annotated[float, Field(gt=0, le=1)]] = Field(
-        [], description="rates to test at beside those of training"
+        [], max_length=100, description="rates to test at beside those of training"
     )
     patterns: Literal["single", "all"] = Field("single", description="the columns of its tables, beside every modality")
     quick: dict[str, Any] = {}
+
+    @property
+    def size(self) -> int:
+        """How many trials it stands for, if all data sets are there."""
+        protocols = sum(len(dataset.protocols) for dataset in self.datasets.values())
+        return protocols * len(self.trainings) * len(self.seeds) * len(self.methods)
 
     @property
     def trainings(self) -> list[Missing | None]:

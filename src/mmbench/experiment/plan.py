@@ -15,9 +15,11 @@ from mmbench.arguments import describe, in_words
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.experiment.grid import Grid, known_keys
 from mmbench.experiment.names import check_missing, check_names, mapping
-from mmbench.experiment.settings import apply_setting, read_yaml, set_value, unshared
+from mmbench.experiment.settings import apply_setting, plain, read_yaml, set_value
 from mmbench.trial import Trial
 
+MOST_TRIALS = 20_000
+"""Trials of an experiment; each takes a few kilobytes while it is planned."""
 MOST_SHOWN = 50
 """Mistakes that a message lists."""
 
@@ -57,7 +59,7 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     """
     path = Path(path)
     raw = read_yaml(path)
-    changed, mistakes = unshared(raw), []
+    changed, mistakes = plain(raw, str(path)), []
     changes = [partial(apply_setting, setting=setting) for setting in settings]
     if quick:
         own = mapping(raw, "quick")
@@ -71,7 +73,7 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
             mistakes.append(str(error))
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    grid, trials, unprepared = expand(changed, where=str(path))
+    grid, trials, unprepared = expand(plain(changed, str(path)), where=str(path))
     name = path.stem
     if quick and not settings:
         name += "-quick"
@@ -101,6 +103,8 @@ def check_file(raw: Any, where: str) -> Grid:
     check_names(raw, mistakes)
     if grid is not None:
         check_missing(grid.missing, mistakes)
+    if grid is not None and not mistakes and grid.size > MOST_TRIALS:
+        mistakes.append(f"{grid.size:,} trials; an experiment may have {MOST_TRIALS:,}, so make several of it")
     refuse(mistakes, where)
     assert grid is not None
     return grid
@@ -167,6 +171,21 @@ def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict
 
 
 FILTER_KEYS = ("dataset", "protocol", "training", "method", "seed")
+
+
+def check_filters(filters: Sequence[str]) -> None:
+    """Refuse filters that are not ``key=value`` with a key that trials have; this needs no trials.
+
+    Raises:
+        UsageError: one message with all mistakes.
+    """
+    keys = [(text, text.partition("=")[0]) for text in filters]
+    if mistakes := [
+        f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}"
+        for text, key in keys
+        if key not in FILTER_KEYS
+    ]:
+        raise UsageError("\n".join(mistakes))
 
 
 def select(trials: Sequence[Trial], filters: Sequence[str]) -> list[Trial]:

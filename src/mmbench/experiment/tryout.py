@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmbench import machine
+from mmbench.arguments import shown
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.data.base import MultimodalDataModule
@@ -24,6 +26,11 @@ from mmbench.missing import Missing
 
 SMALL = 5_000_000
 """Parameters up to which an encoder is tried with memory: the meta device's first operation costs more, it imports torch's compiler."""
+
+MOST_PARAMETERS = 5_000_000_000
+"""More than this, no method or encoder of the suite can mean to have."""
+WIDE = 2000
+"""An argument above this may be the width of something large: the method is first built without memory."""
 
 INITIALISERS = frozenset(
     [getattr(nn.init, name) for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
@@ -76,7 +83,10 @@ def try_encoders(name: str, plan: DatasetPlan, mistakes: list[str]) -> dict[str,
             with torch.device("meta"), WithoutValues():
                 built[modality] = build_encoder(choice)
         except Exception as error:
-            mistakes.append(f"{where}: {choice['name']} refuses its arguments: {error}")
+            mistakes.append(f"{where}: {choice['name']} refuses its arguments: {reason(error)}")
+            continue
+        if (count := parameters(built[modality])) > MOST_PARAMETERS:
+            mistakes.append(f"{where}: {choice['name']} would have {count:,} parameters, more than {MOST_PARAMETERS:,}")
             continue
         if (modality in data.text_modalities) != hasattr(built[modality], "tokenize"):
             kind = "text" if modality in data.text_modalities else "no text"
@@ -93,7 +103,7 @@ def misfit(data: type[MultimodalDataModule], modality: str, view: str | None, en
         return None
     shape, kind = declared
     given = f"a sample of {modality}{f' ({view})' if view else ''} is {kind} of shape {shape}"
-    small = sum(p.numel() for p in encoder.parameters()) <= SMALL
+    small = parameters(encoder) <= SMALL
     device = "cpu" if small else "meta"
     tried = deepcopy(encoder).eval()
     if small:
@@ -107,7 +117,7 @@ def misfit(data: type[MultimodalDataModule], modality: str, view: str | None, en
     except Exception as error:
         if not small and "meta" in str(error):  # an operation that needs values: nothing is known
             return None
-        return f"{given}, which it cannot take: {str(error).partition(chr(10))[0]}"
+        return f"{given}, which it cannot take: {reason(error)}"
     width = int(encoder.out_dim)  # type: ignore[arg-type]
     if not isinstance(feature, Tensor) or feature.shape != (2, width):
         got = tuple(feature.shape[1:]) if isinstance(feature, Tensor) else type(feature).__name__
@@ -127,9 +137,25 @@ def try_methods(
     classes = data.class_names() if issubclass(data, PreparedDataModule) else data.classes
     spec = DataSpec(tuple(encoders), (1,) * len(classes), data.conditioning, data.feature_dims)
     for method, params in methods.items():
+        build = partial(METHODS[method], spec, encoders, grid.datasets[name].recipe, **params)
         try:
-            METHODS[method](spec, encoders, grid.datasets[name].recipe, **params)
+            if any(isinstance(value, int) and value > WIDE for value in params.values()):
+                with torch.device("meta"), WithoutValues():
+                    count = parameters(build())
+                if count > MOST_PARAMETERS // 10:
+                    raise UsageError(f"would have {count:,} parameters")
+            build()
         except Exception as error:
             if machine.plans_only() and not isinstance(error, UsageError):
                 raise NeedsLightning from error  # the stand-ins may lack what it asks for
-            mistakes.append(f"methods.{method}, with datasets.{name}: {error}")
+            mistakes.append(f"methods.{method}, with datasets.{name}: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """An error in a message: our own words as they are, of others' the first line."""
+    return str(error) if isinstance(error, UsageError) else shown(str(error).partition("\n")[0])
+
+
+def parameters(module: nn.Module) -> int:
+    """How many numbers the parameters of a module are."""
+    return sum(p.numel() for p in module.parameters())

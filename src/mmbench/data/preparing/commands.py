@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmbench.errors import UsageError
+from mmbench.files import check_folder, data_root
 from mmbench.machine import cores
+from mmbench.options import given_path, places, positive
 
 if TYPE_CHECKING:
     from mmbench.data.base import MultimodalDataModule
@@ -21,14 +22,10 @@ OK, FAILED = 0, 1
 
 def add_commands(data: argparse.ArgumentParser) -> None:
     """The commands and their options."""
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="where prepared data lie (default: $MMBENCH_DATA, or data)"
-    )
     commands = data.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, text: str, named: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[shared])
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", parents=[places()])
         sub.set_defaults(command=run, function=function)
         if named:
             sub.add_argument("name", metavar="NAME", help="a data set of `mmbench data list`")
@@ -37,7 +34,7 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     def decoding(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--jobs",
-            type=int,
+            type=positive,
             default=cores(),
             metavar="N",
             help="processes that decode (default: a core each)",
@@ -48,7 +45,7 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     prepare = command(
         "prepare", prepare_data, "decode a raw download once; the same command goes on after an interruption"
     )
-    prepare.add_argument("--raw", type=Path, required=True, metavar="DIR", help="the raw download")
+    prepare.add_argument("--raw", type=given_path, required=True, metavar="DIR", help="the raw download")
     prepare.add_argument(
         "--allow-bad", action="store_true", help="accept more than 1 %% of samples that cannot be used"
     )
@@ -71,11 +68,8 @@ def add_commands(data: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run a command with its data folder."""
-    if arguments.data_dir is not None:
-        os.environ["MMBENCH_DATA"] = str(arguments.data_dir)
-    if getattr(arguments, "jobs", 1) < 1:
-        raise UsageError(f"--jobs: must be at least 1, got {arguments.jobs}")
+    """Run a command, if there is a data folder, or can be."""
+    check_folder(data_root(), "data folder", write="jobs" in arguments)
     return arguments.function(arguments)
 
 
@@ -143,7 +137,6 @@ def info(arguments: argparse.Namespace) -> int:
     from mmbench.data.preparing.pictures import PIXELS
     from mmbench.data.preparing.sound import CHANNELS, LONGEST
     from mmbench.encoders import ENCODERS
-    from mmbench.files import data_root
 
     data = find(arguments.name)
     text = data.info
@@ -241,7 +234,6 @@ def demo_data(arguments: argparse.Namespace) -> int:
 
     from mmbench.data.prepared import MADE_UP
     from mmbench.data.preparing.prepare import locked, prepare
-    from mmbench.files import data_root
 
     data = find(arguments.name)
     if is_real(data):

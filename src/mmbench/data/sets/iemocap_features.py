@@ -18,6 +18,7 @@ from mmbench.batch import Input
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.split import Loaded, Split
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.files import data_root
 
 WIDTHS = {"audio": 512, "image": 1024, "text": 1024}
 UTTERANCE = re.compile(r"Ses0[1-5][A-Za-z0-9_-]*_[A-Za-z0-9-]+")  # nothing in it can lead to another folder
@@ -61,7 +62,7 @@ class IemocapFeatures(MultimodalDataModule):
     @staticmethod
     def folder() -> Path:
         """Where the user puts the files."""
-        return Path(os.environ.get("MMBENCH_DATA") or "data") / "iemocap_features"
+        return data_root() / "iemocap_features"
 
     @classmethod
     def prepared(cls) -> str | None:
