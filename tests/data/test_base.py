@@ -155,6 +155,16 @@ def test_augmentation_leaves_the_split_alone():
     assert torch.equal(before.inputs["tags"]["token"], after.inputs["tags"]["token"])
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "told"), [(40, ""), (41, "planted: batch_size is 41, but there are 40 training samples: ")]
+)
+def test_an_epoch_of_a_single_step_is_told(batch_size, told, capsys):
+    fresh(batch_size=batch_size).setup()
+    assert capsys.readouterr().out.startswith(told)
+    fresh(batch_size=40).setup()
+    assert capsys.readouterr().out == ""
+
+
 # What is refused
 
 

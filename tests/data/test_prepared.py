@@ -320,6 +320,30 @@ def test_a_manifest_of_another_form(raw, changes, message):
         module().setup()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="clean"), r"damaged \(expected the column clean, of type text\)"),
+        (lambda t: t.assign(label=t["label"].astype(float)), r"damaged \(expected the column label, of type int\)"),
+        (lambda t: t.assign(present_text=1), r"damaged \(expected the column present_text, of type bool\)"),
+        (lambda t: t.assign(text_text=None), r"damaged \(expected the column text_text, of type text\)"),
+        (lambda t: t[:99], r"damaged \(it has 99 rows, big\.npy has the shape \[100, 2, 3\]\)"),
+    ],
+)
+def test_a_table_of_another_form(raw, change, message):
+    quietly(raw)
+    reseal(Toy.folder(), change(Toy.table()))
+    with pytest.raises(UsageError, match=message):
+        module().setup()
+
+
+def test_labels_of_a_table_are_those_of_classes(raw):
+    quietly(raw)
+    reseal(Toy.folder(), Toy.table().assign(label=lambda t: t["label"] + 1))
+    with pytest.raises(UsageError, match="toy, train split: label of sample 1 is 2, expected 0 to 1"):
+        module().setup()
+
+
 def test_a_manifest_that_was_edited(raw):
     quietly(raw)
     path = Toy.folder() / "manifest.json"

@@ -144,6 +144,12 @@ class MultimodalDataModule(LightningDataModule):
                 "name; cut the splits by self.protocol.name, or leave this protocol out"
             )
         loaded = checked(declared, self._protocol, loaded)
+        if self.batch_size > (size := len(loaded.train)):
+            print(
+                f"{self.name}: batch_size is {self.batch_size}, but there are {size} training samples: every epoch is a single step. "
+                "A smaller batch_size gives more of them",
+                flush=True,
+            )
         for modality, cache in self.features.items():
             column = self.modalities.index(modality)
             for name in ("train", "validation", "test"):

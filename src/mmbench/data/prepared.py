@@ -17,7 +17,7 @@ from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.preparing.raw import Info, Listing, Source
 from mmbench.data.preparing.texts import words
-from mmbench.data.preparing.vouching import hash_table, mistake
+from mmbench.data.preparing.vouching import mistake, table_mistake
 from mmbench.data.split import Loaded, Mapped, Split, is_picture
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import data_root
@@ -252,14 +252,17 @@ class PreparedDataModule(MultimodalDataModule):
         import pandas as pd
 
         path, anew = cls.folder() / "samples.parquet", f"prepare the data anew: mmbench data info {cls.name}"
-        expected = cls.read_manifest()["table"]
+        manifest = cls.read_manifest()
+        fields = [f"sha256_{m}" for m in cls.sources] + [f"text_{m}" for m in cls.text_modalities]
+        kinds = dict.fromkeys(["id", "group", "legacy", "clean", "clip", "skipped", *fields], "text")
+        kinds |= {"label": "int", "attack": "int"} | {f"present_{m}": "bool" for m in cls.modalities}
         try:
             table = pd.read_parquet(path)
-            whole = hash_table(table) == expected
+            wrong = table_mistake(table, manifest, kinds)
         except Exception as error:  # of a damaged file, pyarrow's and pandas' errors are of many kinds
             raise UsageError(f"{path} cannot be read ({error}); {anew}") from error
-        if not whole:
-            raise UsageError(f"{path} has changed since it was prepared; {anew}")
+        if wrong:
+            raise UsageError(f"{path} {wrong}; {anew}")
         return table
 
     def load(self) -> Loaded:

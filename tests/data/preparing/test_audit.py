@@ -213,3 +213,20 @@ def test_many_classes_are_told_by_their_range(raw, monkeypatch):
     lines = audited(raw).facts
     assert lines[1].endswith(": 0 to 30 of a class")
     assert pd.Series(lines).str.len().max() < 100
+
+
+def test_groups_of_one_sample_are_told(raw):
+    assert "every sample is a group of its own" in audited(raw, singles).facts[1]
+
+
+def singles(table):
+    table["group"] = table["id"]
+
+
+def same_splits(table):
+    table["legacy"] = table["clean"]
+
+
+def test_a_legacy_that_is_clean_is_told(raw):
+    assert audited(raw).findings[-1].startswith("legacy: ")
+    assert audited(raw, same_splits).findings[-1].startswith("legacy has the splits of clean")

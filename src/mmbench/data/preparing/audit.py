@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmbench.data.prepared import SPLITS, PreparedDataModule
+from mmbench.data.preparing.vouching import hash_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,10 @@ def audit(data: type[PreparedDataModule]) -> Audit:
     result = Audit()
     classes, variant = data.class_names(), "classes" in manifest
     result.facts.append(f"{len(usable)} samples, {len(classes)} classes, {usable['group'].nunique()} groups")
+    if usable["group"].nunique() == len(usable):
+        result.facts.append(
+            "every sample is a group of its own: disjoint by group is no more than disjoint by sample here"
+        )
     if variant:
         result.facts.append(
             f"a variant with classes of its own: what was published of that with {len(data.classes)} is not held against it"
@@ -68,20 +73,24 @@ def audit(data: type[PreparedDataModule]) -> Audit:
     usable = usable.assign(**{key: usable[key].map(data.text_key) for key in keys if key.startswith("text_")})
     result.findings += [line for key in keys for line in conflicts(usable, key)]
     for protocol in ("clean", "legacy"):
-        audit_protocol(data, protocol, manifest, usable, keys, result)
+        audit_protocol(data, protocol, variant, usable, keys, result)
+    if usable["clean"].equals(usable["legacy"]):
+        result.findings.append(
+            "legacy has the splits of clean: what differs is where the epoch is chosen, and nothing else"
+        )
     return result
 
 
 def audit_protocol(
     data: type[PreparedDataModule],
     protocol: str,
-    manifest: Mapping[str, Any],
+    variant: bool,
     usable: pd.DataFrame,
     keys: Iterable[str],
     result: Audit,
 ) -> None:
     """Add what there is to say of one protocol's splits."""
-    classes, variant = data.class_names(), "classes" in manifest
+    classes = data.class_names()
     parts = {split: usable[usable[protocol] == split] for split in SPLITS}
     if all(part.empty for part in parts.values()):
         why = "the published lists are those of another variant" if variant else data.legacy_lists
@@ -105,7 +114,7 @@ def audit_protocol(
             sizes = [counts.get(number, 0) for number in range(len(each))]
             each = [f"{min(sizes)} to {max(sizes)} of a class"]
         told = f" (published: {published[split]})" if split in published else ""
-        ids = manifest["splits"][protocol][split]["sha256"][:16]
+        ids = hash_lines(sorted(part["id"]))[:16]
         result.facts.append(f"{protocol} {split}: {len(part)} samples{told}, list {ids}: {', '.join(each)}")
         if protocol == "clean" and (gone := [n for i, n in enumerate(classes) if not counts.get(i, 0)]):
             result.violations["clean"].append(f"{split} has no sample of {', '.join(gone)}")

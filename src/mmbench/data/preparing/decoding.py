@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread
 from traceback import extract_tb
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -65,7 +66,8 @@ def run_chunks(
                 for future in finished:
                     rows = future.result()
                     report.update(rows)
-                    progress.write(json.dumps(rows) + "\n")
+                    text = json.dumps(rows)
+                    progress.write(f"{crc32(text.encode()):08x} {text}\n")
                     done += len(rows)
                 progress.flush()
                 if time.perf_counter() - told > 5 or not (waiting or running):

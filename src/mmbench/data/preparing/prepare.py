@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -186,17 +187,11 @@ def resume(
     plan = {"plan": plan_of(data, samples), "made_up": made_up}
     try:
         same = json.loads((partial / "plan.json").read_bytes()) == plan
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         same = False
     if same:
-        report: dict[int, dict[str, Any]] = {}
-        progress = partial / "progress.jsonl"
-        for line in progress.read_text().splitlines() if progress.exists() else []:
-            try:
-                report |= {int(number): row for number, row in json.loads(line).items()}
-            except ValueError:
-                continue  # cut off by a kill; its samples are done again
-        return report
+        lines = (partial / "progress.jsonl").read_bytes().split(b"\n") if (partial / "progress.jsonl").exists() else []
+        return {number: row for line in lines for number, row in progress_of(line).items()}
     if partial.exists():
         say(f"{data.name}: the files or the code have changed since an earlier call was ended; starting anew")
         (partial / "plan.json").unlink(missing_ok=True)  # first: without it nothing of the rest counts
@@ -212,6 +207,14 @@ def resume(
         np.lib.format.open_memmap(partial / f"{name}.npy", "w+", dtype, (len(samples), *shape))
     write(partial / "plan.json", json.dumps(plan))
     return {}
+
+
+def progress_of(line: bytes) -> dict[int, dict[str, Any]]:
+    """Number of a sample -> what it came to; nothing of a line that was cut off or changed, so that its samples are done again."""
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % crc32(text):
+        return {}
+    return {int(number): row for number, row in json.loads(text).items()}
 
 
 def write(path: Path, text: str) -> None:

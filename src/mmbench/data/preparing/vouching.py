@@ -80,6 +80,28 @@ def mistake(manifest: Mapping[str, Any]) -> str | None:
     return None
 
 
+def table_mistake(frame: pd.DataFrame, manifest: Mapping[str, Any], kinds: Mapping[str, str]) -> str | None:
+    """What is wrong with a table of samples, as the end of a sentence; None if it is what was written.
+
+    Args:
+        frame: the table.
+        manifest: of the same folder.
+        kinds: column -> "text", "int" or "bool".
+    """
+    if hash_table(frame) != manifest["table"]:
+        return "has changed since it was prepared"
+    is_kind = {"int": lambda column: column.dtype.kind == "i", "bool": lambda column: column.dtype.kind == "b"}
+    for name, kind in kinds.items():
+        texts = kind == "text"
+        if name not in frame or not (
+            all(isinstance(v, str) for v in frame[name]) if texts else is_kind[kind](frame[name])
+        ):
+            return f"is damaged (expected the column {name}, of type {kind})"
+    if wrong := [name for name, array in manifest["arrays"].items() if array["shape"][:1] != [len(frame)]]:
+        return f"is damaged (it has {len(frame)} rows, {wrong[0]}.npy has the shape {manifest['arrays'][wrong[0]]['shape']})"
+    return None
+
+
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file."""
     digest = sha256()
