@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from make_golden import GOLDEN, METHODS, experiment
+from rich.console import Console
 
 from mmbench.commands import print_report
 from mmbench.report.collect import Results, collect
@@ -21,6 +22,7 @@ from mmbench.report.escape import latex, markdown, one_line
 from mmbench.report.figures import draw, render
 from mmbench.report.page import to_html
 from mmbench.report.tables import to_latex, to_markdown
+from mmbench.runner.view import GridView
 from mmbench.store import Store
 
 NASTY = [
@@ -165,3 +167,16 @@ def test_a_figure_shows_a_name_as_it_is(name: str) -> None:
     escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert f">{escaped}</text>" in svg
     assert render(draw(named(name)), "png").startswith(b"\x89PNG")
+
+
+# While it runs
+
+
+def test_the_live_view_shows_a_name_as_it_is() -> None:
+    """Once: rich took a method called [/] for a closing tag, and the run ended."""
+    console = Console(file=StringIO(), force_terminal=True, width=200)
+    trial = experiment().trials[0].model_copy(update={"method": "[/]"})
+    with GridView(1, console=console) as view:
+        view.started(trial)
+        view.live.refresh()
+    assert "[/] seed 0" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -99,7 +99,7 @@ def _panel(panel: Axes, values: pd.DataFrame, methods: list[str]) -> None:
                 mfc="white" if hollow else None,
                 ms=4.5,
                 lw=0.6 if hollow else 1.2,
-                label=f"{protocol}, {ROLE}" if hollow else protocol,
+                label=ROLE if hollow else protocol,
             )
     panel.grid(axis="x", color="0.9", lw=0.8)
     panel.set_axisbelow(True)

@@ -53,13 +53,13 @@ class GridView:
     def __init__(
         self, total: int, done: int = 0, log: Callable[[str], Path] | None = None, console: Console | None = None
     ) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.total = total
         self.before = self.ended = done
         self.log = log
         self.began = time.monotonic()
         self.live = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             Count(),
             TimeElapsedColumn(),
