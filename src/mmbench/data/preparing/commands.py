@@ -51,7 +51,7 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     )
     prepare.add_argument(
         "--also-from",
-        type=Path,
+        type=given_path,
         action="append",
         default=[],
         metavar="DIR",
