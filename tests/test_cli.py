@@ -98,7 +98,7 @@ def test_quick_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
         (["methods.summ="], {"torch", "pytorch_lightning", "torchmetrics"}),
         (["seeds=[0, 0]"], {"torch", "pytorch_lightning", "torchmetrics"}),
         (["methods.sum.nonsense=1"], {"pytorch_lightning", "torchmetrics", "torch._dynamo"}),
-        (["datasets.tiny.recipe.epochs=3"], {"pytorch_lightning", "torchmetrics", "torch._dynamo"}),
+        (["datasets.tiny.recipe.epochs=3"], {"pytorch_lightning", "torchmetrics", "torch._dynamo", "sympy"}),
     ],
     ids=str,
 )

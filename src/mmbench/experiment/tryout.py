@@ -107,9 +107,7 @@ def misfit(data: type[MultimodalDataModule], modality: str, view: str | None, en
     device = "cpu" if small else "meta"
     tried = deepcopy(encoder).eval()
     if small:
-        tried.to_empty(device=device)
-        for tensor in [*tried.parameters(), *tried.buffers()]:
-            tensor.detach().zero_()
+        tried._apply(lambda t: torch.zeros(t.shape, dtype=t.dtype))  # as to_empty, which imports a computer algebra
     samples = torch.zeros((2, *shape), dtype=getattr(torch, kind), device=device)
     try:
         with torch.no_grad():
