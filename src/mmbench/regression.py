@@ -13,7 +13,7 @@ from mmbench.files import atomic_write
 from mmbench.record import Record
 
 CELL = ["dataset", "protocol", "training", "method", "pattern"]
-POOL = ["dataset", "protocol", "training", "pattern"]
+GRID = ["dataset", "protocol", "training"]
 COLUMNS = [*CELL, "n", "mean", "std", "low", "high"]
 ERROR_RATE = 0.01
 LEAST_SEEDS = 5
@@ -24,9 +24,9 @@ EXPLANATION = f"""\
 # Accuracy in percent of every method under every presence pattern: mean and standard deviation over n seeds, and the band that
 # `mmbench check` holds the mean to when it runs the same seeds again.
 # low, high = mean ∓ max({LEAST_HALF_WIDTH}, t · r / sqrt(n)). r is the measured noise of running a trial again, sums taken in another
-# order (on 2 threads instead of 1): the root mean square, over all trials of the data set, protocol and training, of the difference
-# that it made to the accuracy under the pattern. t is the quantile of Student's distribution at which all cells together stay inside
-# with probability {1 - ERROR_RATE:.0%} or more.
+# order (on 2 threads instead of 1): the root mean square of the difference that it made to an accuracy, over all trials of the method,
+# or over all accuracies under the pattern, whichever is larger: some methods repeat themselves worse than others. t is the quantile of
+# Student's distribution at which all cells together stay inside with probability {1 - ERROR_RATE:.0%} or more.
 # Written by `mmbench check --update`.
 """
 
@@ -65,10 +65,12 @@ def bands(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     cells = both.groupby(CELL, sort=False).accuracy.agg(n="count", mean="mean", std="std").reset_index()
     if cells.n.min() < LEAST_SEEDS:
         raise UsageError(f"accuracy bands need at least {LEAST_SEEDS} seeds, got {cells.n.min()}")
-    pool = both.groupby(POOL).squared.agg(variance="mean", freedom="count")
-    cells = cells.join(pool, on=POOL)
-    quantile = student.ppf(1 - ERROR_RATE / (2 * len(cells)), cells.freedom)
-    half = np.maximum(LEAST_HALF_WIDTH, quantile * np.sqrt(cells.variance / cells.n))
+    noise = []
+    for kind in ("method", "pattern"):
+        pool = both.groupby([*GRID, kind]).squared.agg(variance="mean", freedom="count")
+        pooled = cells.join(pool, on=[*GRID, kind])
+        noise.append(student.ppf(1 - ERROR_RATE / (2 * len(cells)), pooled.freedom) * np.sqrt(pooled.variance))
+    half = np.maximum(LEAST_HALF_WIDTH, np.maximum(*noise) / np.sqrt(cells.n))
     return cells.assign(low=cells["mean"] - half, high=cells["mean"] + half).round(DIGITS)[COLUMNS]
 
 
