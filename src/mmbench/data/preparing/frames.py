@@ -196,6 +196,8 @@ def open_video(
         if not container.streams.video:
             raise BadFile("has no video stream")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise BadFile("has video of a codec that FFmpeg does not know")
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > FRAME_PIXELS:
             raise BadFile(

@@ -55,6 +55,8 @@ def read_audio_at(path: Path, rates: Sequence[int]) -> list[np.ndarray]:
             if not container.streams.audio:
                 raise BadFile("has no sound")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise BadFile("has sound of a codec that FFmpeg does not know")
             sounds = resample(container, stream, ends, rates)
             stated = stated_length(container, stream, ends, (container.start_time or 0) / av.time_base)
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
