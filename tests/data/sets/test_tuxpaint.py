@@ -288,7 +288,7 @@ def cut_short(path: Path) -> None:
         (Path.unlink, "is missing"),
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_bytes(b"no media" * 100), "not a? ?readable"),
-        (cut_short, "not a? ?readable|zero|holds no"),
+        (cut_short, "not a? ?readable|zero|holds no|is cut off"),
         (lambda path: (path.unlink(), path.mkdir()), "is not a file"),
     ],
 )
