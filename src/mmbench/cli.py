@@ -22,7 +22,7 @@ from mmbench.commands import (
     status,
 )
 from mmbench.data.preparing.commands import add_commands
-from mmbench.errors import DataError, Interrupted, NeedsLightning, StoreError, UsageError, raise_on_signals
+from mmbench.errors import DataError, Interrupted, NeedsLightning, RunnerError, StoreError, UsageError, raise_on_signals
 from mmbench.options import given_path, places, positive
 
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"mmbench: {error}", file=sys.stderr)
         return USAGE
-    except (DataError, StoreError) as error:
+    except (DataError, RunnerError, StoreError) as error:
         print(f"mmbench: {error}", file=sys.stderr)
         return FAILED
     except Interrupted as interrupt:

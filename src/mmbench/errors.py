@@ -25,6 +25,10 @@ class NeedsLightning(Exception):
     """What was asked for needs Lightning, for which this process has stand-ins (``mmbench.lightning``)."""
 
 
+class RunnerError(RuntimeError):
+    """Trials cannot be started; the message says why and what to do."""
+
+
 class Interrupted(BaseException):
     """The run was asked to end, by this signal; a BaseException, so that nothing takes it for a failure and goes on."""
 
@@ -35,16 +39,31 @@ class Interrupted(BaseException):
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted. A second one is ignored, so that what the first began is brought to an end."""
+    """Turn SIGINT and SIGTERM into Interrupted. A second one is ignored, so that what the first began is brought to an end.
+
+    Interrupted is raised even where the code that the signal came into made something else of it, or nothing: an import that is cut off
+    may raise any error.
+    """
+    came: list[int] = []
 
     def handler(signum: int, frame: FrameType | None) -> None:
         for s in (SIGINT, SIGTERM):
             signal(s, SIG_IGN)
+        came.append(signum)
         raise Interrupted(signum)
 
     before = {s: signal(s, handler) for s in (SIGINT, SIGTERM)}
     try:
         yield
+    except Interrupted:
+        raise
+    except BaseException as error:
+        if came:
+            raise Interrupted(came[0]) from error
+        raise
+    else:
+        if came:
+            raise Interrupted(came[0])
     finally:
         for s, old in before.items():
             signal(s, old)

@@ -76,5 +76,29 @@ def atomic_write(path: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        hint = "; free some space and run again" if error.errno == errno.ENOSPC else ""
+        hint = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise StoreError(f"cannot write {path}: {error.strerror}{hint}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Write some bytes into a folder and remove them again.
+
+    Raises:
+        StoreError: that does not work.
+    """
+    probe = folder / "probe"
+    atomic_write(probe, bytes(2**16))
+    with suppress(OSError):
+        probe.unlink()
+
+
+def disk_error(error: BaseException | None) -> int | None:
+    """The number of the system's error if a file could not be written, anywhere in what led to an exception; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            return error.errno
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if isinstance(error, StoreError) and isinstance(cause, OSError):
+            return cause.errno
+        error = cause
+    return None

@@ -187,4 +187,8 @@ class Store:
             except BlockingIOError:
                 yield False
                 return
+            except OSError as error:  # of network file systems
+                raise StoreError(
+                    f"cannot lock {path}: {error.strerror}; --results has to be on a file system that has locks (flock)"
+                ) from error
             yield True

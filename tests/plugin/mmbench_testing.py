@@ -4,12 +4,16 @@ Environment variables steer them, so that the same trial can behave differently 
 
     MMBENCH_TESTING_MARKER      tiny_killed_once kills its process unless this file exists, and creates it
     MMBENCH_TESTING_SLEEP       seconds that tiny_sleeps sleeps in every step (default: 60)
+                                beside it, in a file whose name ends with "-errno", is what the system answers tiny_unwritable when it
+                                writes: ENOSPC, …; or "limit", for files of at most 100 bytes
     MMBENCH_TESTING_BREAK_MLA   if set, MLA's fusion forgets which modalities are present
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -152,6 +156,37 @@ class Sleeps(Concat):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         print("asleep", flush=True)
         time.sleep(float(os.environ.get("MMBENCH_TESTING_SLEEP", "60")))
+        return super().training_step(batch, batch_idx)
+
+
+class Unwritable(Concat):
+    """A method that makes files impossible to write, from its first step on."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        name = Path(os.environ["MMBENCH_TESTING_MARKER"] + "-errno").read_text()
+        if name == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+            return super().training_step(batch, batch_idx)
+        number = getattr(errno, name)
+
+        def refuse(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        os.fsync = os.replace = refuse  # type: ignore[assignment]
+        if number == errno.ENOSPC:
+            refuse()
+        return super().training_step(batch, batch_idx)
+
+
+class BreaksItsServer(Concat):
+    """A method that kills the process that it was forked from, the first time, and goes on."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        marker = Path(os.environ["MMBENCH_TESTING_MARKER"] + "-server")
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(1)
         return super().training_step(batch, batch_idx)
 
 

@@ -11,15 +11,18 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import connection, parent_process
 from typing import Any, Literal
 
+from mmbench.errors import StoreError
+from mmbench.files import check_writable, disk_error
 from mmbench.lightning import Logger
 from mmbench.record import Code, Failure, Predictions, Record
-from mmbench.store import Store
+from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbLogger, WandbSettings
 from mmbench.trial import Trial
 
@@ -47,6 +50,13 @@ class Job:
     code: Code | None = None
 
 
+CANNOT_WRITE = 64
+"""A process that cannot write, and so leaves no record, exits with this code and the number of the system's error."""
+
+WORDS = "mmbench: "
+"""What its log's last line begins with, if that could be written."""
+
+
 def now() -> str:
     """The time, in UTC, as records have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -64,15 +74,32 @@ def main(job: Job) -> None:
     torch.set_num_threads(job.threads)
     threadpool_limits(job.threads)  # NumPy's and SciPy's linear algebra would take every core, in every process
     store = Store(job.root)
-    with store.lock(job.trial.key):
-        if store.finished(job.trial.key, job.code):
-            return  # another process ran it while this one waited for the lock
-        _redirect_output(store, job.trial)
-        execute(job, store)
+    try:
+        with store.lock(job.trial.key):
+            if _is_finished(store, job):
+                return  # another process ran it while this one waited for the lock
+            _redirect_output(store, job.trial)
+            execute(job, store)
+    except (OSError, StoreError) as error:
+        if (number := disk_error(error)) is None:
+            raise
+        with suppress(OSError):
+            print(f"{WORDS}{error}", flush=True)
+        os._exit(CANNOT_WRITE + number)  # at once: what was printed, or its end, may be impossible to write
+
+
+def _is_finished(store: Store, job: Job) -> bool:
+    with suppress(CorruptRecord):
+        return store.finished(job.trial.key, job.code)
+    return False
 
 
 def execute(job: Job, store: Store) -> Record:
-    """Run the trial in this process and write its record to the store."""
+    """Run the trial in this process and write its record to the store.
+
+    Raises:
+        StoreError: the disk is full or not writable; there is no record.
+    """
     started, environment = now(), describe_environment(job)
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
@@ -107,6 +134,9 @@ def _outcome(
             for i, name in enumerate(predictions.pattern_names)
         }
     except Exception as error:
+        if isinstance(error, StoreError) or disk_error(error) is not None:
+            raise StoreError(f"{trial.label}: {error}") from error  # no fault of the trial's, and no record of it
+        check_writable(store.folder(trial.key))
         traceback.print_exc()
         failure = Failure(
             kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any, Protocol
 
-from mmbench.errors import UsageError, raise_on_signals
+from mmbench.errors import RunnerError, StoreError, UsageError, raise_on_signals
 from mmbench.machine import cores
 from mmbench.provenance import Codes
 from mmbench.record import Code, Failure, Record
-from mmbench.runner.child import Job, main, now
+from mmbench.runner.child import CANNOT_WRITE, WORDS, Job, main, now
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
@@ -27,6 +30,14 @@ RETRIES = 2
 
 UNFORESEEN = 1
 """The exit code of a Python process that an exception ended."""
+
+SERVER_DIED = 255
+"""What multiprocessing says of a process whose fork server is gone; the process itself may go on."""
+
+WHAT_TO_DO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space and run again. "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Change its permissions and run again. "),
+}
 
 GRACE_SECONDS = 3.0
 
@@ -98,12 +109,17 @@ def visible_gpus() -> dict[str, str]:
 
 
 def start_server() -> Any:
-    """Start the fork server, which imports what trials need while the caller goes on."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mmbench.runner.preload"])
+    """Start the fork server, which imports what trials need while the caller goes on; if it has died, start it again."""
     from multiprocessing import forkserver
 
-    forkserver.ensure_running()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mmbench.runner.preload"])
+    # Ctrl-C reaches the whole process group. The server and what it starts leave it to the runner, from their first moment on.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -118,7 +134,8 @@ def run_trials(
 ) -> list[Record]:
     """Run trials, each in a process of its own, and return their records in the order in which they ended.
 
-    A trial whose process is killed is started again, at most twice; one that raises is recorded as failed. Neither stops the others.
+    A trial whose process is killed, or whose fork server is, is started again, at most twice; one that raises is recorded as failed.
+    Neither stops the others.
 
     Args:
         trials: what to run; each is run, whatever the store holds, unless another run has finished it meanwhile.
@@ -131,85 +148,161 @@ def run_trials(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
+        StoreError: the disk is full or not writable.
+        RunnerError: the fork server cannot be started, or would now start other code.
     """
-    context = start_server()
-    code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as the server has it loaded
-    waiting = deque((trial, 1) for trial in trials)
-    free, records = deque(slots), []
-    running: dict[Any, _Running] = {}  # by the process's sentinel
+    pool = _Pool(trials, store, slots, view, wandb or WandbSettings(), source or {}, codes)
     with raise_on_signals():
         try:
-            while waiting or running:
-                while waiting and free:
-                    trial, attempt = waiting.popleft()
-                    slot = free.popleft()
-                    store.discard(trial.key, code[trial.key])
-                    job = Job(
-                        trial,
-                        str(store.root),
-                        slot.threads,
-                        slot.device,
-                        source or {},
-                        wandb or WandbSettings(),
-                        code[trial.key],
-                    )
-                    process = context.Process(target=main, args=(job,))
-                    process.start()
-                    running[process.sentinel] = _Running(process, trial, slot, attempt, now(), code[trial.key])
-                    view.started(trial)
-                for sentinel in connection.wait(list(running), timeout=0.5):
-                    ended = running.pop(sentinel)
-                    ended.process.join()
-                    free.append(ended.slot)
-                    record = _record_of(store, ended)
-                    if record is None and ended.attempt <= RETRIES and ended.process.exitcode != UNFORESEEN:
-                        view.retried(ended.trial, _cause(ended.process))
-                        waiting.append((ended.trial, ended.attempt + 1))
-                        continue
-                    record = record or _record_without_end(store, ended, source or {})
-                    records.append(record)
-                    view.finished(ended.trial, record)
+            while pool.waiting or pool.running:
+                while pool.waiting and pool.free:
+                    pool.start()
+                for sentinel in connection.wait(list(pool.running), timeout=0.5):
+                    pool.take(sentinel)
         finally:
-            _end([r.process for r in running.values()])
-    return records
+            _end([r.process for r in pool.running.values()])
+    return pool.records
 
 
-def _record_of(store: Store, ended: _Running) -> Record | None:
+class _Pool:
+    """The trials that wait and those that run, and the server that their processes are forked from."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        store: Store,
+        slots: Sequence[Slot],
+        view: View,
+        wandb: WandbSettings,
+        source: dict[str, Any],
+        codes: Codes | None,
+    ) -> None:
+        self.store, self.view, self.wandb, self.source = store, view, wandb, source
+        self.context = start_server()
+        self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as the server loads it
+        self.waiting = deque((trial, 1) for trial in trials)
+        self.free = deque(slots)
+        self.running: dict[Any, _Running] = {}  # by the process's sentinel
+        self.records: list[Record] = []
+        self.failed_starts = 0
+
+    def start(self) -> None:
+        """Start a process on the trial that waits longest."""
+        (trial, attempt), slot = self.waiting.popleft(), self.free.popleft()
+        code, root = self.code[trial.key], str(self.store.root)
+        self.store.discard(trial.key, code)
+        process = self.context.Process(
+            target=main, args=(Job(trial, root, slot.threads, slot.device, self.source, self.wandb, code),)
+        )
+        begun = _Running(process, trial, slot, attempt, now(), code)
+        try:
+            process.start()
+        except (EOFError, OSError) as error:
+            self.view.started(trial)
+            self.free.append(slot)
+            self.failed_starts += 1
+            if self.failed_starts > RETRIES:
+                raise RunnerError(
+                    f"the fork server, from which trials are started, died {self.failed_starts} times in a row, the last time with "
+                    f"{type(error).__name__}; what it said is above, `{sys.executable} -m mmbench.runner.preload` may say more"
+                ) from error
+            time.sleep(self.failed_starts / 2)  # for the system, to end it and to free its memory
+            self._again(begun, "the fork server died when it was to start")
+            return
+        self.failed_starts = 0
+        self.running[process.sentinel] = begun
+        self.view.started(trial)
+
+    def take(self, sentinel: Any) -> None:
+        """Take the record of a process that has ended, or start its trial again."""
+        ended = self.running.pop(sentinel)
+        ended.process.join()
+        self.free.append(ended.slot)
+        code = ended.process.exitcode or 0
+        record = _record_of(self.store, ended.trial)
+        if record is None and CANNOT_WRITE < code < SERVER_DIED:
+            raise StoreError(_cannot_write(self.store, ended.trial, code - CANNOT_WRITE))
+        if record is None and code != UNFORESEEN:
+            self._again(ended, _cause(code))
+        else:
+            self._finish(ended, record or _record_without_end(self.store, ended, _cause(code), self.source))
+
+    def _again(self, ended: _Running, reason: str) -> None:
+        """Let a trial whose process was killed wait for its next turn, or give it up."""
+        if ended.attempt > RETRIES:
+            self._finish(ended, _record_without_end(self.store, ended, f"{reason}, {ended.attempt} times", self.source))
+            return
+        self.view.retried(ended.trial, reason)
+        self.waiting.append((ended.trial, ended.attempt + 1))
+        if ended.process.exitcode in (None, SERVER_DIED):
+            self.context = start_server()
+            now_here, trials = Codes(), [trial for trial, _ in self.waiting]
+            if changed := [t for t in trials if (code := self.code[t.key]) and not now_here.of(t).gives_the_same(code)]:
+                raise RunnerError(
+                    f"the fork server died, and the code of {changed[0].label} has changed since it was started: run again"
+                )
+
+    def _finish(self, ended: _Running, record: Record) -> None:
+        self.records.append(record)
+        self.view.finished(ended.trial, record)
+
+
+def _record_of(store: Store, trial: Trial) -> Record | None:
     try:
-        return store.record(ended.trial.key)
+        return store.record(trial.key)
     except CorruptRecord:
         return None
 
 
-def _cause(process: ForkServerProcess) -> str:
-    code = process.exitcode
-    if code is not None and code < 0:
+def _cause(code: int) -> str:
+    """How a process ended that left no record."""
+    if code == SERVER_DIED:
+        return "the fork server that started it was killed (the system does this when memory runs out)"
+    if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (the system does this when memory runs out)" if name == "SIGKILL" else "")
     return f"ended with exit code {code} and left no record"
 
 
-def _record_without_end(store: Store, ended: _Running, source: dict[str, Any]) -> Record:
-    """Write the record that the trial's process could not write."""
-    log = store.log(ended.trial.key)
-    tail = log.read_text(errors="replace")[-4000:] if log.exists() else ""
-    killed = ended.process.exitcode != UNFORESEEN
-    failure = Failure(
-        kind="killed" if killed else "exception",
-        message=_cause(ended.process) + (f", {ended.attempt} times" if killed else ""),
-        traceback=tail,
+def _cannot_write(store: Store, trial: Trial, number: int) -> str:
+    """What to say of a process that could not write."""
+    said = _end_of_log(store, trial).rstrip().rpartition("\n")[2]
+    where = (
+        said.removeprefix(WORDS)
+        if said.startswith(WORDS)
+        else f"{trial.label}: a file in {store.root}, or a temporary one"
     )
-    record = Record(
-        key=ended.trial.key,
-        trial=ended.trial,
-        status="failed",
-        started=ended.started,
-        finished=now(),
-        environment={**source, "device": ended.slot.device, "threads": ended.slot.threads},
-        code=ended.code,
-        failure=failure,
+    return (
+        f"no trial can be run: {os.strerror(number)} ({where}). {WHAT_TO_DO.get(number, '')}What was finished is kept"
     )
-    store.write(record)
+
+
+def _end_of_log(store: Store, trial: Trial) -> str:
+    with suppress(OSError):
+        return store.log(trial.key).read_text(errors="replace")[-4000:]
+    return ""
+
+
+def _record_without_end(store: Store, ended: _Running, cause: str, source: dict[str, Any]) -> Record:
+    """Write the record that the trial's process could not write, unless one that outlived its server still does."""
+    with store.lock(ended.trial.key):
+        if (record := _record_of(store, ended.trial)) is not None:
+            return record
+        record = Record(
+            key=ended.trial.key,
+            trial=ended.trial,
+            status="failed",
+            started=ended.started,
+            finished=now(),
+            environment={**source, "device": ended.slot.device, "threads": ended.slot.threads},
+            code=ended.code,
+            failure=Failure(
+                kind="exception" if ended.process.exitcode == UNFORESEEN else "killed",
+                message=cause,
+                traceback=_end_of_log(store, ended.trial),
+            ),
+        )
+        store.write(record)
     return record
 
 
