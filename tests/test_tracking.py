@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import wandb
 from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
+from mmbench.errors import StoreError
 from mmbench.recipe import Recipe
 from mmbench.record import Failure, Record
 from mmbench.runner.child import Job, execute
@@ -213,6 +215,69 @@ def test_online_falls_back_to_offline_where_it_cannot_start(
     assert logger._run.logged == [{"epoch": 0, "train/loss": 1.0}]
 
 
+def test_the_offline_run_is_not_refused_for_the_online_one_that_could_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """W&B's own process holds the id of the run that it could not start, until it is torn down."""
+    held: list[str] = []
+
+    def init(**arguments: Any) -> RecordedRun:
+        if arguments["id"] in held:
+            raise RuntimeError(f"run ID {arguments['id']} is in use")
+        if arguments["mode"] == "online":
+            held.append(arguments["id"])
+            raise ConnectionError("timed out")
+        return RecordedRun(arguments)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", held.clear)
+    logger = WandbLogger(TRIAL, WandbSettings(mode="online", folder=str(tmp_path)), {})
+    assert logger._run is not None, capsys.readouterr().out
+    assert logger._run.arguments["mode"] == "offline"
+
+
+def test_a_teardown_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def init(**arguments: Any) -> RecordedRun:
+        if arguments["mode"] == "online":
+            raise ConnectionError("timed out")
+        return RecordedRun(arguments)
+
+    free = Event()
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", free.wait)
+    monkeypatch.setattr("mmbench.tracking.FORGET_SECONDS", 0.01)
+    logger = WandbLogger(TRIAL, WandbSettings(mode="online", folder=str(tmp_path)), {})
+    free.set()
+    assert logger._run.arguments["mode"] == "offline"
+
+
+def full(path: Path, data: bytes) -> None:
+    raise StoreError(f"cannot write {path}: No space left on device; free some space and run again")
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("when", ["from the start", "later"])
+def test_a_full_folder_of_wandbs_is_told_in_the_log_and_is_not_the_trials(
+    recorder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], when: str
+) -> None:
+    """W&B itself says nothing of it. The store is on another disk here."""
+    runs = recorder()
+    if when == "from the start":
+        monkeypatch.setattr("mmbench.files.atomic_write", full)
+    else:
+        monkeypatch.setattr(
+            RecordedRun, "finish", lambda *_, **__: monkeypatch.setattr("mmbench.files.atomic_write", full)
+        )
+    record = run_trial(tmp_path)
+    assert record.status == "done", record.failure
+    assert len(runs) == (when == "later")
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("W&B")]
+    words = "the trial goes on" if when == "from the start" else "what is kept of this run may not be whole"
+    (line,) = told
+    assert str(tmp_path / "wandb") in line
+    assert f"No space left on device; free some space and run again; {words}" in line
+
+
 @pytest.mark.parametrize("call", ["tracker that never started", "run that was finished"])
 def test_a_tracker_without_a_run_is_silent(recorder: Any, tmp_path: Path, call: str) -> None:
     runs = recorder("init" if call.startswith("tracker") else "")
@@ -267,6 +332,20 @@ def test_an_offline_run_is_on_the_disk(tmp_path: Path, capfd: pytest.CaptureFixt
     while missing := [w for w in words if w not in (folder / f"run-{TRIAL.key}.wandb").read_bytes()]:
         assert time.monotonic() < deadline, missing
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nobody", "tiny")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_whose_network_is_gone_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of W&B itself, with a server that nobody can reach."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setattr("mmbench.tracking.START_SECONDS", 1)
+    record = run_trial(tmp_path, mode="online")
+    assert record.status == "done", record.failure
+    (folder,) = (tmp_path / "wandb" / "wandb").glob(f"offline-run-*-{TRIAL.key}")
+    assert list(folder.glob("*.wandb"))
 
 
 # Curves of the record

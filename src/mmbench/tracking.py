@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,14 +12,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mmbench.lightning import Logger
 
+from mmbench.errors import StoreError
+from mmbench.files import check_writable
+
 if TYPE_CHECKING:
     from mmbench.record import Record
     from mmbench.trial import Trial
 
 WandbMode = Literal["off", "offline", "online"]
 
+START_SECONDS = 30
+"""How long a run that is to be online tries to reach the server."""
+
 FINISH_SECONDS = 120
 """How long a trial that is done waits for its upload; the network may be gone."""
+
+FORGET_SECONDS = 10
+"""How long W&B gets to end a run that could not start."""
 
 
 class WandbSettings(BaseModel):
@@ -42,13 +52,25 @@ class WandbLogger(Logger):
     def __init__(self, trial: Trial, settings: WandbSettings, environment: dict[str, Any]) -> None:
         super().__init__()
         self._run: Any = None
+        self._folder = Path(settings.folder)
         self._guard(lambda: self._start(trial, settings, environment))
         if self._run is None and settings.mode == "online":
+            self._forget()
             offline = settings.model_copy(update={"mode": "offline"})
             self._guard(lambda: self._start(trial, offline, environment))
 
+    def _forget(self) -> None:
+        """Let go of a run that could not start: W&B holds on to its id, and would refuse the offline run for it."""
+        import wandb
+
+        worker = Thread(
+            target=lambda: self._guard(wandb.teardown), daemon=True
+        )  # which waits for the network, if it likes
+        worker.start()
+        worker.join(FORGET_SECONDS)
+
     def _start(self, trial: Trial, settings: WandbSettings, environment: dict[str, Any]) -> None:
-        os.makedirs(settings.folder, exist_ok=True)
+        check_writable(Path(settings.folder))  # W&B itself says nothing of a full disk
         import wandb
 
         self._run = wandb.init(
@@ -62,7 +84,7 @@ class WandbLogger(Logger):
             dir=settings.folder,
             tags=[trial.protocol],
             config={**trial.model_dump(mode="json"), "key": trial.key, **environment},
-            settings=wandb.Settings(silent=True, console="off", init_timeout=30, x_disable_stats=True),
+            settings=wandb.Settings(silent=True, console="off", init_timeout=START_SECONDS, x_disable_stats=True),
         )
         self._run.define_metric("epoch")
         self._run.define_metric("*", step_metric="epoch")  # a run that starts anew must not be refused for going back
@@ -116,6 +138,10 @@ class WandbLogger(Logger):
             self._run.summary["best_epoch"] = record.best_epoch
         self._run.finish(exit_code=0 if record.status == "done" else 1)
         self._run = None
+        try:
+            check_writable(self._folder)
+        except StoreError as error:
+            print(f"W&B: {error}; what is kept of this run may not be whole", flush=True)
 
 
 def usable_mode(asked: WandbMode) -> tuple[WandbMode, str]:
