@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from signal import SIG_IGN, SIGINT, SIGTERM, Signals, signal
+from signal import ITIMER_REAL, SIG_IGN, SIGALRM, SIGINT, SIGTERM, Signals, setitimer, signal
 from types import FrameType
 
 
@@ -42,7 +43,7 @@ def raise_on_signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into Interrupted. A second one is ignored, so that what the first began is brought to an end.
 
     Interrupted is raised even where the code that the signal came into made something else of it, or nothing: an import that is cut off
-    may raise any error.
+    may raise any error, and what is raised in a destructor is dropped.
     """
     came: list[int] = []
 
@@ -52,7 +53,17 @@ def raise_on_signals() -> Iterator[None]:
         came.append(signum)
         raise Interrupted(signum)
 
-    before = {s: signal(s, handler) for s in (SIGINT, SIGTERM)}
+    def again(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(came[0])
+
+    def dropped(hint: sys.UnraisableHookArgs) -> None:
+        if isinstance(hint.exc_value, Interrupted):
+            setitimer(ITIMER_REAL, 0.05)  # raise it again in a moment
+        else:
+            hook(hint)
+
+    before = {SIGINT: signal(SIGINT, handler), SIGTERM: signal(SIGTERM, handler), SIGALRM: signal(SIGALRM, again)}
+    hook, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
     except Interrupted:
@@ -65,8 +76,43 @@ def raise_on_signals() -> Iterator[None]:
         if came:
             raise Interrupted(came[0])
     finally:
+        setitimer(ITIMER_REAL, 0)
+        sys.unraisablehook = hook
         for s, old in before.items():
             signal(s, old)
+
+
+class NotedSignals:
+    """Notes SIGINT and SIGTERM, for a loop that has more to do than to end: ``check``, and leaving it, raise what came.
+
+    Attributes:
+        waiting: while this is set, a signal is raised at once: for calls that wait for others.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = False
+        self._came: list[int] = []
+
+    def __enter__(self) -> NotedSignals:
+        self._before = {s: signal(s, self._note) for s in (SIGINT, SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for s, old in self._before.items():
+            signal(s, old)
+        if kind is None:
+            self.check()
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._came.append(signum)
+        if self.waiting:
+            self.waiting = False
+            self.check()
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if self._came:
+            raise Interrupted(self._came[0])
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mmbench.lightning import Logger
-
 from mmbench.errors import StoreError
 from mmbench.files import check_writable
+from mmbench.lightning import Logger
 
 if TYPE_CHECKING:
     from mmbench.record import Record

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from test_local import MakeTrial, Watcher, cpu, run
 
-from mmbench.errors import Interrupted, RunnerError, StoreError, raise_on_signals
+from mmbench.errors import Interrupted, NotedSignals, RunnerError, StoreError, raise_on_signals
 from mmbench.files import disk_error
 from mmbench.provenance import Codes
 from mmbench.record import Code
@@ -103,22 +103,52 @@ def test_a_new_server_must_not_run_other_code(tiny: MakeTrial, tmp_path: Path, m
 # Interrupts
 
 
-@pytest.mark.parametrize("made_of_it", ["raise RecursionError('numpy')", "pass"])
-def test_an_interrupt_counts_whatever_the_code_that_it_came_into_makes_of_it(made_of_it: str) -> None:
+DESTRUCTOR = """
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "try: os.kill(os.getpid(), signal.SIGINT)\n        except BaseException: raise RecursionError('numpy')",
+        "try: os.kill(os.getpid(), signal.SIGINT)\n        except BaseException: pass",
+        "Slow()\n        time.sleep(60)",
+    ],
+    ids=["another error", "nothing", "dropped by a destructor"],
+)
+def test_an_interrupt_counts_whatever_the_code_that_it_came_into_makes_of_it(code: str) -> None:
     program = f"""
-import os, signal
+import os, signal, time
 from mmbench.errors import Interrupted, raise_on_signals
+{DESTRUCTOR}
 try:
     with raise_on_signals():
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-        except BaseException:
-            {made_of_it}
+        {code}
 except Interrupted as interrupt:
     print("interrupted by", interrupt)
 """
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
     assert answer.stdout == "interrupted by SIGINT\n"
+    assert answer.stderr == ""
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_signals_are_noted_and_raised_where_they_are_asked_for(waiting: bool) -> None:
+    seen = []
+
+    def work() -> None:
+        with NotedSignals() as signals:
+            signals.waiting = waiting
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            seen.append("went on")
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        work()
+    assert seen == ([] if waiting else ["went on"])
 
 
 def test_errors_without_an_interrupt_are_what_they_are() -> None:

@@ -16,7 +16,7 @@ from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any, Protocol
 
-from mmbench.errors import RunnerError, StoreError, UsageError, raise_on_signals
+from mmbench.errors import NotedSignals, RunnerError, StoreError, UsageError
 from mmbench.machine import cores
 from mmbench.provenance import Codes
 from mmbench.record import Code, Failure, Record
@@ -152,13 +152,14 @@ def run_trials(
         RunnerError: the fork server cannot be started, or would now start other code.
     """
     pool = _Pool(trials, store, slots, view, wandb or WandbSettings(), source or {}, codes)
-    with raise_on_signals():
+    with pool.signals:
         try:
             while pool.waiting or pool.running:
                 while pool.waiting and pool.free:
                     pool.start()
                 for sentinel in connection.wait(list(pool.running), timeout=0.5):
                     pool.take(sentinel)
+                pool.signals.check()
         finally:
             _end([r.process for r in pool.running.values()])
     return pool.records
@@ -185,6 +186,7 @@ class _Pool:
         self.running: dict[Any, _Running] = {}  # by the process's sentinel
         self.records: list[Record] = []
         self.failed_starts = 0
+        self.signals = NotedSignals()
 
     def start(self) -> None:
         """Start a process on the trial that waits longest."""
@@ -195,6 +197,8 @@ class _Pool:
             target=main, args=(Job(trial, root, slot.threads, slot.device, self.source, self.wandb, code),)
         )
         begun = _Running(process, trial, slot, attempt, now(), code)
+        self.signals.check()
+        self.signals.waiting = True  # for the server, which may still be importing
         try:
             process.start()
         except (EOFError, OSError) as error:
@@ -209,6 +213,8 @@ class _Pool:
             time.sleep(self.failed_starts / 2)  # for the system, to end it and to free its memory
             self._again(begun, "the fork server died when it was to start")
             return
+        finally:
+            self.signals.waiting = False
         self.failed_starts = 0
         self.running[process.sentinel] = begun
         self.view.started(trial)
