@@ -141,7 +141,8 @@ def test_curves_have_a_row_an_epoch_and_the_end_has_the_table(recorder: Any, tmp
         assert {"train/loss", "validation/accuracy", "validation/accuracy/left", "validation/accuracy/right"} <= set(
             row
         )
-    assert [{k: v for k, v in by_epoch[e].items() if k != "epoch"} for e in range(3)] == record.curves
+    percent = [{k: 100 * v if "/accuracy" in k else v for k, v in row.items()} for row in record.curves]
+    assert [{k: v for k, v in by_epoch[e].items() if k != "epoch"} for e in range(3)] == percent
     table = last["test"]
     assert table.columns == ["pattern", "accuracy", "macro_f1", "ece"]
     assert [row[0] for row in table.data] == list(PATTERNS)

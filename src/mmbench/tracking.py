@@ -62,9 +62,7 @@ class WandbLogger(Logger):
         """Let go of a run that could not start: W&B holds on to its id, and would refuse the offline run for it."""
         import wandb
 
-        worker = Thread(
-            target=lambda: self._guard(wandb.teardown), daemon=True
-        )  # which waits for the network, if it likes
+        worker = Thread(target=lambda: self._guard(wandb.teardown), daemon=True)  # it may wait for the network
         worker.start()
         worker.join(FORGET_SECONDS)
 
