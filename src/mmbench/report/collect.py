@@ -12,7 +12,7 @@ import pandas as pd
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.data.prepared import MADE_UP
-from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate, fingerprint
+from mmbench.evidence.accuracy import SplitFacts, describe_test, distinct_runs, estimate, fingerprint
 from mmbench.experiment.plan import Experiment
 from mmbench.missing import Missing, pattern_name, patterns, training_name
 from mmbench.provenance import Codes, grouped, why_stale
@@ -39,6 +39,7 @@ class Row:
         unlike: what the trials do otherwise than a paper that has numbers of this method and data set; nothing, if they stand beside.
         records: of the trials that are done.
         predicted: hashes of the predictions, one a record.
+        runs: how many of the trials predicted something of their own; seeds that change nothing are one run.
         gaps: why the others are not done.
     """
 
@@ -51,17 +52,13 @@ class Row:
     unlike: tuple[str, ...] = ()
     records: list[Record] = field(default_factory=list)
     predicted: list[str] = field(default_factory=list)
+    runs: int = 0
     gaps: list[str] = field(default_factory=list)
 
     @property
     def training(self) -> str:
         """What training lacked, in words."""
         return training_name(self.missing)
-
-    @property
-    def runs(self) -> int:
-        """How many of the trials predicted something of their own; seeds that change nothing are one run."""
-        return len(set(self.predicted))
 
     @property
     def seconds(self) -> float:
@@ -169,7 +166,7 @@ def _read_row(trials: Sequence[Trial], store: Store) -> tuple[Row, list[Predicti
         except CorruptRecord as error:
             reason = f"seed {trial.seed}: damaged ({error})"
         row.gaps.append(reason)
-    row.predicted = [fingerprint(p) for p in predictions]
+    row.predicted, row.runs = [fingerprint(p) for p in predictions], len(distinct_runs(predictions))
     return row, predictions
 
 
