@@ -57,6 +57,20 @@ def test_a_masks_number_is_its_place_among_the_patterns(count, seed):
         assert number == (names.index(pattern_name(shown)) if shown else -1)
 
 
+@pytest.mark.parametrize("count", [10, 15, 16])
+def test_numbers_of_patterns_of_many_modalities(count):
+    """15 is where 16 bits with a sign end."""
+    mask = np.ones((3, count), bool)
+    mask[1, 1:] = False
+    mask[2] = False
+    assert pattern_numbers(mask).tolist() == [2**count - 2, 0, -1]
+
+
+def test_more_modalities_than_patterns_can_be_kept_of_are_refused():
+    with pytest.raises(UsageError, match="expected at most 16 modalities, got 17"):
+        pattern_numbers(np.ones((1, 17), bool))
+
+
 # Masks
 
 # Shares of samples with 1, 2 and 3 views of three, at missing rates 0.1 … 0.7, by the closed form.

@@ -343,3 +343,11 @@ def test_a_fit_goes_on_from_a_checkpoint(world, method, tmp_path):
 def test_every_method_has_a_test_of_its_own():
     here = Path(__file__).parent
     assert [name for name in METHODS if not (here / f"test_{name}.py").exists()] == []
+
+
+def test_the_last_batch_may_have_one_sample(make_world, method):
+    world = make_world("planted3")
+    task = world.task(method)
+    one_more = world.data.splits.train.rows(torch.arange(RECIPE.batch_size + 1).numpy())
+    fit(task, one_more)
+    assert all(value.isfinite().all() for value in weights(task).values() if value.is_floating_point())
