@@ -47,7 +47,7 @@ def draw(rng, first_group):
 
 def module(change=None, protocol="clean", **attributes):
     """The data set, with a change of what ``load`` returns and other declarations."""
-    data = type("Changed", (Own,), attributes)(protocol=protocol)
+    data = type("Changed", (Own,), attributes)(protocol=protocol, batch_size=4)
     data.change = change or (lambda loaded: loaded)
     return data
 
