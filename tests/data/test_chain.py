@@ -35,7 +35,7 @@ def mmbench(*arguments: object, data: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "name"), enumerate(GRID["datasets"]))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(GRID["datasets"])))
 def test_from_raw_files_to_a_report(number: int, name: str, tmp_path: Path) -> None:
     """With every third method, others for the next data set, so that each meets two or three; `mmbench run demo` runs all."""
     methods = dict(list(GRID["methods"].items())[number % 3 :: 3])
