@@ -113,7 +113,6 @@ def test_too_many_bad_files_exit_with_one_and_can_be_accepted(raw, capsys):
         ("audit", "toy"),
         ("verify", "toy"),
         ("prepare", "toy", "--raw", "nowhere"),
-        ("prepare", "toy", "--raw", ".", "--jobs", "0"),
     ],
 )
 def test_mistakes_exit_with_two(raw, capsys, arguments):
@@ -121,6 +120,14 @@ def test_mistakes_exit_with_two(raw, capsys, arguments):
     assert (code, out) == (2, "")
     assert err.startswith("mmbench: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many", "1000000000"])
+def test_a_number_of_processes_that_cannot_be_is_refused(raw, capsys, jobs):
+    with pytest.raises(SystemExit) as end:
+        call(capsys, "prepare", "toy", "--raw", raw, "--jobs", jobs)
+    assert end.value.code == 2
+    assert "argument --jobs: " in capsys.readouterr().err
 
 
 def test_a_demo_says_that_it_is_one(raw, capsys, tmp_path):
