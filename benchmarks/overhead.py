@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from mmbench.baselines import METHODS
 from mmbench.curves import CurveLogger
 from mmbench.experiment.plan import expand, load
+from mmbench.provenance import Codes
+from mmbench.record import Record
 from mmbench.runner.local import start_server
 from mmbench.store import Store
 from mmbench.task import MultimodalTask
@@ -44,6 +46,7 @@ def main() -> None:
         plain, every = turns(lambda t=task, b=batches: plain_pass(t, b), lambda t=task, b=batches: pattern_pass(t, b))
         report(f"testing all 7 patterns of {method}: / one plain pass", every, plain, "at most 1.3")
     checks()
+    record_reading()
     trial_start()
     finished_report()
 
@@ -191,6 +194,39 @@ def trial_start() -> None:
             process.join()
     print(f"start of a trial after the first: {statistics.median(seconds[1:]):.2f} s (goal: under 0.3)")
     print(f"  the first, which waits for the imports: {seconds[0]:.1f} s")
+
+
+def record_reading() -> None:
+    """Reading a record with its checksum, beside reading the same text without looking at it."""
+    description = trial("mla")
+    row = {f"validation/accuracy/{name}": 0.5 for name in "abcdefg"}
+    record = Record(
+        key=description.key,
+        trial=description,
+        status="done",
+        started="",
+        finished="",
+        environment={},
+        code=Codes().of(description),
+        curves=[row] * 100,
+        metrics={name: {"accuracy": 50.0, "macro_f1": 50.0, "ece": 5.0} for name in "abcdefg"},
+    )
+    content = record.to_bytes()
+    bare = b"{" + content.partition(b"\n")[2]
+    checked, unchecked = turns(
+        lambda: timed(lambda: Record.from_bytes(content)), lambda: timed(lambda: Record.model_validate_json(bare))
+    )
+    report(
+        f"reading a record of {len(content):,} bytes: with / without its checksum", checked, unchecked, "at most 1.2"
+    )
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that an action takes, on average of 200 times."""
+    began = time.perf_counter()
+    for _ in range(200):
+        action()
+    return (time.perf_counter() - began) / 200
 
 
 def finished_report() -> None:

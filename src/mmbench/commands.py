@@ -400,5 +400,10 @@ def show_trial(arguments: argparse.Namespace) -> int:
         print(f"{record.failure.kind}: {record.failure.message}")
     log = store.log(record.key)
     print(f"\n{log}:")
-    print(log.read_text(errors="replace") if log.exists() else "(no log)")
+    try:
+        print(log.read_text(errors="replace"))
+    except FileNotFoundError:
+        print("(no log)")
+    except OSError as error:
+        print(f"(cannot be read: {error.strerror})")
     return OK
