@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -44,8 +45,17 @@ class Store:
         return self.folder(key) / "scratch"
 
     def keys(self) -> list[str]:
-        """The keys of all trials that have a record."""
-        return sorted(p.parent.name for p in self.root.glob("*/record.json"))
+        """The keys of all trials that have a record, whole or not.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        try:
+            return sorted(name for name in os.listdir(self.root) if os.path.lexists(self.root / name / "record.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StoreError(f"cannot read {self.root}: {error.strerror}") from error
 
     def find(self, prefix: str) -> list[str]:
         """The keys that begin like this."""
