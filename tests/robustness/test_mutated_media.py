@@ -1,6 +1,6 @@
 """Mutated media files: each is answered with a result or in words, in bounded memory and time, whatever is wrong with it.
 
-``MMBENCH_MUTANTS=5000 pytest -m slow tests/robustness/test_media.py`` tries more of them.
+``MMBENCH_MUTANTS=5000 pytest -m slow tests/robustness/test_mutated_media.py`` tries more of them.
 """
 
 import json
