@@ -118,6 +118,36 @@ def test_a_value_of_many_digits_passes_after_a_trip_through_the_file(tmp_path: P
 # The file
 
 
+def test_a_flipped_bit_of_a_band_is_noticed(tmp_path: Path) -> None:
+    """Of its mean and of its limits, which the file holds thrice as it were: they lie around it."""
+    path = tmp_path / "bands.csv"
+    line = "d,clean,complete,m,a+b,5,26.5248,0.8086,24.1594,28.8902"
+    path.write_text(f"{','.join(regression.COLUMNS)}\n{line}\n")
+    held = regression.read(path).iloc[0]
+    fields = line.split(",")
+    for column in (6, 8, 9):
+        for position, digit in enumerate(fields[column]):
+            for bit in range(8):
+                changed = chr(ord(digit) ^ 1 << bit)
+                number = fields[column][:position] + changed + fields[column][position + 1 :]
+                row = ",".join([*fields[:column], number, *fields[column + 1 :]])
+                path.write_text(f"{','.join(regression.COLUMNS)}\n{row}\n", encoding="latin-1")
+                try:
+                    band = regression.read(path).iloc[0]
+                except UsageError:
+                    continue
+                assert max(abs(band[name] - held[name]) for name in ("mean", "low", "high")) < 5e-4, row
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"dataset,protocol"])
+def test_a_file_of_bands_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bands.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=r"bands\.csv"):
+        regression.read(tmp_path / "bands.csv")
+    with pytest.raises(UsageError, match=r"cannot read .*: Is a directory"):
+        regression.read(tmp_path)
+
+
 def test_the_file_explains_itself_and_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "regression" / "grid.csv"
     held = regression.bands(run(CELLS), run(AGAIN))

@@ -101,19 +101,31 @@ def read(path: Path) -> pd.DataFrame:
     """Read a file of bands.
 
     Raises:
-        UsageError: it is missing, has other columns, or a cell twice.
+        UsageError: it is missing, has other columns, a cell twice, or numbers that are not bands around their means.
     """
     try:
         held = pd.read_csv(path, comment="#")
     except FileNotFoundError as error:
         raise UsageError(f"no accuracy bands at {path}; `mmbench check --update` measures and writes them") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if list(held.columns) != COLUMNS:
         raise UsageError(f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(held.columns)}")
     if held.duplicated(CELL).any():
         raise UsageError(
             f"{path}: the same cell is given twice: {held[held.duplicated(CELL)][CELL].to_dict('records')[0]}"
+        )
+    numbers = held[COLUMNS[len(CELL) :]].apply(pd.to_numeric, errors="coerce")
+    centre, tolerance = (numbers.low + numbers.high) / 2, 2 * 10**-DIGITS
+    sound = (numbers.n >= LEAST_SEEDS) & (numbers["std"] >= 0) & ((centre - numbers["mean"]).abs() <= tolerance)
+    sound &= numbers.high - numbers["mean"] >= LEAST_HALF_WIDTH - tolerance
+    if not sound.all():
+        row = held[~sound].iloc[0]
+        raise UsageError(
+            f"{path}: {' '.join(map(str, row[CELL]))}: {', '.join(f'{name} {row[name]}' for name in numbers)}: not a band around its "
+            "mean; `mmbench check --update` measures and writes them anew"
         )
     return held
 
