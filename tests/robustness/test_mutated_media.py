@@ -73,10 +73,11 @@ def mutate(content: bytes, random: np.random.Generator) -> bytes:
 def decode_all(names: list[str]) -> None:
     """Decode files under limits, as the child does: a line of JSON when a file is begun and when it is done."""
     from mmbench.data.preparing.frames import read_frames
-    from mmbench.data.preparing.media import BadFile
+    from mmbench.data.preparing.media import BadFile, decoders
     from mmbench.data.preparing.pictures import read_image
     from mmbench.data.preparing.sound import read_audio
 
+    decoders()  # loads the libraries
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, taken + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -110,6 +111,9 @@ def outcomes(paths: list[Path]) -> dict[str, list[str]]:
     while left:
         code = "import sys, json; from test_media import decode_all; decode_all(json.load(sys.stdin))"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+        environment["MALLOC_ARENA_MAX"] = (
+            "1"  # else each decoding thread reserves 64 MB of addresses, which nothing uses
+        )
         child = subprocess.run(
             [sys.executable, "-c", code],
             input=json.dumps(left),

@@ -77,7 +77,7 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
 
     The matrix takes a point (x, y) to (a x + c y, b x + d y), with y downwards.
     """
-    pixels = frame.to_ndarray(format="rgb24")
+    pixels = frame.reformat(format="rgb24", threads=1).to_ndarray()  # preparing runs one process a core
     try:
         matrix = memoryview(frame.side_data["DISPLAYMATRIX"])  # type: ignore[typeddict-item]  # PyAV's types name another class
     except KeyError:

@@ -90,7 +90,8 @@ def opaque_of(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
+        ground.alpha_composite(image.convert("RGBA"))
+        image = ground
     return image.convert("RGB")
 
 
