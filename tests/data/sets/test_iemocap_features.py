@@ -64,7 +64,7 @@ def whole(written, monkeypatch):
 
 
 def splits(protocol="clean"):
-    return IemocapFeatures(protocol).splits
+    return IemocapFeatures(protocol, batch_size=8).splits
 
 
 def rows_of(split) -> set[tuple]:
