@@ -157,6 +157,7 @@ def test_each_way_of_having_no_source_has_its_rule(installed: Path, monkeypatch:
         ("from fam_base.core import Base as B", "B"),
         ("from fam_base.core import Base as B", "Generic[B]"),
         ("from fam_base.core import Base as B", "make(B)"),
+        ("from fam_base.core import *", "Base"),
         ("from fam import Again", "Again"),
         ("import fam", "fam.Again"),
     ],
@@ -172,6 +173,18 @@ def test_bases_are_found_however_they_are_imported(installed: Path, line: str, b
         assert set(Codes().of_class("fam_far:Far")) - {"fam"} == {"fam_far", "fam_base.core", "fam_base.sums"}
     finally:
         sys.path.remove(str(installed / "elsewhere"))
+
+
+def test_imports_that_lead_nowhere_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fam_lost.py").write_text(
+        "from ...... import far\nfrom . import sibling\nimport fam_lost.not_a_package\nfrom fam_nowhere import *\n"
+        "from fam_nowhere.at_all import Base\nclass Lost(Base, unknown.Thing, Lost): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    clear()
+    codes = Codes()
+    assert list(codes.of_class("fam_lost:Lost")) == ["fam_lost"]
+    assert codes.unreadable == []
 
 
 def test_the_syntax_tree_tells_values_apart() -> None:

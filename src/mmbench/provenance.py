@@ -106,7 +106,8 @@ class Codes:
         waiting = list(roots)
         while waiting:
             name = waiting.pop()
-            if name not in reached | without and not f"{name}.".startswith(PREPARING):
+            there = name in sys.modules or find(name) is not None  # not so an import that is only tried
+            if there and name not in reached | without and not f"{name}.".startswith(PREPARING):
                 reached.add(name)
                 waiting += self._counting(name)
         return reached
@@ -116,7 +117,8 @@ class Codes:
         module = self._module(importer)
         for bound, (base, name) in module.imports:
             target = self._home(base, name)
-            if belongs(target, importer):
+            everything = bound == "*" and module.inherited and not is_library(target)
+            if everything or belongs(target, importer):
                 yield target
             for inherited in module.inherited:
                 root, _, attribute = inherited.removeprefix(bound).partition(".")
@@ -191,6 +193,8 @@ def _folder(top: str) -> Path | None:
 @cache
 def find(name: str) -> Any:
     """The spec of a module, without importing it or the packages that it lies in; None if there is no such module."""
+    if not all(name.split(".")):
+        return None
     if name in sys.modules:
         return getattr(sys.modules[name], "__spec__", None)
     parent = name.rpartition(".")[0]
