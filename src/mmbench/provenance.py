@@ -92,8 +92,9 @@ class Codes:
 
     @property
     def unreadable(self) -> list[str]:
-        """The modules that were met and whose edits cannot be seen."""
-        return sorted(name for name, module in self._modules.items() if module.digest == UNREADABLE)
+        """The modules that count and whose edits cannot be seen."""
+        met = (item for code in self._classes.values() for item in code.items())
+        return sorted({name for name, digest in met if digest == UNREADABLE})
 
     def _module(self, name: str) -> Module:
         if name not in self._modules:
