@@ -90,5 +90,5 @@ def test_preparing_goes_on_after_a_signal(number: signal.Signals, tmp_path: Path
     assert not (data / "crema_d").exists()
     again = mmbench("data", "prepare", "crema_d", "--raw", raw, "--jobs", 2, data=data)
     assert again.returncode == 0, again.stderr
-    assert 0 < to_decode(again.stderr) < to_decode(told)
+    assert to_decode(again.stderr) < to_decode(told)  # none, if both processes had told all when the signal came
     assert mmbench("data", "verify", "crema_d", data=data).returncode == 0

@@ -109,7 +109,7 @@ def outcomes(paths: list[Path]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     left = [str(path) for path in paths]
     while left:
-        code = "import sys, json; from test_media import decode_all; decode_all(json.load(sys.stdin))"
+        code = "import sys, json; from test_mutated_media import decode_all; decode_all(json.load(sys.stdin))"
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
         environment["MALLOC_ARENA_MAX"] = (
             "1"  # else each decoding thread reserves 64 MB of addresses, which nothing uses
