@@ -82,7 +82,7 @@ def fork(name: str, body: Callable[[], None]) -> int:
     except SystemExit:  # how a fork server ends that is not needed any more
         os._exit(0)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     os._exit(99)
 
 

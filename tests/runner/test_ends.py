@@ -19,6 +19,7 @@ from mmbench.files import disk_error
 from mmbench.provenance import Codes
 from mmbench.record import Code
 from mmbench.runner import local
+from mmbench.runner.child import orphaned
 from mmbench.runner.local import run_trials, start_server
 from mmbench.store import Store
 
@@ -202,3 +203,9 @@ def test_a_trials_own_errors_are_not_the_disks() -> None:
     assert disk_error(raised(RuntimeError(), FileNotFoundError(errno.ENOENT, "data"))) is None
     assert disk_error(raised(RuntimeError(), PermissionError(errno.EACCES, "data"))) is None, "a file that is read"
     assert disk_error(None) is None
+
+
+@pytest.mark.parametrize("error", [EOFError("Ran out of input"), ConnectionResetError(), ValueError("a fault")])
+def test_a_server_says_nothing_of_a_runner_that_is_gone(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    orphaned(type(error), error, None)
+    assert ("a fault" in capsys.readouterr().err) == isinstance(error, ValueError)

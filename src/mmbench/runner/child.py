@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import connection, parent_process
+from types import TracebackType
 from typing import Any, Literal
 
 from mmbench.errors import StoreError
@@ -210,6 +211,15 @@ def _redirect_output(store: Store, trial: Trial) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+
+
+def orphaned(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show an exception of the fork server, but for what comes of a runner that ended while it handed over a trial.
+
+    The runner has said how it ended, or was killed; that its server reads the end of a pipe is no news.
+    """
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _die_with_parent() -> None:

@@ -1,5 +1,6 @@
 """What the fork server imports once, so that a trial's process starts with it: nothing here may start a thread."""
 
+import sys
 from contextlib import suppress
 
 import pytorch_lightning.plugins.environments  # noqa: F401
@@ -11,10 +12,12 @@ import threadpoolctl  # noqa: F401
 
 import mmbench.runner.child
 import mmbench.tracking
-import mmbench.training  # noqa: F401
+import mmbench.training
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
+
+sys.excepthook = mmbench.runner.child.orphaned
 
 for registry in (METHODS, DATASETS, ENCODERS):
     for name in registry:
