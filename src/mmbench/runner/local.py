@@ -110,10 +110,11 @@ def visible_gpus() -> dict[str, str]:
 
 def start_server() -> Any:
     """Start the fork server, which imports what trials need while the caller goes on; if it has died, start it again."""
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mmbench.runner.preload"])
+    resource_tracker.ensure_running()  # the server needs it, and starting it lets SIGINT through again
     # Ctrl-C reaches the whole process group. The server and what it starts leave it to the runner, from their first moment on.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
