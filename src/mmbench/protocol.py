@@ -1,4 +1,4 @@
-"""Protocols: which splits are used, and on which of them the best epoch is chosen."""
+"""Protocols: a split, and where on it the best epoch is chosen."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ class Protocol:
 
     Attributes:
         name: the key in experiments and tables.
-        selection: the split on which the best epoch is chosen.
-        disjoint: whether it promises that no group is in two splits; data modules are held to it.
+        split: how the data are cut: "clean", disjoint by group, or "legacy", as published or at random.
+        selection: the part on which the best epoch is chosen.
         description: one sentence for the reader of a table.
     """
 
     name: str
+    split: Literal["clean", "legacy"]
     selection: Literal["validation", "test"]
-    disjoint: bool
     description: str
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether it promises that no group is in two parts; data modules are held to it."""
+        return self.split == "clean"
 
 
 PROTOCOLS = {
@@ -31,14 +36,20 @@ PROTOCOLS = {
     for protocol in (
         Protocol(
             "clean",
+            "clean",
             "validation",
-            True,
             "splits disjoint by group, the epoch chosen on a validation split, the test split read once",
         ),
         Protocol(
+            "peek",
+            "clean",
+            "test",
+            "clean's splits, and the same training, but the best epoch chosen on the test split itself",
+        ),
+        Protocol(
+            "legacy",
             "legacy",
             "test",
-            False,
             "the field's habit: a split that ignores groups, the best epoch chosen on the test split itself",
         ),
     )

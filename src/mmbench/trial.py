@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmbench.missing import Missing, training_name
 from mmbench.recipe import Recipe
 
-if TYPE_CHECKING:
-    pass
-
 SCHEMA = 2
 """Raised when the meaning of a trial changes without its description changing: older results are then not re-used."""
-LATER, LATER_IN_RECIPE = ("views", "weights", "cached", "spec_augment"), ("precision", "compile", "head_init")
+LATER, LATER_IN_RECIPE = (
+    ("views", "weights", "cached", "spec_augment", "fold", "tuning"),
+    ("precision", "compile", "head_init"),
+)
 """Settings that were added without raising it."""
 
 
@@ -44,6 +44,8 @@ class Trial(BaseModel):
     spec_augment: dict[str, dict[str, int]] = Field(
         {}, description="modality -> limits of SpecAugment's spans in training"
     )
+    fold: int | None = Field(None, ge=0, description="which fold is tested; None: the data set's one split")
+    tuning: bool = Field(False, description="to choose a setting by: validation alone is read, and nothing is tested")
     cached: bool = Field(False, description="frozen encoders ran once, before training, on data that are not augmented")
 
     @property
@@ -70,4 +72,6 @@ class Trial(BaseModel):
         """The trial in a line of a log."""
         missing = f" {self.training}" if self.missing else ""
         track = " cached" if self.cached else ""
-        return f"{self.dataset} {self.protocol}{track}{missing} {self.method} seed {self.seed}"
+        fold = "" if self.fold is None else f" fold {self.fold}"
+        tuning = " tuning" if self.tuning else ""
+        return f"{self.dataset} {self.protocol}{track}{missing} {self.method}{tuning}{fold} seed {self.seed}"
