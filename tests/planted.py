@@ -53,7 +53,7 @@ class Planted(MultimodalDataModule):
     def load(self) -> Loaded:
         generator = torch.Generator().manual_seed(0)
         train = self.draw(CLASS_SIZES, generator)
-        validation = self.draw((6, 5, 5), generator, 20) if self.protocol.name == "clean" else None
+        validation = self.draw((6, 5, 5), generator, 20) if self.protocol.split == "clean" else None
         return Loaded(train, validation, self.draw((6, 6, 5), generator, 28))
 
     def draw(self, sizes: tuple[int, ...], generator: torch.Generator, first_group: int = 0) -> Split:

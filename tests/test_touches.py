@@ -36,7 +36,7 @@ class Own(MultimodalDataModule):
 
     def load(self) -> Loaded:
         train, validation, test = (self.draw(seed) for seed in range(3))
-        return Loaded(train, None if self.protocol.name == "legacy" else validation, test)
+        return Loaded(train, None if self.protocol.split == "legacy" else validation, test)
 
     def draw(self, seed: int) -> Split:
         generator = torch.Generator().manual_seed(seed)

@@ -87,6 +87,18 @@ def test_the_best_epoch_is_that_of_the_curves(tmp_path: Path) -> None:
     assert "train/pretraining" not in outcome.curves[0]
 
 
+def test_peek_trains_as_clean_does_and_chooses_on_the_test_split(tmp_path: Path) -> None:
+    missing = Missing(rate=0.3)
+    clean, peek, legacy = (run_in(tmp_path, trial("ogm_ge", missing, p)) for p in ("clean", "peek", "legacy"))
+    losses = [[row["train/loss"] for row in outcome.curves] for outcome in (clean, peek, legacy)]
+    assert losses[0] == losses[1] != losses[2]
+    assert (clean.predictions.label == peek.predictions.label).all()
+    assert not np.array_equal(clean.predictions.label, legacy.predictions.label)
+    natural = Tiny(protocol="peek").splits
+    keep = torch.from_numpy(missing.mask("tiny", "test", Tiny.modalities, len(natural.test)))
+    assert torch.equal(Tiny(protocol="peek", missing=missing).selection_split.present, natural.test.present & keep)
+
+
 @pytest.mark.parametrize(("protocol", "selection"), [("clean", "validation"), ("legacy", "test")])
 def test_a_mask_is_noted_and_leaves_the_stored_test_split_whole(
     tmp_path: Path, protocol: str, selection: str, capsys: pytest.CaptureFixture[str]

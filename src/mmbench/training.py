@@ -24,7 +24,7 @@ from mmbench.data.cache import Given
 from mmbench.data.prepared import PreparedDataModule, picture_sizes
 from mmbench.encoders.building import build_encoder, weights_of
 from mmbench.missing import pattern_name, patterns
-from mmbench.protocol import SELECTION_METRIC
+from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
 from mmbench.record import Code, Predictions
 from mmbench.task import DivergedError, MultimodalTask
 from mmbench.trial import Trial
@@ -81,10 +81,11 @@ def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple
     )
     check_unchanged(trial, data)
     if trial.cached:
+        split = PROTOCOLS[trial.protocol].split  # peek takes the features that clean has made
         for modality, encoder in encoders.items():
             if getattr(encoder, "freeze", False):
                 view, choice = trial.views.get(modality), trial.encoders[modality]
-                source = [trial.data, trial.protocol, view, choice, trial.weights.get(modality), sizes.get(modality)]
+                source = [trial.data, split, view, choice, trial.weights.get(modality), sizes.get(modality)]
                 source += [code.data, code.encoders[choice["name"]]] if code else []
                 data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def fresh(**arguments) -> Planted3:
 def test_what_every_data_set_holds(name, protocol):
     data = make_world(name, protocol).data
     splits = data.splits
-    assert data.selection_split is (splits.test if protocol == "legacy" else splits.validation)
+    assert data.selection_split is getattr(splits, PROTOCOLS[protocol].selection)
     assert data.spec.modalities == data.modalities
     assert data.spec.conditioning in data.modalities
     assert len(data.spec.class_counts) == data.spec.num_classes == len(data.classes)

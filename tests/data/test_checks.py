@@ -27,7 +27,7 @@ class Own(MultimodalDataModule):
     def load(self):
         rng = np.random.default_rng(0)
         parts = [draw(rng, 10 * number) for number in range(3)]
-        if self.protocol.name == "legacy":
+        if self.protocol.split == "legacy":
             parts[1] = None
         return self.change(Loaded(*parts))
 
@@ -511,7 +511,7 @@ def test_a_class_may_ask_for_the_protocol_when_it_is_built():
     class Early(Own):
         def __init__(self, **arguments):
             super().__init__(**arguments)
-            self.kind = self.protocol.name
+            self.kind = self.protocol.split
 
         def load(self):
             rng = np.random.default_rng(len(self.kind))

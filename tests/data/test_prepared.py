@@ -88,6 +88,11 @@ def test_clean_and_legacy_splits_hold_their_samples(raw):
         assert batch.label.tolist() == [i % 2 for i in expected]
         assert part.group.tolist() == [i // 10 for i in expected]
         assert batch.present.all()
+    peek = module(protocol="peek").splits
+    assert all(
+        np.array_equal(getattr(clean, n).inputs["number"].rows, getattr(peek, n).inputs["number"].rows)
+        for n in ("train", "test")
+    )
     assert legacy.validation is None
     assert [len(legacy.train), len(legacy.test)] == [60, 40]
     assert legacy.train.attack is None
@@ -214,6 +219,8 @@ def test_legacy_without_lists_is_a_clear_error(raw):
     assert len(module().splits.train) == 60
     with pytest.raises(UsageError, match="toy: no legacy splits; the legacy protocol needs lists"):
         _ = module(protocol="legacy").splits
+    assert Toy.lacks("legacy") == "the legacy protocol needs lists"
+    assert Toy.lacks("clean") is Toy.lacks("peek") is None
 
 
 def test_too_few_samples_for_the_clean_splits(raw):

@@ -58,7 +58,7 @@ class Tiny(MultimodalDataModule):
             label=torch.from_numpy(label),
             group=torch.from_numpy(group),
         )
-        if self.protocol.name == "clean":
+        if self.protocol.split == "clean":
             cuts = np.flatnonzero(group < 6), np.flatnonzero((group == 6) | (group == 7)), np.flatnonzero(group >= 8)
             return Loaded(*(whole.rows(rows) for rows in cuts))
         order = np.random.default_rng(8).permutation(120)

@@ -141,7 +141,7 @@ class MultimodalDataModule(LightningDataModule):
         if not self._protocol.disjoint and not self._protocol_asked:
             raise UsageError(
                 f"{self.name}: load() does not look at self.protocol, so that '{self._protocol.name}' would be 'clean' under another "
-                "name; cut the splits by self.protocol.name, or leave this protocol out"
+                "name; cut the splits by self.protocol.split, or leave this protocol out"
             )
         loaded = checked(declared, self._protocol, loaded)
         if self.batch_size > (size := len(loaded.train)):
@@ -168,7 +168,7 @@ class MultimodalDataModule(LightningDataModule):
         Args:
             modality: whose input it is.
             encoder: in evaluation mode from now on.
-            key: names the raw input (data, protocol, view) and the encoder's settings and files.
+            key: names the raw input (data, how it is split, view) and the encoder's settings and files.
             device: "cpu", "gpu" or "auto".
         """
         self.features[modality] = FeatureCache(encoder, key, device)

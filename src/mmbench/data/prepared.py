@@ -21,6 +21,7 @@ from mmbench.data.preparing.vouching import mistake, table_mistake
 from mmbench.data.split import Loaded, Mapped, Split, is_picture
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import data_root
+from mmbench.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,12 +204,12 @@ class PreparedDataModule(MultimodalDataModule):
     @classmethod
     def lacks(cls, protocol: str) -> str | None:
         """Why there is no training or no test split under a protocol; None if there are both."""
-        manifest = cls.read_manifest()
-        if {"train", "test"} <= manifest["splits"].get(protocol, {}).keys():
+        manifest, kind = cls.read_manifest(), PROTOCOLS[protocol].split
+        if {"train", "test"} <= manifest["splits"].get(kind, {}).keys():
             return None
-        if protocol == "legacy" and "classes" in manifest:
+        if kind == "legacy" and "classes" in manifest:
             return "the published lists are those of another variant"
-        return (cls.legacy_lists or "it has no published lists") if protocol == "legacy" else "too few samples"
+        return (cls.legacy_lists or "it has no published lists") if kind == "legacy" else "too few samples"
 
     @classmethod
     def manifest(cls) -> str:
@@ -268,9 +269,9 @@ class PreparedDataModule(MultimodalDataModule):
     def load(self) -> Loaded:
         """Cut the protocol's splits; rows are read from the maps when a batch asks for them."""
         manifest, table = self.read_manifest(), self.table()
-        split = table[self.protocol.name].where(table["skipped"] == "", "")
+        split = table[self.protocol.split].where(table["skipped"] == "", "")
         if why := self.lacks(self.protocol.name):
-            raise UsageError(f"{self.name}: no {self.protocol.name} splits; {why} (mmbench data info {self.name})")
+            raise UsageError(f"{self.name}: no {self.protocol.split} splits; {why} (mmbench data info {self.name})")
         arrays = {m: self.array(view, manifest) for m, view in self.views.items()}
         texts = {m: self.tokenizers[m](table[f"text_{m}"].tolist()) for m in self.text_modalities}
         group = np.unique(table["group"].astype(str), return_inverse=True)[1]

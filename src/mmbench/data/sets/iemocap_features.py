@@ -123,7 +123,7 @@ class IemocapFeatures(MultimodalDataModule):
 
     def cut(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The numbers of the samples of training, validation (none under ``legacy``) and test."""
-        if self.protocol.name == "legacy":  # at random, yet the same with every version of numpy: by the names' hashes
+        if self.protocol.split == "legacy":  # at random, yet the same with every version of numpy: by the names' hashes
             order = np.array(sorted(range(len(names)), key=lambda row: sha256(names[row].encode()).digest()))
             return order[: len(names) * 6 // 10], order[:0], order[len(names) * 8 // 10 :]
         session = np.array([int(name[4]) for name in names])

@@ -76,7 +76,7 @@ class OpenClipart(MultimodalDataModule):
 
     def rows(self, data: dict[str, np.ndarray], code: int) -> np.ndarray:
         """The numbers of the samples of one split of the protocol."""
-        return np.flatnonzero(data[f"split_{self.protocol.name}"] == code)
+        return np.flatnonzero(data[f"split_{self.protocol.split}"] == code)
 
     def cut(self, data: dict[str, np.ndarray], inputs: dict[str, Input]) -> Loaded:
         """The protocol's splits of inputs for all samples."""
