@@ -350,6 +350,20 @@ def test_a_done_record_that_vouches_for_nothing_is_damage(store: Store) -> None:
     assert outcome(store, record.key) == "damaged"
 
 
+def test_a_trial_that_tunes_is_done_without_predictions_and_damaged_with_any(store: Store) -> None:
+    trial = make_trial().model_copy(update={"tuning": True})
+    store.write(make_record(key=trial.key, trial=trial))
+    assert outcome(store, trial.key) == "done"
+    (store.folder(trial.key) / "predictions.npz").write_bytes(b"")
+    assert outcome(store, trial.key) == "damaged"
+    store.discard(trial.key)
+    store.write(make_record(key=trial.key, trial=trial), make_predictions())
+    assert outcome(store, trial.key) == "damaged"
+    store.discard(trial.key)
+    store.write(make_record(key=trial.key, trial=trial, metrics={"audio": {"accuracy": 12.5}}))
+    assert outcome(store, trial.key) == "damaged"
+
+
 class Attack:
     """What a pickle would execute."""
 

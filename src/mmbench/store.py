@@ -119,7 +119,7 @@ class Store:
             raise CorruptRecord(f"{path}: cannot be read: {error.strerror}") from error
 
     def done(self, key: str) -> Record | None:
-        """The record if the trial is done and its predictions are whole, else None.
+        """The record if the trial is done and its predictions are whole, else None. One that tunes has none, and must not have any.
 
         Raises:
             CorruptRecord: the trial was done, but its files are damaged.
@@ -127,7 +127,12 @@ class Store:
         record = self.record(key)
         if record is None or record.status != "done":
             return None
-        self.predictions(record)
+        if not record.trial.tuning:
+            self.predictions(record)
+        elif record.predictions_sha256 or record.metrics or os.path.lexists(self.folder(key) / "predictions.npz"):
+            raise CorruptRecord(
+                f"{self.folder(key)}: predictions or metrics of a test, of a trial that tunes and has none"
+            )
         return record
 
     def finished(self, key: str, code: Code | None = None) -> bool:

@@ -79,7 +79,7 @@ class WandbLogger(Logger):
             resume="allow",
             mode="online" if settings.mode == "online" else "offline",
             dir=settings.folder,
-            tags=[trial.protocol],
+            tags=[trial.protocol, *(["tuning"] if trial.tuning else [])],
             config={**trial.model_dump(mode="json"), "key": trial.key, **environment},
             settings=wandb.Settings(silent=True, console="off", init_timeout=START_SECONDS, x_disable_stats=True),
         )
@@ -132,6 +132,7 @@ class WandbLogger(Logger):
             for pattern, values in record.metrics.items():
                 for name, value in values.items():
                     self._run.summary[f"test/{name}/{pattern}"] = value
+        if record.status == "done":
             self._run.summary["best_epoch"] = record.best_epoch
         self._run.finish(exit_code=0 if record.status == "done" else 1)
         self._run = None

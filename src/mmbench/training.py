@@ -35,7 +35,7 @@ class Outcome:
     """What running a trial yields.
 
     Attributes:
-        predictions: on the test split, under every presence pattern.
+        predictions: on the test split, under every presence pattern; None for a trial that tunes.
         curves: one dictionary an epoch: training loss, accuracies on the selection split.
         best_epoch: the epoch that the predictions come from, counted from 0.
         stages: how many epochs each stage of training was planned to take: ``{"training": 30}``, before it ``"pretraining"`` where a
@@ -45,7 +45,7 @@ class Outcome:
         seconds: wall time of building, fitting and testing.
     """
 
-    predictions: Predictions
+    predictions: Predictions | None
     curves: list[dict[str, float]]
     best_epoch: int
     stages: dict[str, int]
@@ -77,6 +77,7 @@ def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple
         seed=trial.seed,
         tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities},
         missing=trial.missing,
+        tuning=trial.tuning,
         **extra,
     )
     check_unchanged(trial, data)
@@ -123,7 +124,7 @@ class BestEpoch(ModelCheckpoint):
 def run(
     trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str = "auto", code: Code | None = None
 ) -> Outcome:
-    """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern.
+    """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern, unless the trial tunes.
 
     Args:
         trial: what to run.
@@ -153,7 +154,8 @@ def run(
         max_epochs=trial.recipe.epochs,
         deterministic=True,
         logger=[curves, *loggers],
-        callbacks=[BestEpoch(scratch)],
+        callbacks=[] if trial.tuning else [BestEpoch(scratch)],
+        enable_checkpointing=not trial.tuning,
         num_sanity_val_steps=0,
         log_every_n_steps=0,  # by epoch only
         plugins=[LightningEnvironment()],  # a trial is one process, also inside a cluster's allocation
@@ -163,7 +165,7 @@ def run(
     built = time.perf_counter()
     trainer.fit(task, datamodule=data)
     fitted = time.perf_counter()
-    predictions = predict(trainer, task, data)
+    predictions = None if trial.tuning else predict(trainer, task, data)
     tested = time.perf_counter()
     rows, first = curves.rows, task.pretraining_epochs
     stages = {"pretraining": first} if first else {}
@@ -196,6 +198,7 @@ def predict(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModul
     if wrong := [name for name, values in named if np.isnan(values).any()]:
         raise DivergedError(f"predictions are nan under the patterns {', '.join(wrong)}")
     test = data.splits.test
+    assert test is not None
     return Predictions(
         modalities=np.array(data.modalities),
         label=test.label.numpy(),

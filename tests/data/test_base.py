@@ -76,6 +76,22 @@ def test_loading_happens_once(monkeypatch):
     assert data.splits is splits
 
 
+def test_while_a_setting_is_tuned_there_is_no_test_split():
+    data, plain = fresh(tuning=True), fresh()
+    assert data.splits.test is None
+    assert torch.equal(data.splits.validation.label, plain.splits.validation.label)
+    assert torch.equal(data.splits.train.inputs["sensor"], plain.splits.train.inputs["sensor"])
+    for loader_of_test in (data.test_dataloader, data.predict_dataloader):
+        with pytest.raises(UsageError, match="no test split while a setting is tuned"):
+            loader_of_test()
+
+
+@pytest.mark.parametrize("protocol", [name for name, p in PROTOCOLS.items() if p.selection == "test"])
+def test_tuning_by_the_test_split_is_refused(protocol):
+    with pytest.raises(UsageError, match=f"tuning needs a validation split, but protocol '{protocol}'.* use clean"):
+        fresh(protocol=protocol, tuning=True)
+
+
 # Loaders
 
 

@@ -203,6 +203,21 @@ def test_a_trial_trains_on_the_features_of_its_frozen_encoders() -> None:
     torch.testing.assert_close(data.splits.test.__getitems__(rows).inputs["image"], expected)
 
 
+def test_while_a_setting_is_tuned_the_test_split_is_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def read(cache: FeatureCache, name: str, split: Split, *_: object) -> Tensor:
+        asked.append(name)
+        return torch.zeros(len(split), cache.width)
+
+    monkeypatch.setattr(FeatureCache, "read_or_encode", read)
+    trial = expand(GRID)[1][0]
+    for tuning, splits in ((False, ["train", "validation", "test"]), (True, ["train", "validation"])):
+        asked.clear()
+        build(trial.model_copy(update={"tuning": tuning}), "cpu")
+        assert asked == splits
+
+
 def test_a_second_trial_encodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = expand(GRID)[1]
     run(one, str(tmp_path / "one"), device="cpu")

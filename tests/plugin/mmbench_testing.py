@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data.base import MultimodalDataModule
-from mmbench.data.split import DataSpec, Loaded, Split
+from mmbench.data.split import DataSpec, Loaded, Mapped, Split
 from mmbench.recipe import Recipe
 
 
@@ -78,6 +78,31 @@ class Spoof(Tiny):
             return replace(split, label=(split.label > 0).long(), attack=split.label)
 
         return Loaded(detect(parts.train), parts.validation and detect(parts.validation), detect(parts.test))
+
+
+class Untouchable(Mapped):
+    """Rows on disk that nobody may read."""
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        raise AssertionError("the test split was touched")
+
+
+class Trapped(Tiny):
+    """The same data as rows on disk, of which those of the test split are not to be read."""
+
+    name = "trapped"
+
+    def load(self) -> Loaded:
+        parts = super().load()
+
+        def on_disk(split: Split, kind: type[Mapped]) -> Split:
+            return replace(split, inputs={m: kind(v.numpy(), np.arange(len(v))) for m, v in split.inputs.items()})
+
+        return Loaded(
+            on_disk(parts.train, Mapped),
+            parts.validation and on_disk(parts.validation, Mapped),
+            on_disk(parts.test, Untouchable),
+        )
 
 
 class TinyLinear(nn.Module):

@@ -34,9 +34,11 @@ class MultimodalDataModule(LightningDataModule):
         tokenizers: text modality -> the tokenizer of the encoder that will read it.
         missing: what to take away in training, and where the epoch is chosen. The test split is kept whole: predictions under every
             pattern answer for any mask.
+        tuning: a setting is to be chosen, so once the splits are checked the test split is let go of: nothing can read it.
 
     Raises:
-        UsageError: the protocol is unknown, a text modality has no tokenizer, or the data set cannot realise the missing rate.
+        UsageError: the protocol is unknown, or chooses by the test split while tuning, a text modality has no tokenizer, or the data
+            set cannot realise the missing rate.
     """
 
     modalities: ClassVar[tuple[str, ...]]
@@ -59,10 +61,16 @@ class MultimodalDataModule(LightningDataModule):
         seed: int = 0,
         tokenizers: Mapping[str, Tokenizer] | None = None,
         missing: Missing | None = None,
+        tuning: bool = False,
     ) -> None:
         super().__init__()
         if protocol not in PROTOCOLS:
             raise UsageError(f"unknown protocol '{protocol}': {did_you_mean(protocol, PROTOCOLS)}")
+        if tuning and PROTOCOLS[protocol].selection == "test":
+            raise UsageError(
+                f"tuning needs a validation split, but protocol '{protocol}' chooses by the test split; use clean"
+            )
+        self.tuning = tuning
         self._protocol, self._protocol_asked = PROTOCOLS[protocol], False
         self.batch_size = batch_size
         self.seed = seed
@@ -144,6 +152,8 @@ class MultimodalDataModule(LightningDataModule):
                 "name; cut the splits by self.protocol.split, or leave this protocol out"
             )
         loaded = checked(declared, self._protocol, loaded)
+        if self.tuning:
+            loaded = replace(loaded, test=None)
         if self.batch_size > (size := len(loaded.train)):
             print(
                 f"{self.name}: batch_size is {self.batch_size}, but there are {size} training samples: every epoch is a single step. "
@@ -217,8 +227,16 @@ class MultimodalDataModule(LightningDataModule):
         return DataLoader(self.selection_split, batch_size=EVALUATION_BATCH, collate_fn=as_is)
 
     def test_dataloader(self) -> DataLoader:
-        """The test split, in order."""
-        return DataLoader(self.splits.test, batch_size=EVALUATION_BATCH, collate_fn=as_is)
+        """The test split, in order.
+
+        Raises:
+            UsageError: a setting is tuned, for which there is none.
+        """
+        if (test := self.splits.test) is None:
+            raise UsageError(
+                f"{self.name}: no test split while a setting is tuned; build the data module with tuning=False"
+            )
+        return DataLoader(test, batch_size=EVALUATION_BATCH, collate_fn=as_is)
 
     predict_dataloader = test_dataloader
 

@@ -133,8 +133,14 @@ def as_is(batch: Any) -> Any:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What ``MultimodalDataModule.load`` returns: the splits that the protocol names."""
+    """What ``MultimodalDataModule.load`` returns: the splits that the protocol names.
+
+    Attributes:
+        train: what is trained on.
+        validation: where settings and epochs are chosen; None where the protocol has none.
+        test: None once it is checked and let go of, while a setting is tuned.
+    """
 
     train: Split
     validation: Split | None
-    test: Split
+    test: Split | None

@@ -116,7 +116,6 @@ def _outcome(
     job: Job, store: Store, started: str, environment: dict[str, Any], loggers: Sequence[Logger]
 ) -> tuple[Record, Predictions | None]:
     """Run the trial; whatever happens becomes a record."""
-    from mmbench.metrics import summary
     from mmbench.training import run
 
     trial, scratch = job.trial, store.scratch(job.trial.key)
@@ -130,10 +129,7 @@ def _outcome(
     try:
         outcome = run(trial, str(scratch), loggers, "cpu" if job.device == "cpu" else "gpu", job.code)
         predictions = outcome.predictions
-        metrics = {
-            name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i], predictions.attack)
-            for i, name in enumerate(predictions.pattern_names)
-        }
+        metrics = _metrics(predictions) if predictions is not None else {}
     except Exception as error:
         if isinstance(error, StoreError) or disk_error(error) is not None:
             raise StoreError(f"{trial.label}: {error}") from error  # no fault of the trial's, and no record of it
@@ -159,6 +155,16 @@ def _outcome(
         metrics=metrics,
     )
     return record, predictions
+
+
+def _metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
+    """Pattern -> metric -> value."""
+    from mmbench.metrics import summary
+
+    return {
+        name: summary(predictions.label, predictions.predicted[i], predictions.log_probs[i], predictions.attack)
+        for i, name in enumerate(predictions.pattern_names)
+    }
 
 
 def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory"]:

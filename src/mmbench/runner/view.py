@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from mmbench.protocol import SELECTION_METRIC
 from mmbench.record import Record
 from mmbench.trial import Trial
 
@@ -99,7 +100,9 @@ class GridView:
         self.live.update(self.bar, completed=self.ended)
         elapsed = time.monotonic() - self.began
         left = elapsed / (self.ended - self.before) * (self.total - self.ended)
-        if record.status == "done":
+        if record.status == "done" and trial.tuning:
+            outcome = f"{100 * max(row[SELECTION_METRIC] for row in record.curves):5.1f} % in validation"
+        elif record.status == "done":
             outcome = f"{list(record.metrics.values())[-1]['accuracy']:5.1f} %"
             if trial.missing is not None:  # tables show the accuracy at the rate of training, which is not this one
                 outcome += " with nothing missing in the test"
