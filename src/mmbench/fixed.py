@@ -46,10 +46,12 @@ class FixedFeatureTask(MultimodalTask):
     Args:
         spec: the data set's modalities and classes.
         encoders: modality -> module that maps its raw input (B, …) to (B, out_dim) and has an ``out_dim``.
-        recipe: its epochs; optimiser, learning rate and batch size have no effect.
+        recipe: its epochs; optimiser, learning rate and batch size have no effect. One that asks for ``adamw``, another schedule,
+            warm-up or ``clip_norm`` is refused.
     """
 
     gradient_exempt = ("encoders",)
+    recipe_optimizer = False
 
     def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
         super().__init__(spec, encoders, recipe)

@@ -41,7 +41,7 @@ class MultimodalTask(Restorable):
 
     Raises:
         UsageError: fewer than two modalities, encoders that do not match them, too few epochs for two stages, or a recipe with
-            ``head_init`` for a method without such heads.
+            settings that the method cannot honour.
     """
 
     #: Prefixes of the parameters that a training step may leave without gradient (none, for most methods).
@@ -50,8 +50,17 @@ class MultimodalTask(Restorable):
     #: Whether the method makes all its layers by ``linear``, so that ``recipe.head_init`` holds for it.
     linear_heads: bool = False
 
+    #: Whether the recipe's optimiser trains the method: its kind, its schedule, and the norm that it cuts gradients back to. A class
+    #: that overrides ``configure_optimizers`` has to say so if they still hold; without that, False is what it gets.
+    recipe_optimizer: bool = True
+
     log_prior: Tensor
     pattern_masks: Tensor
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "configure_optimizers" in vars(cls) and "recipe_optimizer" not in vars(cls):
+            cls.recipe_optimizer = False
 
     @classmethod
     def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
@@ -85,11 +94,7 @@ class MultimodalTask(Restorable):
         self.save_hyperparameters(ignore=list(BUILT_FROM), logger=False)
         self.spec = spec
         self.recipe = recipe or Recipe()
-        if self.recipe.head_init != "pytorch" and not self.linear_heads:
-            raise UsageError(
-                f"recipe.head_init is '{self.recipe.head_init}', but {type(self).__name__} initialises its layers in its own way; "
-                "leave it out"
-            )
+        self._refuse_what_has_no_effect()
         if pretraining and self.recipe.epochs < 2:
             raise UsageError(f"pretraining and training need an epoch each, recipe.epochs is {self.recipe.epochs}")
         most = self.recipe.epochs - 1
@@ -109,6 +114,30 @@ class MultimodalTask(Restorable):
         )
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
+
+    def _refuse_what_has_no_effect(self) -> None:
+        """Refuse a recipe with settings that the method does not honour.
+
+        Raises:
+            UsageError: it has one.
+        """
+        recipe, name = self.recipe, type(self).__name__
+        refused: dict[str, str] = {}  # setting -> why it has no effect
+        if not self.linear_heads:
+            refused["head_init"] = f"{name} initialises its layers in its own way"
+        if not self.recipe_optimizer:
+            refused |= dict.fromkeys(
+                ("schedule", "warmup", "clip_norm"), f"{name} is not trained by the recipe's optimiser"
+            )
+            if recipe.optimizer == "adamw":  # sgd and adam are told apart by no method that has its own
+                refused["optimizer"] = refused["schedule"]
+        for setting, why in refused.items():
+            value, default = getattr(recipe, setting), Recipe.model_fields[setting].default
+            if value != default:
+                raise UsageError(
+                    f"recipe.{setting} is {value!r}, but {why}; leave it out, or give the method a recipe of its own, in which it is "
+                    f"{'null' if default is None else default}"
+                )
 
     # What a method is made of
 
@@ -323,15 +352,44 @@ class MultimodalTask(Restorable):
             raise self.diverged("a matrix cannot be factorised") from error
 
     def configure_optimizers(self) -> Any:
-        """SGD with momentum, or Adam, and step decay, as the recipe says."""
+        """The recipe's optimiser, and its schedule by epochs.
+
+        Lightning takes a step of the schedule at the end of an epoch. A method that optimises manually has to take it itself, as in
+        ``on_train_epoch_end`` of ``Mla``.
+        """
         recipe, parameters = self.recipe, self.parameter_groups()
         common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         optimizer: torch.optim.Optimizer
         if recipe.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
         else:  # fused: several times faster
-            optimizer = torch.optim.Adam(parameters, betas=(recipe.momentum, 0.999), fused=True, **common)
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_size, recipe.gamma)]
+            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+            optimizer = kind(parameters, betas=(recipe.momentum, 0.999), fused=True, **common)
+        schedulers = torch.optim.lr_scheduler
+        if (
+            recipe.schedule == "step" and not recipe.warmup
+        ):  # the same factors, multiplied up: results of before have its rounding
+            return [optimizer], [schedulers.StepLR(optimizer, recipe.step_size, recipe.gamma)]
+        return [optimizer], [schedulers.LambdaLR(optimizer, recipe.lr_factor)]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Cut the gradient back to the recipe's norm, or as the trainer says, after ``on_before_optimizer_step`` has changed it."""
+        if self.recipe.clip_norm is not None:
+            gradient_clip_val, gradient_clip_algorithm = self.recipe.clip_norm, "norm"
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Cut the gradient back where a method optimises manually: Lightning then leaves it to the method.
+
+        Such a method changes gradients before it steps; if it does so in this hook, it calls this one last.
+        """
+        if self.recipe.clip_norm is not None and not self.automatic_optimization:
+            self.clip_gradients(optimizer, self.recipe.clip_norm, "norm")
 
     def evaluated(self, batch: Batch) -> Batch:
         """A batch that the method read from a split itself, as the data module gives batches for evaluation."""

@@ -15,7 +15,7 @@ SCHEMA = 2
 """Raised when the meaning of a trial changes without its description changing: older results are then not re-used."""
 LATER, LATER_IN_RECIPE = (
     ("views", "weights", "cached", "spec_augment", "fold", "tuning"),
-    ("precision", "compile", "head_init"),
+    ("precision", "compile", "head_init", "schedule", "warmup", "clip_norm", "patience", "class_weights"),
 )
 """Settings that were added without raising it."""
 
