@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from math import inf
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -52,6 +54,43 @@ def resolve_arguments(
     except ValidationError as error:
         return {}, describe(error, lambda _: parameters)
     return {name: getattr(checked, name) for name in parameters}, []
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """The range that tuning draws an argument from, if an experiment does not say otherwise; it stands in the argument's annotation:
+    ``alpha: Annotated[float, Field(gt=0), Tunable(0.01, 1.0, log=True)] = 0.1``.
+
+    Attributes:
+        low: the smallest value, which the argument's bounds have to allow.
+        high: the largest value, likewise.
+        log: draw the logarithm uniformly, and not the value.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+def tunables(factory: Callable[..., Any]) -> dict[str, Tunable]:
+    """The arguments of a class that say what tuning may draw them from."""
+    hints = get_type_hints(factory.__init__, include_extras=True)
+    found = {name: [part for part in get_args(hint) if isinstance(part, Tunable)] for name, hint in hints.items()}
+    return {name: parts[0] for name, parts in found.items() if parts}
+
+
+def number_type(hint: Any) -> type[int] | type[float] | None:
+    """``int`` or ``float`` where an annotation, its constraints left aside, means such a number (or None); None for all others.
+
+    >>> number_type(Annotated[int, "at least 1"] | None)
+    <class 'int'>
+    """
+    if get_origin(hint) is Annotated:
+        return number_type(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        kinds = [part for part in get_args(hint) if part is not type(None)]
+        return number_type(kinds[0]) if len(kinds) == 1 else None
+    return hint if hint in (int, float) else None
 
 
 def _is_huge(value: Any) -> bool:
