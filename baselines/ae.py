@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
@@ -58,8 +59,8 @@ class Ae(MultimodalTask):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        weight: Annotated[float, Field(ge=0)] = 0.2,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+        weight: Annotated[float, Field(ge=0), Tunable(0.02, 2.0, log=True)] = 0.2,
+        dropout: Annotated[float, Field(ge=0, lt=1), Tunable(0.0, 0.7)] = 0.5,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.weight = weight

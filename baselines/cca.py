@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.linalg import cholesky, solve_triangular
 
+from mmbench.arguments import Tunable
 from mmbench.data.split import DataSpec
 from mmbench.fixed import Centring, FixedFeatureTask, LinearSvm
 from mmbench.recipe import Recipe
@@ -57,8 +58,8 @@ class Cca(FixedFeatureTask):
         recipe: Recipe | None = None,
         *,
         components: Annotated[int, Field(ge=1)] = 20,
-        regularisation: Annotated[float, Field(gt=0)] = 1e-4,
-        svm_c: Annotated[float, Field(gt=0)] = 0.01,
+        regularisation: Annotated[float, Field(gt=0), Tunable(1e-6, 1e-2, log=True)] = 1e-4,
+        svm_c: Annotated[float, Field(gt=0), Tunable(1e-4, 1.0, log=True)] = 0.01,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.components = min(components, *self.dims.values())

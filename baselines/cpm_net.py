@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.data.split import DataSpec
 from mmbench.fixed import NEVER, FixedFeatureTask
 from mmbench.recipe import Recipe
@@ -60,11 +61,11 @@ class CpmNet(FixedFeatureTask):
         recipe: Recipe | None = None,
         *,
         latent_dim: Annotated[int, Field(ge=1)] = 128,
-        class_weight: Annotated[float, Field(ge=0)] = 1.0,
+        class_weight: Annotated[float, Field(ge=0), Tunable(0.1, 10.0, log=True)] = 1.0,
         steps: Annotated[int, Field(ge=1)] = 5,
-        net_lr: Annotated[float, Field(gt=0)] = 1e-3,
-        latent_lr: Annotated[float, Field(gt=0)] = 1e-2,
-        ridge: Annotated[float, Field(gt=0)] = 1.0,
+        net_lr: Annotated[float, Field(gt=0), Tunable(1e-4, 1e-2, log=True)] = 1e-3,
+        latent_lr: Annotated[float, Field(gt=0), Tunable(1e-3, 0.1, log=True)] = 1e-2,
+        ridge: Annotated[float, Field(gt=0), Tunable(0.1, 10.0, log=True)] = 1.0,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.class_weight, self.steps, self.ridge = class_weight, steps, ridge

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.ae import Ae, fully_connected
 from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
@@ -42,9 +43,9 @@ class Cra(Ae):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        weight: Annotated[float, Field(ge=0)] = 0.8,
+        weight: Annotated[float, Field(ge=0), Tunable(0.05, 5.0, log=True)] = 0.8,
         blocks: Annotated[int, Field(ge=1, le=1000)] = 2,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+        dropout: Annotated[float, Field(ge=0, lt=1), Tunable(0.0, 0.7)] = 0.5,
     ) -> None:
         super().__init__(spec, encoders, recipe, weight=weight, dropout=dropout)
         self.autoencoder = ResidualAutoencoder(sum(self.dims.values()), blocks=blocks)

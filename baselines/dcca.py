@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.cca import whiten
 from mmbench.batch import Batch
 from mmbench.data.split import EVALUATION_BATCH, DataSpec, Split
@@ -66,8 +67,8 @@ class Dcca(MultimodalTask):
         recipe: Recipe | None = None,
         *,
         components: Annotated[int, Field(ge=1)] = 20,
-        regularisation: Annotated[float, Field(gt=0)] = 1e-3,
-        svm_c: Annotated[float, Field(gt=0)] = 0.01,
+        regularisation: Annotated[float, Field(gt=0), Tunable(1e-5, 1e-1, log=True)] = 1e-3,
+        svm_c: Annotated[float, Field(gt=0), Tunable(1e-4, 1.0, log=True)] = 0.01,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.regularisation = regularisation

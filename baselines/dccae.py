@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.dcca import Dcca
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
@@ -46,9 +47,9 @@ class Dccae(Dcca):
         recipe: Recipe | None = None,
         *,
         components: Annotated[int, Field(ge=1)] = 20,
-        regularisation: Annotated[float, Field(gt=0)] = 1e-3,
-        svm_c: Annotated[float, Field(gt=0)] = 0.01,
-        reconstruction_weight: Annotated[float, Field(ge=0)] = 1e-3,
+        regularisation: Annotated[float, Field(gt=0), Tunable(1e-5, 1e-1, log=True)] = 1e-3,
+        svm_c: Annotated[float, Field(gt=0), Tunable(1e-4, 1.0, log=True)] = 0.01,
+        reconstruction_weight: Annotated[float, Field(ge=0), Tunable(1e-5, 1e-1, log=True)] = 1e-3,
     ) -> None:
         super().__init__(spec, encoders, recipe, components=components, regularisation=regularisation, svm_c=svm_c)
         self.reconstruction_weight = reconstruction_weight

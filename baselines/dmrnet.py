@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
@@ -61,8 +62,8 @@ class Dmrnet(MultimodalTask):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        kl_weight: Annotated[float, Field(ge=0)] = 1e-3,
-        hard_weight: Annotated[float, Field(ge=0)] = 0.3,
+        kl_weight: Annotated[float, Field(ge=0), Tunable(1e-4, 1e-2, log=True)] = 1e-3,
+        hard_weight: Annotated[float, Field(ge=0), Tunable(0.03, 3.0, log=True)] = 0.3,
         warmup: Annotated[int, Field(ge=0)] = 6,
         literal_hard_loss: bool = False,
     ) -> None:

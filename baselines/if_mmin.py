@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.ae import fully_connected, mean_squared_error
 from mmbench.baselines.cra import GuidedAutoencoder
 from mmbench.baselines.mmin import frozen_embeddings
@@ -70,11 +71,11 @@ class IfMmin(MultimodalTask):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        invariant_weight: Annotated[float, Field(ge=0)] = 1.0,
+        invariant_weight: Annotated[float, Field(ge=0), Tunable(0.1, 10.0, log=True)] = 1.0,
         moments: Annotated[int, Field(ge=1)] = 5,
         width: Annotated[int, Field(ge=1)] = 128,
         blocks: Annotated[int, Field(ge=1, le=1000)] = 5,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+        dropout: Annotated[float, Field(ge=0, lt=1), Tunable(0.0, 0.7)] = 0.5,
         pretraining: Annotated[float, Field(gt=0, lt=1)] = 1 / 3,
     ) -> None:
         super().__init__(spec, encoders, recipe, pretraining=pretraining)

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError
@@ -72,7 +73,7 @@ class Mla(MultimodalTask):
         *,
         head_gradient_modification: bool | Literal["literal"] = True,
         dynamic_fusion: bool = True,
-        alpha: Annotated[float, Field(gt=0)] = 0.1,
+        alpha: Annotated[float, Field(gt=0), Tunable(0.01, 1.0, log=True)] = 0.1,
         decay: bool = True,
     ) -> None:
         super().__init__(spec, encoders, recipe)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.ae import fully_connected, mean_squared_error
 from mmbench.baselines.cra import ResidualAutoencoder
 from mmbench.batch import Batch
@@ -64,10 +65,10 @@ class Mmin(MultimodalTask):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        imagination_weight: Annotated[float, Field(ge=0)] = 4.0,
-        cycle_weight: Annotated[float, Field(ge=0)] = 2.0,
+        imagination_weight: Annotated[float, Field(ge=0), Tunable(0.4, 40.0, log=True)] = 4.0,
+        cycle_weight: Annotated[float, Field(ge=0), Tunable(0.2, 20.0, log=True)] = 2.0,
         blocks: Annotated[int, Field(ge=1, le=1000)] = 5,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+        dropout: Annotated[float, Field(ge=0, lt=1), Tunable(0.0, 0.7)] = 0.5,
         pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.25,
     ) -> None:
         super().__init__(spec, encoders, recipe, pretraining=pretraining)

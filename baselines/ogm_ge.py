@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
@@ -59,7 +60,7 @@ class OgmGe(Concat):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        alpha: Annotated[float, Field(ge=0)] = 0.8,
+        alpha: Annotated[float, Field(ge=0), Tunable(0.1, 2.0, log=True)] = 0.8,
         noise: bool = True,
         start_epoch: Annotated[int, Field(ge=0)] = 0,
         end_epoch: Annotated[int, Field(ge=0)] = 50,

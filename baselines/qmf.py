@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.sum import Sum
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
@@ -53,8 +54,8 @@ class Qmf(Sum):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        rank_weight: Annotated[float, Field(ge=0)] = 1.0,
-        temperature: Annotated[float, Field(gt=0)] = 10.0,
+        rank_weight: Annotated[float, Field(ge=0), Tunable(0.05, 5.0, log=True)] = 1.0,
+        temperature: Annotated[float, Field(gt=0), Tunable(3.0, 30.0, log=True)] = 10.0,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         self.rank_weight = rank_weight

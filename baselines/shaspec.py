@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.recipe import Recipe
@@ -59,8 +60,8 @@ class Shaspec(MultimodalTask):
         recipe: Recipe | None = None,
         *,
         width: Annotated[int, Field(ge=1)] = 128,
-        alignment_weight: Annotated[float, Field(ge=0)] = 0.1,
-        domain_weight: Annotated[float, Field(ge=0)] = 0.02,
+        alignment_weight: Annotated[float, Field(ge=0), Tunable(0.01, 1.0, log=True)] = 0.1,
+        domain_weight: Annotated[float, Field(ge=0), Tunable(0.002, 0.2, log=True)] = 0.02,
         complete_share: Annotated[float, Field(ge=0, lt=1)] = 80 / 260,
     ) -> None:
         super().__init__(spec, encoders, recipe)

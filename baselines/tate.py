@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmbench.arguments import Tunable
 from mmbench.baselines.mmin import frozen_embeddings
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
@@ -68,8 +69,8 @@ class Tate(MultimodalTask):
         recipe: Recipe | None = None,
         *,
         width: Annotated[int, Field(ge=8, multiple_of=8)] = 128,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
-        auxiliary_weight: Annotated[float, Field(ge=0)] = 0.1,
+        dropout: Annotated[float, Field(ge=0, lt=1), Tunable(0.0, 0.5)] = 0.2,
+        auxiliary_weight: Annotated[float, Field(ge=0), Tunable(0.01, 1.0, log=True)] = 0.1,
         pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.3,
     ) -> None:
         super().__init__(spec, encoders, recipe, pretraining=pretraining)

@@ -91,7 +91,7 @@ def test_imports_run_downwards_only(name):
     assert not upwards, f"{SOURCES[name].relative_to(ROOT)} imports from a floor above its own: {', '.join(upwards)}"
 
 
-BUILDING_BLOCKS = {"batch", "data.split", "errors", "fixed", "missing", "recipe", "registry", "task"}
+BUILDING_BLOCKS = {"arguments", "batch", "data.split", "errors", "fixed", "missing", "recipe", "registry", "task"}
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name.startswith("mmbench.baselines")])

@@ -58,8 +58,9 @@ def resolve_arguments(
 
 @dataclass(frozen=True)
 class Tunable:
-    """The range that tuning draws an argument from, if an experiment does not say otherwise; it stands in the argument's annotation:
-    ``alpha: Annotated[float, Field(gt=0), Tunable(0.01, 1.0, log=True)] = 0.1``.
+    """The range that tuning draws an argument from, if an experiment does not say otherwise.
+
+    It stands in the argument's annotation: ``alpha: Annotated[float, Field(gt=0), Tunable(0.01, 1.0, log=True)] = 0.1``.
 
     Attributes:
         low: the smallest value, which the argument's bounds have to allow.

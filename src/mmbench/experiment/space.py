@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mmbench.arguments import Tunable, describe, in_words, number_type, resolve_arguments
+from mmbench.arguments import Tunable, describe, number_type, resolve_arguments
 from mmbench.errors import did_you_mean
 from mmbench.recipe import Recipe
 
@@ -80,9 +80,8 @@ class Dimension(BaseModel):
             return self.choices[int(point * len(self.choices))]
         low, high = self.low, self.high + 1 if whole else self.high
         value = exp(log(low) + point * (log(high) - log(low))) if self.log else low + point * (high - low)
-        if whole:
-            return min(int(self.high), int(value))
-        return min(self.high, max(self.low, float(f"{value:.{DIGITS}g}")))
+        value = int(value) if whole else float(f"{value:.{DIGITS}g}")
+        return type(value)(min(self.high, max(self.low, value)))  # rounding may have left the range
 
 
 Space = dict[str, Dimension]
@@ -235,4 +234,6 @@ def draws(dataset: str, method: str, space: Space, whole: Collection[str], count
 def in_short(settings: Mapping[str, Any]) -> str:
     """A draw in words: ``lr 0.03, alpha 0.5``."""
     named = {name.removeprefix(OF_RECIPE): value for name, value in settings.items()}
-    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in named.items())
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in named.items()
+    )
