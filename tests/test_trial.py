@@ -15,6 +15,7 @@ from mmbench.arguments import resolve_arguments
 from mmbench.baselines import METHODS
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
+from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.missing import Missing
@@ -99,6 +100,17 @@ def test_peek_trains_as_clean_does_and_chooses_on_the_test_split(tmp_path: Path)
     assert torch.equal(Tiny(protocol="peek", missing=missing).selection_split.present, natural.test.present & keep)
 
 
+def test_every_pattern_is_validated_once_of_the_best_epoch_unless_a_logger_asks(tmp_path: Path) -> None:
+    of = trial(missing=Missing(rate=0.3))
+    lean, every = run_in(tmp_path, of), run(of, str(tmp_path / "logged"), [CurveLogger()], device="cpu")
+    patterns = {f"validation/accuracy/{m}" for m in Tiny.modalities}
+    for epoch, (row, whole) in enumerate(zip(lean.curves, every.curves, strict=True)):
+        assert whole.keys() - row.keys() == (set() if epoch == lean.best_epoch else patterns)
+        assert row.items() <= whole.items()
+    assert len({lean.curves[lean.best_epoch][name] for name in patterns}) == 2, "no coincidence of equal numbers"
+    assert (lean.predictions.log_probs == every.predictions.log_probs).all()
+
+
 @pytest.mark.parametrize(("protocol", "selection"), [("clean", "validation"), ("legacy", "test")])
 def test_a_mask_is_noted_and_leaves_the_stored_test_split_whole(
     tmp_path: Path, protocol: str, selection: str, capsys: pytest.CaptureFixture[str]
@@ -114,7 +126,8 @@ def test_a_mask_is_noted_and_leaves_the_stored_test_split_whole(
     assert (outcome.predictions.present == natural.test.present.numpy()).all()
     # Accuracy where the epoch is chosen is under the mask: no modality that the mask took was looked at.
     whole = run_in(tmp_path, trial(protocol=protocol))
-    assert outcome.curves[-1]["validation/accuracy/left"] < whole.curves[-1]["validation/accuracy/left"]
+    left = [o.curves[o.best_epoch]["validation/accuracy/left"] for o in (outcome, whole)]
+    assert left[0] < left[1]
 
 
 def test_the_record_has_stages_and_masks(tmp_path: Path) -> None:

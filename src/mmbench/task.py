@@ -50,6 +50,9 @@ class MultimodalTask(Restorable):
     #: Whether the method makes all its layers by ``linear``, so that ``recipe.head_init`` holds for it.
     linear_heads: bool = False
 
+    #: Whether validation counts the hits of every pattern; if not, of all that is there alone, by which the epoch is chosen.
+    validates_patterns: bool = True
+
     #: Whether the recipe's optimiser trains the method: its kind, its schedule, and the norm that it cuts gradients back to. A class
     #: that overrides ``configure_optimizers`` has to say so if they still hold; without that, False is what it gets.
     recipe_optimizer: bool = True
@@ -255,12 +258,12 @@ class MultimodalTask(Restorable):
         Returns:
             Logits (P, B, C), in the order of ``missing.patterns``.
         """
-        logits = []
-        for mask in self.pattern_masks:
-            visible = present & mask  # (B, M)
-            fused = self.fuse(features, visible)
-            logits.append(torch.where(visible.any(dim=1, keepdim=True), fused, self.log_prior.to(fused.dtype)))
-        return torch.stack(logits)
+        return torch.stack([self.answer(features, present & mask) for mask in self.pattern_masks])
+
+    def answer(self, features: dict[str, Tensor], visible: Tensor) -> Tensor:
+        """Logits (B, C) from what is visible, (B, M); the class frequencies where that is nothing."""
+        fused = self.fuse(features, visible)
+        return torch.where(visible.any(dim=1, keepdim=True), fused, self.log_prior.to(fused.dtype))
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Log-probabilities (P, B, C) under every pattern, in float32 or what the trainer has that is finer."""
@@ -268,25 +271,35 @@ class MultimodalTask(Restorable):
         return logits.to(torch.promote_types(logits.dtype, torch.float)).log_softmax(dim=-1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count hits under every pattern, or with all that is there alone (``validates_patterns``)."""
+        self._count_hits(batch, self.validates_patterns)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count hits under every pattern."""
-        predicted = self.fuse_patterns(self.encode(batch), batch.present).argmax(dim=-1)  # (P, B)
+        self._count_hits(batch, every_pattern=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the accuracies that were counted."""
+        self._log_accuracies("validation", self.validates_patterns)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the accuracy of every pattern."""
+        self._log_accuracies("test", every_pattern=True)
+
+    def _count_hits(self, batch: Batch, every_pattern: bool) -> None:
+        features = self.encode(batch)
+        if not every_pattern:
+            self.accuracies["accuracy"].update(self.answer(features, batch.present).argmax(dim=-1), batch.label)
+            return
+        predicted = self.fuse_patterns(features, batch.present).argmax(dim=-1)  # (P, B)
         named = dict(zip(map(pattern_name, patterns(self.modalities)), predicted, strict=True))
         complete = pattern_name(self.modalities)
         for name, metric in self.accuracies.items():
             metric.update(named[name.removeprefix("accuracy").removeprefix("/") or complete], batch.label)
 
-    test_step = validation_step
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the accuracy of every pattern."""
-        self._log_accuracies("validation")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the accuracy of every pattern."""
-        self._log_accuracies("test")
-
-    def _log_accuracies(self, stage: str) -> None:
-        self.log_dict({f"{stage}/{name}": value for name, value in self.accuracies.compute().items()})
+    def _log_accuracies(self, stage: str, every_pattern: bool) -> None:
+        counted = self.accuracies.items() if every_pattern else [("accuracy", self.accuracies["accuracy"])]
+        self.log_dict({f"{stage}/{name}": metric.compute() for name, metric in counted})
         self.accuracies.reset()
 
     # Training

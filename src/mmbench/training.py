@@ -36,7 +36,8 @@ class Outcome:
 
     Attributes:
         predictions: on the test split, under every presence pattern; None for a trial that tunes.
-        curves: one dictionary an epoch: training loss, accuracies on the selection split.
+        curves: one dictionary an epoch: training loss, and accuracy on the selection split with all that is there. The best epoch's
+            has the accuracy under every pattern too, unless the trial tunes; with other loggers, every epoch's.
         best_epoch: the epoch that the predictions come from, counted from 0.
         stages: how many epochs each stage of training was planned to take: ``{"training": 30}``, before it ``"pretraining"`` where a
             method has that.
@@ -148,6 +149,7 @@ def run(
     for split, shares in data.realised.items():
         print(f"{split} split:", *(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
     curves = CurveLogger()
+    task.validates_patterns = bool(loggers)
     trainer = pl.Trainer(
         accelerator=device,
         devices=1,
@@ -165,14 +167,17 @@ def run(
     built = time.perf_counter()
     trainer.fit(task, datamodule=data)
     fitted = time.perf_counter()
+    rows, first = curves.rows, task.pretraining_epochs
+    best = max(range(first, len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC])
+    if not trial.tuning and not task.validates_patterns:
+        rows[best].update(validate(trainer, task, data))
     predictions = None if trial.tuning else predict(trainer, task, data)
     tested = time.perf_counter()
-    rows, first = curves.rows, task.pretraining_epochs
     stages = {"pretraining": first} if first else {}
     return Outcome(
         predictions=predictions,
         curves=rows,
-        best_epoch=max(range(first, len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC]),
+        best_epoch=best,
         stages={**stages, "training": trial.recipe.epochs - first},
         realised=data.realised,
         parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
@@ -188,6 +193,12 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.14
     # Deterministic mode fills new memory with NaN: that finds bugs, which is for tests, and costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def validate(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModule) -> dict[str, float]:
+    """The best epoch's accuracies under every pattern, where the epoch was chosen."""
+    task.validates_patterns, trainer.loggers = True, []  # the epochs have been logged
+    return dict(trainer.validate(task, datamodule=data, ckpt_path="best", verbose=False)[0])
 
 
 def predict(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModule) -> Predictions:
