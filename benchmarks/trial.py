@@ -24,9 +24,7 @@ TURNS = 5
 ROOT = Path(__file__).parents[1]
 EXPERIMENT: dict[str, Any] = {  # as experiments/missing_rates.yaml has it
     "title": "",
-    "datasets": {
-        "openclipart_features": {"recipe": {"optimizer": "adam", "epochs": 30, "lr": 0.001, "step_size": 20}}
-    },
+    "datasets": {"openclipart_features": {"recipe": {"optimizer": "adam", "epochs": 30, "lr": 0.001, "step_size": 20}}},
     "methods": {"late_fusion": {}},
     "seeds": [0],
 }
@@ -44,10 +42,14 @@ def main(commit: str = BEFORE) -> None:
                 seconds[name].append(trial(server))
         for server in servers.values():
             server.communicate()
-    ratio = statistics.median(now / before for now, before in zip(seconds["now"][1:], seconds["before"][1:], strict=True))
+    ratio = statistics.median(
+        now / before for now, before in zip(seconds["now"][1:], seconds["before"][1:], strict=True)
+    )
     print(f"a trial of late_fusion on openclipart_features: now / at {commit}: {ratio:.2f} (goal: at most 0.6)")
     for name, values in seconds.items():
-        print(f"  {name}: first {values[0]:.2f} s of CPU time, median of the others {statistics.median(values[1:]):.2f} s")
+        print(
+            f"  {name}: first {values[0]:.2f} s of CPU time, median of the others {statistics.median(values[1:]):.2f} s"
+        )
 
 
 def tree_of(commit: str) -> bytes:
