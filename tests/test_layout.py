@@ -16,7 +16,7 @@ FLOORS = [
     "trial record",
     "store",
     "encoders",
-    "data.split data.augment data.cache data.checks data.preparing.raw data.preparing.lists data.preparing.media "
+    "data.split data.folds data.augment data.cache data.checks data.preparing.raw data.preparing.lists data.preparing.media "
     "data.preparing.pictures data.preparing.frames data.preparing.sound data.preparing.audio "
     "data.preparing.texts data.preparing.video data.preparing.vouching",
     "data.base",

@@ -79,8 +79,8 @@ class Missing(BaseModel):
         bernoulli: every cell is missing with probability η (as the MLA paper's text says); a sample may lose everything.
         per_modality: modality m is missing with probability ``rates[m]``, those not named never.
 
-    A mask is drawn once and is a function of data set, split, kind, rate and ``seed`` alone: all methods and training seeds meet the
-    same one, and what is missing at one rate is missing at every higher one.
+    A mask is drawn once and is a function of data set, split, fold, kind, rate and ``seed`` alone: all methods and training seeds meet
+    the same one, and what is missing at one rate is missing at every higher one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -162,13 +162,22 @@ class Missing(BaseModel):
         return (np.arange(count) == anchor[:, None]) | (uniform < others)
 
     def mask(self, dataset: str, split: str, modalities: Sequence[str], size: int) -> np.ndarray:
-        """The fixed mask of a split of a data set: (size, M) bool, True where the sample keeps the modality."""
+        """The fixed mask of a split (``split_name``) of a data set: (size, M) bool, True where the sample keeps the modality."""
         return self.draw(modalities, size, mask_generator(dataset, split, self.seed))
 
 
 def training_name(missing: Missing | None) -> str:
     """What a training split lacks, in words: ``complete``, ``anchor 0.3``."""
     return str(missing) if missing else "complete"
+
+
+def split_name(split: str, fold: int | None) -> str:
+    """What the masks of a split are drawn for: each fold's have random numbers of their own.
+
+    >>> split_name("test", None), split_name("test", 3)
+    ('test', 'test/3')
+    """
+    return split if fold is None else f"{split}/{fold}"
 
 
 def mask_generator(dataset: str, split: str, seed: int) -> np.random.Generator:

@@ -76,8 +76,10 @@ def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple
         protocol=trial.protocol,
         batch_size=trial.recipe.batch_size,
         seed=trial.seed,
-        tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities},
+        tokenizers={m: encoders[m].tokenize for m in data_class.text_modalities if m in encoders},
         missing=trial.missing,
+        fold=trial.fold,
+        modalities=tuple(trial.encoders),
         tuning=trial.tuning,
         **extra,
     )
@@ -88,6 +90,7 @@ def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple
             if getattr(encoder, "freeze", False):
                 view, choice = trial.views.get(modality), trial.encoders[modality]
                 source = [trial.data, split, view, choice, trial.weights.get(modality), sizes.get(modality)]
+                source += [] if trial.fold is None else [f"fold {trial.fold}"]
                 source += [code.data, code.encoders[choice["name"]]] if code else []
                 data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from mmbench.batch import Batch, Input
 from mmbench.data.cache import FeatureCache
 from mmbench.data.checks import Declaration, check_declaration, checked
-from mmbench.data.split import EVALUATION_BATCH, DataSpec, Loaded, Split, as_is
+from mmbench.data.folds import Parts, checked_fold
+from mmbench.data.split import EVALUATION_BATCH, DataSpec, Loaded, Split, as_is, narrowed, subset
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.lightning import LightningDataModule
-from mmbench.missing import Missing, realised
+from mmbench.missing import Missing, realised, split_name
 from mmbench.protocol import PROTOCOLS, Protocol
 
 Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
@@ -34,11 +35,13 @@ class MultimodalDataModule(LightningDataModule):
         tokenizers: text modality -> the tokenizer of the encoder that will read it.
         missing: what to take away in training, and where the epoch is chosen. The test split is kept whole: predictions under every
             pattern answer for any mask.
+        fold: which of the data set's ``folds`` is tested; None: its one split, where it has such folds or not.
+        modalities: the subset, of two at least, that there is to be; None: all. All that hangs on ``modalities`` is of the subset then.
         tuning: a setting is to be chosen, so once the splits are checked the test split is let go of: nothing can read it.
 
     Raises:
-        UsageError: the protocol is unknown, or chooses by the test split while tuning, a text modality has no tokenizer, or the data
-            set cannot realise the missing rate.
+        UsageError: the protocol or a modality is unknown, there is no such fold, the protocol chooses by the test split while tuning,
+            a text modality has no tokenizer, or the data set cannot realise the missing rate.
     """
 
     modalities: ClassVar[tuple[str, ...]]
@@ -53,6 +56,8 @@ class MultimodalDataModule(LightningDataModule):
     input_shapes: ClassVar[
         Mapping[str, tuple[tuple[int, ...], str]]
     ] = {}  # modality -> (shape, dtype) of a sample, if fixed
+    folds: ClassVar[int] = 1  # how many there are; 1: nothing but its one split
+    folded_by: ClassVar[str] = ""  # what a fold's parts are made of, such as "artist"
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class MultimodalDataModule(LightningDataModule):
         seed: int = 0,
         tokenizers: Mapping[str, Tokenizer] | None = None,
         missing: Missing | None = None,
+        fold: int | None = None,
+        modalities: Sequence[str] | None = None,
         tuning: bool = False,
     ) -> None:
         super().__init__()
@@ -72,9 +79,13 @@ class MultimodalDataModule(LightningDataModule):
             )
         self.tuning = tuning
         self._protocol, self._protocol_asked = PROTOCOLS[protocol], False
+        self._fold, self._fold_asked = checked_fold(self.name, self.folds, fold), False
+        self._declared: tuple[str, ...] | None = None  # all modalities, where only a subset of them is taken
+        self.tokenizers = dict(tokenizers or {})
+        if modalities is not None:
+            self._take(modalities)
         self.batch_size = batch_size
         self.seed = seed
-        self.tokenizers = dict(tokenizers or {})
         if untold := set(self.text_modalities) - set(self.tokenizers):
             raise UsageError(
                 f"{self.name}: no tokenizer for {', '.join(sorted(untold))}; pass tokenizers={{modality: encoder.tokenize}}"
@@ -93,6 +104,30 @@ class MultimodalDataModule(LightningDataModule):
         self._protocol_asked = True
         return self._protocol
 
+    @property
+    def fold(self) -> int | None:
+        """Which part of the data is tested, None for the one split; it is noted that a data set asks for it."""
+        self._fold_asked = True
+        return self._fold
+
+    def _take(self, modalities: Sequence[str]) -> None:
+        """Be a data set of these modalities alone, in the order in which the class declares them."""
+        declared = self.modalities
+        kept = subset(self.name, declared, modalities)
+        if kept == tuple(declared):
+            return
+        self._declared = declared
+        self.tokenizers |= {m: unread for m in self.text_modalities if m not in kept}
+        of_subset: dict[str, Any] = {
+            "modalities": kept,
+            "text_modalities": tuple(m for m in self.text_modalities if m in kept),
+            "conditioning": self.conditioning if self.conditioning in kept else kept[0],
+        }
+        for name in ("augmentations", "resizing", "feature_dims", "input_shapes"):
+            of_subset[name] = {m: value for m, value in getattr(self, name).items() if m in kept}
+        for name, value in of_subset.items():
+            setattr(self, name, value)
+
     @classmethod
     def check_view(cls, modality: str, view: str) -> None:
         """Raise a UsageError if there is no such view of the modality; only data sets that are prepared have any."""
@@ -107,6 +142,16 @@ class MultimodalDataModule(LightningDataModule):
     def lacks(cls, protocol: str) -> str | None:
         """What is missing for the splits of a protocol, where the data themselves are prepared; None if nothing is."""
         return None
+
+    @classmethod
+    def lacks_folds(cls) -> str | None:
+        """What is missing for the folds, where the data themselves are prepared; None if nothing is."""
+        return None
+
+    @classmethod
+    def parts(cls) -> Parts:
+        """The parts that its folds test, where there are several and the data are prepared."""
+        raise NotImplementedError
 
     @classmethod
     def default_views(cls) -> dict[str, str]:
@@ -131,15 +176,18 @@ class MultimodalDataModule(LightningDataModule):
         raise NotImplementedError
 
     def load(self) -> Loaded:
-        """Read the splits of ``self.protocol``."""
+        """Read the splits of ``self.protocol`` and, where the class has several, of ``self.fold``.
+
+        Inputs and columns of ``present`` are of ``self.modalities``; those of modalities that are left out may be there too.
+        """
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data once, whatever the stage, hold them to what the class declares, and take away what is to be missing.
 
         Raises:
-            UsageError: a declaration, a split or a value is not as ``data.checks`` says, or ``load`` never asks for the protocol that
-                it is to follow.
+            UsageError: a declaration, a split or a value is not as ``data.checks`` says, or ``load`` never asks for the protocol or
+                the fold that it is to follow.
         """
         if self._loaded is not None:
             return
@@ -151,6 +199,14 @@ class MultimodalDataModule(LightningDataModule):
                 f"{self.name}: load() does not look at self.protocol, so that '{self._protocol.name}' would be 'clean' under another "
                 "name; cut the splits by self.protocol.split, or leave this protocol out"
             )
+        if self._fold is not None and not self._fold_asked:
+            raise UsageError(
+                f"{self.name}: load() does not look at self.fold, so that all of its {self.folds} folds would be one; cut the splits "
+                "by self.fold, or declare no folds"
+            )
+        if self._declared is not None and isinstance(loaded, Loaded):
+            parts = (narrowed(getattr(loaded, f.name), self._declared, self.modalities) for f in fields(Loaded))
+            loaded = Loaded(*parts)
         loaded = checked(declared, self._protocol, loaded)
         if self.tuning:
             loaded = replace(loaded, test=None)
@@ -188,7 +244,7 @@ class MultimodalDataModule(LightningDataModule):
         if self.missing is None or self.missing.redraw or (self.missing.train_only and name != "train"):
             return split
         present = split.present.numpy()
-        keep = self.missing.mask(str(self.name), name, self.modalities, len(split))
+        keep = self.missing.mask(str(self.name), split_name(name, self._fold), self.modalities, len(split))
         self.realised[name] = realised(keep, present)
         return replace(split, present=torch.from_numpy(keep & present))
 
@@ -254,6 +310,11 @@ class MultimodalDataModule(LightningDataModule):
         """The batch as it is evaluated: not augmented, and of the size that the encoders take."""
         batch.inputs = transformed(batch.inputs, self.resizing)
         return batch
+
+
+def unread(texts: Sequence[str]) -> dict[str, Tensor]:
+    """What stands for the texts of a modality that is left out, for which there is no tokenizer."""
+    return {"token": torch.zeros(len(texts), 1, dtype=torch.int64)}
 
 
 def transformed(inputs: Mapping[str, Input], transforms: Mapping[str, Augmentation]) -> dict[str, Input]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmbench.batch import Batch, Input, map_input
+from mmbench.errors import UsageError, did_you_mean
 
 EVALUATION_BATCH = 256  # rows a step where nothing is kept for a backward pass
 
@@ -119,6 +120,45 @@ class Split(Dataset):
         inputs = {name: map_input(value, lambda t: select(t, rows)) for name, value in self.inputs.items()}
         attack = None if self.attack is None else self.attack[rows]
         return Split(inputs, self.present[rows], self.label[rows], self.group[rows], attack)
+
+
+def subset(name: str | None, declared: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+    """The modalities that are asked of a data set, in its order.
+
+    Args:
+        name: the data set's.
+        declared: its modalities.
+        asked: the names of all, or of two at least.
+
+    Raises:
+        UsageError: a name is unknown or given twice, or there are too few.
+    """
+    for modality in asked:
+        if modality not in declared:
+            raise UsageError(f"{name}: unknown modality '{modality}'; {did_you_mean(modality, declared)}")
+    if len(set(asked)) < len(asked):
+        raise UsageError(f"{name}: modalities: expected different ones, got {', '.join(asked)}")
+    kept = tuple(modality for modality in declared if modality in asked)
+    if len(kept) < min(2, len(declared)):
+        raise UsageError(f"{name}: expected at least two of {', '.join(declared)}, got {', '.join(kept) or 'none'}")
+    return kept
+
+
+def narrowed(split: Any, declared: Sequence[str], kept: Sequence[str]) -> Any:
+    """A split without the inputs and the columns of modalities that are left out; what is no split stays, for the checks to refuse.
+
+    Args:
+        split: with all modalities, or already without those.
+        declared: the modalities of the data set.
+        kept: those of them that stay.
+    """
+    if not isinstance(split, Split) or not isinstance(split.inputs, dict) or not isinstance(split.present, Tensor):
+        return split
+    left_out, present = set(declared) - set(kept), split.present
+    if present.dim() == 2 and present.shape[1] == len(declared):
+        present = present[:, [declared.index(modality) for modality in kept]]
+    inputs = {modality: value for modality, value in split.inputs.items() if modality not in left_out}
+    return replace(split, inputs=inputs, present=present)
 
 
 def select(values: Any, rows: Tensor) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar
@@ -13,12 +13,13 @@ import torch
 from mmbench.batch import Input
 from mmbench.data.augment import RandomCropFlip, WordDropout
 from mmbench.data.base import MultimodalDataModule
+from mmbench.data.folds import Parts, balanced
 from mmbench.data.split import Loaded, Split
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-TRAIN, VALIDATION, TEST = 0, 1, 2  # the codes of the split arrays; -1: not used by the protocol
+SPLIT_CODES = (0, 1, 2)  # of training, validation and test in the split arrays; -1: not used by the protocol
 
 
 class OpenClipart(MultimodalDataModule):
@@ -26,8 +27,8 @@ class OpenClipart(MultimodalDataModule):
 
     38 % of the pictures have no tags: no keyword is left once words that name the class are taken out.
 
-    ``clean`` keeps every artist within one split. ``legacy`` splits at random, with as many training and test samples, and
-    chooses the epoch on the test split. ``tools/build_openclipart.py`` makes the file from two Debian packages.
+    ``clean`` keeps every artist within one split, and within one of five folds. ``legacy`` splits at random, with as many training and
+    test samples, and chooses the epoch on the test split. ``tools/build_openclipart.py`` makes the file from two Debian packages.
 
     Inputs: ``image`` (B, 3, 32, 32) uint8; ``title`` and ``tags`` as the encoders' tokenizers give them. Groups are artists.
     """
@@ -40,6 +41,8 @@ class OpenClipart(MultimodalDataModule):
         "recreation", "shapes", "signs_and_symbols", "tools", "transportation",
     )  # fmt: skip
     conditioning = "title"
+    folds = 5
+    folded_by = "artist"
     encoders = {"image": "small_cnn", "title": "hashed_text", "tags": "hashed_text"}
     input_shapes: ClassVar[Mapping[str, tuple[tuple[int, ...], str]]] = {"image": ((3, 32, 32), "uint8")}
     augmentations = {"image": RandomCropFlip(padding=3), "title": WordDropout(0.2), "tags": WordDropout(0.2)}
@@ -57,29 +60,37 @@ class OpenClipart(MultimodalDataModule):
     def load(self) -> Loaded:
         """Read the arrays and cut them into the protocol's splits."""
         data = self.read()
-        return self.cut(
-            data,
-            {
-                "image": torch.from_numpy(data["image"]).permute(0, 3, 1, 2).contiguous(),
-                "title": self.tokenizers["title"](data["title"].tolist()),
-                "tags": self.tokenizers["tags"](data["tags"].tolist()),
-            },
-        )
+        inputs: dict[str, Input] = {m: self.tokenizers[m](data[m].tolist()) for m in self.text_modalities}
+        if "image" in self.modalities:
+            inputs["image"] = torch.from_numpy(data["image"]).permute(0, 3, 1, 2).contiguous()
+        return self.cut(data, inputs, self.rows(data))
 
-    def read(self) -> dict[str, np.ndarray]:
+    @classmethod
+    def read(cls) -> dict[str, np.ndarray]:
         """The shipped arrays; ``tools/build_openclipart.py`` describes them."""
-        with self.file().open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with cls.file().open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             data = {name: arrays[name] for name in arrays.files}
-        if tuple(data["classes"]) != self.classes:
-            raise ValueError(f"{self.file()}: expected the classes {self.classes}, got {tuple(data['classes'])}")
+        if tuple(data["classes"]) != cls.classes:
+            raise ValueError(f"{cls.file()}: expected the classes {cls.classes}, got {tuple(data['classes'])}")
         return data
 
-    def rows(self, data: dict[str, np.ndarray], code: int) -> np.ndarray:
-        """The numbers of the samples of one split of the protocol."""
-        return np.flatnonzero(data[f"split_{self.protocol.split}"] == code)
+    @classmethod
+    def parts(cls, data: dict[str, np.ndarray] | None = None) -> Parts:
+        """Whole artists."""
+        data = cls.read() if data is None else data
+        clean = balanced(data["artist"].tolist(), data["label"].tolist(), cls.folds, "openclipart folds")
+        return Parts.of(data["source"].tolist(), clean, cls.folds, "openclipart folds")
 
-    def cut(self, data: dict[str, np.ndarray], inputs: dict[str, Input]) -> Loaded:
-        """The protocol's splits of inputs for all samples."""
+    def rows(self, data: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The numbers of the samples of training, validation (none under ``legacy``) and test."""
+        if self.fold is not None:
+            return self.parts(data).rows(self.protocol.split, self.fold)
+        codes = data[f"split_{self.protocol.split}"]
+        train, validation, test = (np.flatnonzero(codes == code) for code in SPLIT_CODES)
+        return train, validation, test
+
+    def cut(self, data: dict[str, np.ndarray], inputs: dict[str, Input], rows: Sequence[np.ndarray]) -> Loaded:
+        """The splits of inputs for all samples, of these rows."""
         always = np.ones(len(data["tags"]), bool)
         whole = Split(
             inputs=inputs,
@@ -87,5 +98,5 @@ class OpenClipart(MultimodalDataModule):
             label=torch.from_numpy(data["label"]),
             group=torch.from_numpy(np.unique(data["artist"], return_inverse=True)[1]),
         )
-        train, validation, test = (whole.rows(self.rows(data, code)) for code in (TRAIN, VALIDATION, TEST))
+        train, validation, test = map(whole.rows, rows)
         return Loaded(train, validation if len(validation) else None, test)

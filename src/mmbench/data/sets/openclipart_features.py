@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmbench.data.sets.openclipart import TRAIN, OpenClipart
+from mmbench.batch import Input
+from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.split import Loaded
 
 WIDTH = 128
@@ -21,7 +22,7 @@ class OpenClipartFeatures(OpenClipart):
     reduced by truncated singular value decomposition (latent semantic analysis). A modality's numbers are divided by one constant,
     so that their mean square over the training split is 1: the leading components stay the largest.
 
-    Samples, splits, groups and natural gaps are those of ``openclipart``. The features are made before any mask is drawn, as
+    Samples, splits, folds, groups and natural gaps are those of ``openclipart``. The features are made before any mask is drawn, as
     pre-extracted features are; nothing of the validation and test splits enters them.
 
     Inputs: (B, 128) float32 for every modality; zero where tags are absent.
@@ -41,17 +42,19 @@ class OpenClipartFeatures(OpenClipart):
 
     def load(self) -> Loaded:
         """Fit the features on the training split and apply them to all."""
+        from threadpoolctl import threadpool_limits
+
         data = self.read()
-        train = self.rows(data, TRAIN)
-        pixels = data["image"].reshape(len(data["image"]), -1).astype(np.float32) / 255
-        return self.cut(
-            data,
-            {
-                "image": principal_components(pixels, train),
-                "title": latent_semantics(data["title"], train),
-                "tags": latent_semantics(data["tags"], train),
-            },
-        )
+        rows = self.rows(data)
+        train, inputs = rows[0], dict[str, Input]()
+        with threadpool_limits(1):  # the last bits depend on how many threads there are, and these matrices are small
+            for modality in self.modalities:
+                if modality == "image":
+                    pixels = data["image"].reshape(len(data["image"]), -1).astype(np.float32) / 255
+                    inputs["image"] = principal_components(pixels, train)
+                else:
+                    inputs[modality] = latent_semantics(data[modality], train)
+        return self.cut(data, inputs, rows)
 
 
 def principal_components(vectors: np.ndarray, train: np.ndarray) -> Tensor:
