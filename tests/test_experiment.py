@@ -22,7 +22,7 @@ from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from mmbench.errors import UsageError
-from mmbench.experiment.plan import expand, left_out, load, select
+from mmbench.experiment.plan import Experiment, expand, left_out, load, select
 from mmbench.experiment.resolve import DatasetPlan
 from mmbench.experiment.tryout import try_encoders
 from mmbench.missing import Missing
@@ -74,7 +74,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def test_one_trial_a_dataset_protocol_seed_and_method_in_this_order() -> None:
-    _, trials, _ = expand(GRID)
+    trials = expand(GRID).trials
     assert [(t.dataset, t.protocol, t.seed, t.method) for t in trials] == [
         ("openclipart", protocol, seed, method)
         for protocol in ("clean", "legacy")
@@ -85,7 +85,7 @@ def test_one_trial_a_dataset_protocol_seed_and_method_in_this_order() -> None:
 
 
 def test_defaults_are_written_out() -> None:
-    _, trials, _ = expand(GRID)
+    trials = expand(GRID).trials
     mla = next(t for t in trials if t.method == "mla")
     assert mla.params == {"head_gradient_modification": True, "dynamic_fusion": False, "alpha": 0.1, "decay": True}
     assert mla.recipe == Recipe(epochs=3)
@@ -96,7 +96,7 @@ def test_defaults_are_written_out() -> None:
 
 def test_an_encoder_is_given_by_name_or_with_arguments() -> None:
     encoders = {"image": {"width": 8}, "tags": "hashed_text", "title": {"name": "hashed_text", "dropout": 0.0}}
-    _, trials, _ = expand({**changed("datasets", "openclipart", "encoders", to=encoders), "methods": {"sum": None}})
+    trials = expand({**changed("datasets", "openclipart", "encoders", to=encoders), "methods": {"sum": None}}).trials
     assert trials[0].encoders["image"] == {"name": "small_cnn", "in_channels": 3, "width": 8}
     assert trials[0].encoders["title"]["dropout"] == 0.0
     assert trials[0].encoders["tags"]["dropout"] == 0.3
@@ -168,7 +168,7 @@ def test_table1_is_eight_methods_two_protocols_three_seeds() -> None:
 
 def test_numbers_in_scientific_notation_without_a_point_are_numbers() -> None:
     # YAML 1.1 reads 1e-3 as a string; whoever writes it means the number
-    _, trials, _ = expand(changed("datasets", "openclipart", "recipe", to=yaml.safe_load("lr: 1e-3")))
+    trials = expand(changed("datasets", "openclipart", "recipe", to=yaml.safe_load("lr: 1e-3"))).trials
     assert trials[0].recipe.lr == 1e-3
 
 
@@ -176,7 +176,7 @@ def test_numbers_in_scientific_notation_without_a_point_are_numbers() -> None:
 
 
 def keys(raw: Any) -> list[str]:
-    return [t.key for t in expand(raw)[1]]
+    return [t.key for t in expand(raw).trials]
 
 
 KEYS_IN_ANOTHER_PROCESS = """
@@ -187,7 +187,7 @@ from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from mmbench.experiment.plan import expand
 OpenClipart.manifest = classmethod(lambda cls: "0123456789abcdef")
-print(json.dumps([t.key for t in expand(json.load(sys.stdin))[1]]))
+print(json.dumps([t.key for t in expand(json.load(sys.stdin)).trials]))
 """
 
 
@@ -232,7 +232,7 @@ def test_a_default_written_out_is_the_same_trial() -> None:
     assert keys(changed("datasets", "openclipart", "encoders", to={"image": {"width": 16}})) == keys(GRID)
 
 
-BASE = expand({**GRID, "seeds": [2]})[1][
+BASE = expand({**GRID, "seeds": [2]}).trials[
     1
 ]  # MLA, clean (its manifest is the real one: the fixture is not in force here)
 OTHER_RECIPE = {
@@ -260,6 +260,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "view": {"views": {"image": "small"}},
     "weights": {"weights": {"image": "0123"}},
     "cached": {"cached": True},
+    "fold": {"fold": 0},
+    "tuning": {"tuning": True},
     "spec_augment": {"spec_augment": {"audio": {"time": 192, "frequency": 48}}},
     "method argument": {"params": {**BASE.params, "dynamic_fusion": True}},
     **{
@@ -281,7 +283,7 @@ def test_any_change_of_a_setting_changes_the_key(change: str) -> None:
 
 def test_settings_that_came_later_leave_older_keys_as_they_were() -> None:
     content = {"schema": SCHEMA, **BASE.model_dump(mode="json")}
-    for name in ("views", "weights", "cached", "spec_augment"):
+    for name in ("views", "weights", "cached", "spec_augment", "fold", "tuning"):
         del content[name]
     for name in ("precision", "compile", "head_init"):
         del content["recipe"][name]
@@ -512,7 +514,7 @@ def test_nothing_but_usage_errors_ever_comes_of_a_file(place: tuple[Any, ...], v
     else:
         raw = value
     try:
-        _, trials, _ = expand(raw)
+        trials = expand(raw).trials
     except UsageError as mistake:
         message = str(mistake)
     else:
@@ -746,7 +748,7 @@ def test_what_data_sets_choose_for_themselves_fits() -> None:
         mistakes: list[str] = []
         chosen = {m: {"name": c} if isinstance(c, str) else dict(c) for m, c in data.encoders.items()}
         plan = DatasetPlan(chosen, frozenset(chosen), views=data.default_views(), unprepared="not here")
-        assert set(try_encoders(name, plan, mistakes)) == set(chosen)
+        assert set(try_encoders(name, DATASETS[name], plan, mistakes)) == set(chosen)
         assert not mistakes
 
 
@@ -822,26 +824,26 @@ def test_a_setting_on_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def trials() -> list[Trial]:
-    return expand(GRID)[1]
+def experiment() -> Experiment:
+    return expand(GRID)
 
 
-def test_filters_are_alternatives_within_a_key_and_conditions_across_keys(trials: list[Trial]) -> None:
-    chosen = select(trials, ["seed=4", "seed=2", "method=mla", "protocol=clean"])
+def test_filters_are_alternatives_within_a_key_and_conditions_across_keys(experiment: Experiment) -> None:
+    chosen = select(experiment, ["seed=4", "seed=2", "method=mla", "protocol=clean"])
     assert [(t.protocol, t.seed, t.method) for t in chosen] == [("clean", 4, "mla"), ("clean", 2, "mla")]
-    assert select(trials, ["dataset=openclipart"]) == trials
-    assert select(trials, []) == trials
+    assert select(experiment, ["dataset=openclipart"]) == experiment.trials
+    assert select(experiment, []) == experiment.trials
 
 
-def test_filtering_keeps_the_order(trials: list[Trial]) -> None:
+def test_filtering_keeps_the_order(experiment: Experiment) -> None:
     filters = ["method=sum", "method=mla"]
     random.Random(0).shuffle(filters)
-    assert select(trials, filters) == trials
+    assert select(experiment, filters) == experiment.trials
 
 
-def test_all_mistakes_in_filters_come_in_one_message(trials: list[Trial]) -> None:
+def test_all_mistakes_in_filters_come_in_one_message(experiment: Experiment) -> None:
     with pytest.raises(UsageError) as error:
-        select(trials, ["metod=mla", "method=mlaa", "seed=77", "nonsense"])
+        select(experiment, ["metod=mla", "method=mlaa", "seed=77", "nonsense"])
     lines = str(error.value).splitlines()
     assert lines[0] == "--filter metod=mla: unknown key; did you mean 'method'?"
     assert lines[1] == "--filter method=mlaa: no trial has this method; did you mean 'mla'?"
@@ -858,7 +860,7 @@ def missing_grid(**settings: Any) -> dict[str, Any]:
 
 
 def test_every_rate_is_a_trial() -> None:
-    grid, trials, _ = expand(
+    planned = expand(
         missing_grid(
             complete=None,
             matched={"rate": [0.1, 0.7]},
@@ -866,6 +868,7 @@ def test_every_rate_is_a_trial() -> None:
             one={"kind": "per_modality", "rates": {"title": [0.3, 0.9], "tags": 0.1}, "train_only": True},
         )
     )
+    trials = planned.trials
     assert [t.training for t in trials] == [
         "complete",
         "anchor 0.1",
@@ -874,16 +877,16 @@ def test_every_rate_is_a_trial() -> None:
         "title 0.3 tags 0.1 in training",
         "title 0.9 tags 0.1 in training",
     ]
-    assert [t.missing for t in trials] == grid.trainings
+    assert [t.missing for t in trials] == planned.grid.trainings
     assert len({t.key for t in trials}) == len({t.label for t in trials}) == 6
 
 
 def test_without_a_word_on_missing_modalities_nothing_is_missing() -> None:
-    assert [t.missing for t in expand(GRID)[1]] == [None] * 8
+    assert [t.missing for t in expand(GRID).trials] == [None] * 8
 
 
 def test_the_same_way_under_two_names_runs_once() -> None:
-    _, trials, _ = expand(missing_grid(one={"rate": [0.1, 0.2]}, other={"rate": [0.2, 0.3]}))
+    trials = expand(missing_grid(one={"rate": [0.1, 0.2]}, other={"rate": [0.2, 0.3]})).trials
     assert [t.training for t in trials] == ["anchor 0.1", "anchor 0.2", "anchor 0.3"]
 
 
@@ -937,10 +940,10 @@ def test_a_mistake_in_the_quick_version_is_named(tmp_path: Path) -> None:
 
 
 def test_trials_are_chosen_by_what_training_lacks() -> None:
-    _, trials, _ = expand(missing_grid(complete=None, matched={"rate": [0.1, 0.7]}))
-    assert [t.training for t in select(trials, ["training=anchor 0.7"])] == ["anchor 0.7"]
+    experiment = expand(missing_grid(complete=None, matched={"rate": [0.1, 0.7]}))
+    assert [t.training for t in select(experiment, ["training=anchor 0.7"])] == ["anchor 0.7"]
     with pytest.raises(UsageError, match=r"anchor 0\.1"):
-        select(trials, ["training=anchor 0.11"])
+        select(experiment, ["training=anchor 0.11"])
 
 
 # Data sets that are not on this machine
@@ -978,7 +981,7 @@ def test_missing_weights_are_not_called_unprepared(tmp_path: Path, monkeypatch: 
 
 
 def test_a_rate_of_zero_is_complete_training() -> None:
-    _, trials, _ = expand(missing_grid(complete=None, matched={"rate": [0, 0.2]}))
+    trials = expand(missing_grid(complete=None, matched={"rate": [0, 0.2]})).trials
     assert [t.training for t in trials] == ["complete", "anchor 0.2"]
 
 
@@ -999,7 +1002,7 @@ def test_the_data_sets_own_encoder_arguments_hold_for_its_own_encoder(monkeypatc
 
     def image(choice: Any) -> dict[str, Any]:
         raw = {**changed("datasets", "openclipart", "encoders", to={"image": choice}), "methods": {"sum": None}}
-        return expand(raw)[1][0].encoders["image"]
+        return expand(raw).trials[0].encoders["image"]
 
     assert image("small_cnn")["width"] == 9
     assert image({"in_channels": 3})["width"] == 9

@@ -115,29 +115,29 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     from mmbench.runner.local import plan_slots
 
     slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
-    chosen = select(experiment.trials, arguments.filters)
+    chosen = select(experiment, arguments.filters)
     codes = Codes()
     done, todo = split_done(chosen, store, codes, arguments.keep_stale)
     strict = arguments.strict and bool(experiment.unprepared)
     if arguments.dry_run:
         finished = {record.key for record in done}
         for trial in chosen:
-            print(f"{trial.key}  {'done' if trial.key in finished else 'to do'}  {trial.label}")
+            print(f"{trial.key}  {'done' if trial.key in finished else 'to do'}  {experiment.describe(trial)}")
         print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
         return FAILED if strict else OK
     print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
-    records = run_all(todo, store, arguments, experiment.name, slots, codes, len(done)) if todo else []
+    records = run_all(todo, store, arguments, experiment, slots, codes, len(done)) if todo else []
     collected = write_report(experiment, store, arguments.results, codes)
-    unselected = {trial.label for trial in experiment.trials} - {trial.label for trial in chosen}
+    unselected = {experiment.describe(trial) for trial in experiment.trials} - set(map(experiment.describe, chosen))
     print_report(collected, committed_table(experiment, arguments.results), unselected)
-    return max(exit_code(records), FAILED if strict else OK)
+    return max(exit_code(records, experiment), FAILED if strict else OK)
 
 
 def run_all(
     trials: Sequence[Trial],
     store: Store,
     arguments: argparse.Namespace,
-    group: str,
+    experiment: Experiment,
     slots: Sequence[Slot],
     codes: Codes,
     done: int = 0,
@@ -155,20 +155,20 @@ def run_all(
     if message:
         print(message, file=sys.stderr)
     folder = (arguments.results / "wandb").resolve()
-    wandb = WandbSettings(mode=mode, group=group, folder=str(folder))
-    with GridView(done + len(trials), done, store.log) as view:
+    wandb = WandbSettings(mode=mode, group=experiment.name, folder=str(folder))
+    with GridView(done + len(trials), done, store.log, describe=experiment.describe) as view:
         records = run_trials(trials, store, slots, view, wandb, source_state(), codes)
     if mode == "offline":
         print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
     return records
 
 
-def exit_code(records: Sequence[Record]) -> int:
+def exit_code(records: Sequence[Record], experiment: Experiment) -> int:
     """Name the trials that failed; 1 if there are any."""
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
         reason = " ".join(record.failure.message.split()) if record.failure else "unknown"
-        print(f"failed: {record.trial.label}: {reason} (`mmbench show {record.key}`)", file=sys.stderr)
+        print(f"failed: {experiment.describe(record.trial)}: {reason} (`mmbench show {record.key}`)", file=sys.stderr)
     return FAILED if failed else OK
 
 
@@ -337,7 +337,7 @@ def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Seque
     from mmbench.store import Store
 
     with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
-        records = run_all(experiment.trials, Store(folder), arguments, experiment.name, slots, Codes())
+        records = run_all(experiment.trials, Store(folder), arguments, experiment, slots, Codes())
     failures = [record for record in records if record.failure is not None]
     for record in failures:  # in full: the store, and with it the log, is gone
         assert record.failure is not None

@@ -70,8 +70,12 @@ class Trial(BaseModel):
     @property
     def label(self) -> str:
         """The trial in a line of a log."""
+        return self.describe(self.dataset, self.method)
+
+    def describe(self, dataset: str, method: str) -> str:
+        """The trial in a line of a log, with names for its data set and its method."""
         missing = f" {self.training}" if self.missing else ""
         track = " cached" if self.cached else ""
         fold = "" if self.fold is None else f" fold {self.fold}"
         tuning = " tuning" if self.tuning else ""
-        return f"{self.dataset} {self.protocol}{track}{missing} {self.method}{tuning}{fold} seed {self.seed}"
+        return f"{dataset} {self.protocol}{track}{missing} {method}{tuning}{fold} seed {self.seed}"

@@ -106,7 +106,7 @@ def test_other_settings_of_an_encoder_are_other_features(modality: str, choice: 
     def name(encoder: dict) -> str:
         grid = copy.deepcopy(GRID)
         grid["datasets"]["openclipart"]["encoders"][modality] = encoder
-        return build(expand(grid)[1][0], "cpu")[1].features[modality].name
+        return build(expand(grid).trials[0], "cpu")[1].features[modality].name
 
     assert name(choice) == name(choice)
     assert name(choice) != name({**choice, **others})
@@ -161,7 +161,7 @@ def test_a_flipped_bit_anywhere_is_noticed(split: Split, folder: Path) -> None:
 
 
 def test_other_code_of_the_encoder_or_the_data_is_other_features() -> None:
-    trial = expand(GRID)[1][0]
+    trial = expand(GRID).trials[0]
     code = Codes().of(trial)
 
     def name(code: Code | None) -> str:
@@ -189,7 +189,7 @@ def test_a_pickle_in_place_of_the_file_is_not_executed(split: Split, folder: Pat
 
 
 def test_a_trial_trains_on_the_features_of_its_frozen_encoders() -> None:
-    trial = next(t for t in expand(GRID)[1] if t.method == "ae")
+    trial = next(t for t in expand(GRID).trials if t.method == "ae")
     assert trial.label == "openclipart clean cached ae seed 0"
     task, data = build(trial, "cpu")
     assert isinstance(task.encoders["image"], Given)
@@ -219,7 +219,7 @@ def test_while_a_setting_is_tuned_the_test_split_is_not_encoded(monkeypatch: pyt
 
 
 def test_a_second_trial_encodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = expand(GRID)[1]
+    one, other = expand(GRID).trials
     run(one, str(tmp_path / "one"), device="cpu")
 
     def encode(*_: object) -> Tensor:
@@ -248,7 +248,7 @@ def test_pretrained_words_beat_hashed_ones(tmp_path: Path, monkeypatch: pytest.M
         },
         "methods": {"late_fusion": {}},
     }
-    (trial,) = expand(grid)[1]
+    (trial,) = expand(grid).trials
     assert set(trial.weights) == {"title", "tags"}
     outcome = run(trial, str(tmp_path / "scratch"), device="cpu")
     right = outcome.predictions.predicted == outcome.predictions.label

@@ -35,7 +35,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Store, R
         patch.setitem(ENCODERS._targets, "tiny_linear", "plugin.mmbench_testing:TinyLinear")
         # A trial's process changes it.
         patch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)
-        grid, trials, _ = expand(GRID)
+        planned = expand(GRID)
+        grid, trials = planned.grid, planned.trials
         for trial in trials:
             if trial.method == "concat":
                 store.folder(trial.key).mkdir(parents=True)

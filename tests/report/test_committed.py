@@ -29,7 +29,7 @@ def table(mean: float = 50.0, std: float = 3.0, n: int = 3, shift: dict[int, flo
     rows = [
         {
             "dataset": "d", "protocol": protocol, "training": "complete", "method": method, "pattern": pattern, "metric": metric,
-            "mean": mean + i + (shift or {}).get(i, 0.0) if metric == "accuracy" else 0.0, "std": std, "n": n,
+            "mean": mean + i + (shift or {}).get(i, 0.0) if metric == "accuracy" else 0.0, "std": std, "n": n, "samples": 400,
         }
         for metric in ("accuracy", "ece")
         for i, (protocol, method, pattern) in enumerate(CELLS)
@@ -47,6 +47,16 @@ def test_equal_tables_agree(tmp_path: Path) -> None:
     told = compared(tmp_path, table(), table())
     assert "12 accuracies, 12 of them equal, 0 outside" in told
     assert told.endswith("mean difference +0.00 points (at most 1). The two agree.")
+
+
+def test_the_tolerance_of_a_single_run_is_that_of_runs_that_disagree_on_a_quarter(tmp_path: Path) -> None:
+    """2 · sqrt(0.25 / 400) is 5 points; 35 is sqrt(0.25 / 2) in percent, rounded."""
+    single = {"std": np.nan, "n": 1}
+    told = compared(tmp_path, table(**single, shift={0: 4.9, 1: -4.9}), table(**single))
+    assert "0 outside" in told
+    told = compared(tmp_path, table(**single, shift={0: 5.0, 1: -4.9}), table(**single))
+    assert "1 outside" in told
+    assert "tolerance 4.9" in told
 
 
 def test_the_tolerance_is_that_of_other_seeds(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from mmbench.store import Store
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = [
-    "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
-    "track", "artefact",
+    "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "samples",
+    "reported", "track", "artefact",
 ]  # fmt: skip
 
 
@@ -84,6 +84,7 @@ def test_write_makes_all_files_and_the_same_tables(results: Results, tmp_path: P
     assert sorted(p.name for p in files) == [
         "figure.png",
         "figure.svg",
+        "inflation.csv",
         "table.csv",
         "table.html",
         "table.md",
@@ -202,11 +203,15 @@ def test_equal_means_share_their_mark(tmp_path: Path) -> None:
 
 def test_inflation_is_legacy_minus_clean(results: Results) -> None:
     means = {
-        p: lines(results, protocol=p, method="concat", pattern="audio", metric="accuracy")[0]["mean"]
+        p: lines(results, protocol=p, method="concat", pattern="audio+video", metric="accuracy")[0]["mean"]
         for p in ("clean", "legacy")
     }
-    assert cells(results, "crema_d, inflation")["concat", "audio"].text == f"{means['legacy'] - means['clean']:+.1f}"  # type: ignore[operator]
-    assert cells(results, "crema_d, inflation")["mla", "audio"].text == "–"
+    shown = cells(results, "crema_d, inflation")
+    assert shown["concat", "inflation"].text.startswith(f"{means['legacy'] - means['clean']:+.1f} [")  # type: ignore[operator]
+    assert shown["mla", "inflation"].text == "–"
+    assert shown["sum", "inflation"].text == "–", "its seeds are not the same under both"
+    alone = results.inflation[(results.inflation.method == "concat") & (results.inflation.pattern == "audio")]
+    assert len(alone) == 1
 
 
 def test_made_up_data_are_marked_everywhere_and_compared_with_no_paper() -> None:

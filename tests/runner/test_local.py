@@ -149,7 +149,7 @@ def test_predictions_on_the_shipped_data_do_not_depend_on_the_number_of_jobs(tmp
         "methods": {"late_fusion": None, "ogm_ge": None, "mla": None},
         "seeds": [0],
     }
-    trials = expand(grid)[1]
+    trials = expand(grid).trials
     found = []
     for jobs in (1, 2):
         store = Store(tmp_path / str(jobs))

@@ -27,7 +27,7 @@ class SplitFacts:
         majority: percent of the samples that are of the most frequent class.
         absent: modality -> the share of the samples that lack it.
         classes: how many there are.
-        samples: a hash of the samples, in their order, by what is stored of them; two splits that share it are one.
+        samples: a hash of the samples, whatever their order, by what is stored of them; two splits that share it are one.
     """
 
     size: int
@@ -37,6 +37,23 @@ class SplitFacts:
     absent: dict[str, float]
     classes: int
     samples: str
+
+
+def join(folds: Sequence[Predictions]) -> Predictions:
+    """The predictions of the folds of one seed as one prediction of the whole set.
+
+    Folds learn from different samples, so the class frequencies that they answer with where nothing is shown are each sample's own:
+    ``log_prior`` is (N, C) then. Groups are numbered over the whole set, so one that lies in several folds stays one.
+    """
+    if len(folds) == 1:
+        return folds[0]
+    side_by_side = {"predicted": 1, "log_probs": 1}
+    joined = {
+        f.name: np.concatenate([getattr(p, f.name) for p in folds], axis=side_by_side.get(f.name, 0))
+        for f in fields(Predictions)
+    }
+    priors = [np.broadcast_to(p.log_prior, (len(p.label), len(p.log_prior))) for p in folds]
+    return Predictions(**{**joined, "modalities": folds[0].modalities, "log_prior": np.concatenate(priors)})
 
 
 def fingerprint(p: Predictions) -> str:
@@ -115,12 +132,14 @@ def describe_test(p: Predictions) -> SplitFacts:
     """Size, majority class and natural gaps of a test split."""
     absent = {m: float(1 - p.present[:, i].mean()) for i, m in enumerate(p.modalities.tolist())}
     sizes = np.unique(p.group, return_counts=True)[1]
+    samples = np.column_stack([p.label, p.group, p.present]).astype(np.int64)
+    samples = samples[np.lexsort(samples.T)]
     return SplitFacts(
         size=len(p.label),
         groups=len(sizes),
         largest=100 * float(np.sort(sizes)[-2:].sum() / sizes.sum()),
         majority=100 * float(np.bincount(p.label).max() / len(p.label)),
         absent={m: share for m, share in absent.items() if share > 0},
-        classes=len(p.log_prior),
-        samples=sha256(b"".join(array.tobytes() for array in (p.label, p.group, p.present))).hexdigest(),
+        classes=p.log_probs.shape[-1],
+        samples=sha256(samples.tobytes()).hexdigest(),
     )

@@ -6,7 +6,7 @@ for every mask of every rate, and what a curve costs is counting.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ DRAWS = 100
 
 def hits_of(p: Predictions) -> np.ndarray:
     """Whether each stored prediction is right: (P + 1, N) bool; the last row answers with training's most frequent class."""
-    return np.concatenate([p.predicted == p.label, (p.log_prior.argmax() == p.label)[None]])
+    return np.concatenate([p.predicted == p.label, (p.log_prior.argmax(axis=-1) == p.label)[None]])
 
 
 def shown(masks: np.ndarray) -> np.ndarray:
@@ -50,17 +50,27 @@ def robustness(
     Returns:
         (len(rates),).
     """
-    hits, names, size = hits_of(predictions), predictions.modalities.tolist(), len(predictions.label)
-    shares = [shown(masks_of_test(dataset, names, size, Missing(kind=kind, rate=rate), draws)) for rate in rates]
+    hits, names, parts = hits_of(predictions), predictions.modalities.tolist(), {"test": len(predictions.label)}
+    shares = [shown(masks_of_test(dataset, names, parts, Missing(kind=kind, rate=rate), draws)) for rate in rates]
     return np.array([100 * (share * hits).sum(axis=0).mean() for share in shares])
 
 
 def masks_of_test(
-    dataset: str, modalities: Sequence[str], size: int, missing: Missing, draws: int = DRAWS
+    dataset: str, modalities: Sequence[str], parts: Mapping[str, int], missing: Missing, draws: int = DRAWS
 ) -> np.ndarray:
-    """The masks (draws, size, M) of a test split; the first is the fixed one of the matched protocol."""
-    seeds = range(missing.seed, missing.seed + draws)
-    return np.stack([missing.model_copy(update={"seed": s}).mask(dataset, "test", modalities, size) for s in seeds])
+    """The masks (draws, N, M) of a test split; the first is the fixed one of the matched protocol.
+
+    Args:
+        dataset: its name; it decides the masks.
+        modalities: M names.
+        parts: the split's name -> its size; of folds, each one's, in their order.
+        missing: what is to be missing.
+        draws: how many masks.
+    """
+    seeds = [missing.model_copy(update={"seed": s}) for s in range(missing.seed, missing.seed + draws)]
+    return np.stack(
+        [np.concatenate([m.mask(dataset, name, modalities, size) for name, size in parts.items()]) for m in seeds]
+    )
 
 
 def accuracy(hits: np.ndarray, group: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,17 +10,18 @@ RESAMPLES = 2000
 
 
 @cache
-def resamples(groups: int, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+def resamples(groups: int, seeds: int, stream: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The weights of a hierarchical bootstrap.
 
     Args:
         groups: G, of test samples.
         seeds: S.
+        stream: another one is independent of this, for samples that are compared with others than their own.
 
     Returns:
         How often each group counts, (R, G), the same for every method; the share of each seed, (R, S).
     """
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(stream)
     weights = generator.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)
     chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
     weights.flags.writeable = chosen.flags.writeable = False  # they are shared

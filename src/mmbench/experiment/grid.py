@@ -25,11 +25,21 @@ def distinct(values: list[T]) -> list[T]:
     return values
 
 
+Folds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(distinct)]
+
+
 class DatasetGrid(BaseModel):
-    """What an experiment does with one data set."""
+    """What an experiment does with one data set, or with a variant of it under a label of its own."""
 
     model_config = ConfigDict(extra="forbid")
 
+    dataset: str | None = Field(None, description="the data set, where the key is a label and not its name")
+    modalities: Annotated[list[str], AfterValidator(distinct)] | None = Field(
+        None, min_length=2, description="those to use; by default all"
+    )
+    folds: Literal["all"] | Annotated[int, Field(ge=1)] | Folds | None = Field(
+        None, description="all, a list, or the first so many; by default the data set's one split"
+    )
     protocols: Annotated[list[str], AfterValidator(distinct)] = Field(["clean"], min_length=1)
     encoders: dict[str, str | dict[str, Any]] = {}
     views: dict[str, str] = Field({}, description="modality -> the prepared field to read it from")
@@ -38,6 +48,20 @@ class DatasetGrid(BaseModel):
     )
     cached: bool = Field(False, description="run frozen encoders once, and train on their features")
     recipe: Recipe = Recipe()
+
+
+class MethodGrid(BaseModel):
+    """A method, or a variant of it under a label of its own. All other keys are the method's own arguments."""
+
+    model_config = ConfigDict(extra="allow")  # for the method to check
+
+    method: str | None = Field(None, description="the method, where the key is a label and not its name")
+    recipe: dict[str, Any] = Field({}, description="its own, over the data set's")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the method's constructor."""
+        return dict(self.model_extra or {})
 
 
 class MissingGrid(BaseModel):
@@ -71,7 +95,7 @@ class MissingGrid(BaseModel):
 
 
 class Grid(BaseModel):
-    """An experiment's file: data sets × their protocols × ways of missing × seeds × methods.
+    """An experiment's file: data sets × their protocols × ways of missing × folds × seeds × methods.
 
     ``quick`` holds the changes that ``--quick`` makes, as ``--set`` would: dotted keys and their values.
     """
@@ -80,7 +104,7 @@ class Grid(BaseModel):
 
     title: str
     datasets: dict[str, DatasetGrid] = Field(min_length=1)
-    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    methods: dict[str, MethodGrid] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
     test_rates: list[Annotated[float, Field(gt=0, le=1)]] = Field(
@@ -91,9 +115,31 @@ class Grid(BaseModel):
 
     @property
     def size(self) -> int:
-        """How many trials it stands for, if all data sets are there."""
-        protocols = sum(len(dataset.protocols) for dataset in self.datasets.values())
-        return protocols * len(self.trainings) * len(self.seeds) * len(self.methods)
+        """How many trials it stands for, if all data sets are there and "all" folds are one."""
+        cuts = 0
+        for dataset in self.datasets.values():
+            folds = len(dataset.folds) if isinstance(dataset.folds, list) else dataset.folds
+            cuts += len(dataset.protocols) * (folds if isinstance(folds, int) else 1)
+        return cuts * len(self.trainings) * len(self.seeds) * len(self.methods)
+
+    def dataset_of(self, label: str) -> str:
+        """The data set that a label stands for."""
+        return self.datasets[label].dataset or label
+
+    def method_of(self, label: str) -> str:
+        """The method that a label stands for."""
+        return self.methods[label].method or label
+
+    def recipe_of(self, dataset: str, method: str) -> Recipe:
+        """The recipe of a method on a data set, both by label: the data set's, and over it the method's own.
+
+        Raises:
+            ValidationError: the method's own is not one.
+        """
+        base, own = self.datasets[dataset].recipe.model_dump(exclude_unset=True), self.methods[method].recipe
+        if own.get("schedule", "step") != "step":  # what says how steps decay holds for steps alone
+            base = {key: value for key, value in base.items() if key not in ("step_size", "gamma")}
+        return Recipe.model_validate({**base, **own})
 
     @property
     def trainings(self) -> list[Missing | None]:
@@ -116,6 +162,8 @@ class Grid(BaseModel):
 
 def known_keys(place: tuple[Any, ...]) -> Collection[str]:
     """The keys that the file may have where an unknown one was found."""
+    if place[0] == "methods":
+        return Recipe.model_fields
     model: type[BaseModel] = Grid
     if place[0] == "datasets" and len(place) > 2:
         model = Recipe if place[2] == "recipe" and len(place) > 3 else DatasetGrid

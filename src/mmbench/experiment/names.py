@@ -16,29 +16,60 @@ from mmbench.experiment.grid import MissingGrid
 from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
 
+MOST_LABEL = 60
+"""Characters of a label."""
+
 
 def check_names(raw: Any, mistakes: list[str]) -> None:
     """Add the names of methods, data sets, protocols and encoders that there are not."""
-    for name in mapping(raw, "methods"):
-        if not is_key(name, METHODS):
-            mistakes.append(f"methods.{shown(name)}: unknown method; {did_you_mean(name, METHODS)}")
+    methods = mapping(raw, "methods")
+    for label in methods:
+        named("methods", label, methods[label], "method", METHODS, mistakes)
     datasets = mapping(raw, "datasets")
-    for name in datasets:
-        if not is_key(name, DATASETS):
-            mistakes.append(f"datasets.{shown(name)}: unknown data set; {did_you_mean(name, DATASETS)}")
+    for label, settings in datasets.items():
+        if not named("datasets", label, settings, "dataset", DATASETS, mistakes):
             continue
-        protocols = datasets[name].get("protocols") if isinstance(datasets[name], dict) else None
+        protocols = settings.get("protocols") if isinstance(settings, dict) else None
         for protocol in protocols if isinstance(protocols, list) else []:
             if not is_key(protocol, PROTOCOLS):
                 hint = did_you_mean(protocol, PROTOCOLS)
-                mistakes.append(f"datasets.{name}.protocols: unknown protocol '{shown(protocol)}'; {hint}")
-        for modality, choice in mapping(datasets[name], "encoders").items():
+                mistakes.append(f"datasets.{label}.protocols: unknown protocol '{shown(protocol)}'; {hint}")
+        for modality, choice in mapping(settings, "encoders").items():
             if isinstance(choice, dict) and "name" not in choice:
                 continue  # arguments of the data set's own encoder
             encoder = choice["name"] if isinstance(choice, dict) else choice
             if not is_key(encoder, ENCODERS):
-                where, hint = f"datasets.{name}.encoders.{shown(modality)}", did_you_mean(encoder, ENCODERS)
+                where, hint = f"datasets.{label}.encoders.{shown(modality)}", did_you_mean(encoder, ENCODERS)
                 mistakes.append(f"{where}: unknown encoder '{shown(encoder)}'; {hint}")
+
+
+def named(place: str, label: Any, settings: Any, key: str, table: Collection[str], mistakes: list[str]) -> bool:
+    """Whether an entry of the file stands for something that there is, by its label or by what it names; adds why not.
+
+    Args:
+        place: "methods" or "datasets".
+        label: the entry's key.
+        settings: what stands behind it.
+        key: "method" or "dataset", with which it names what its label does not.
+        table: what there is.
+        mistakes: to add to.
+    """
+    kind, where = {"method": "method", "dataset": "data set"}[key], f"{place}.{shown(label)}"
+    name = settings.get(key) if isinstance(settings, dict) else None
+    if isinstance(label, str) and (not label.strip() or len(label) > MOST_LABEL or not label.isprintable()):
+        mistakes.append(f"{where}: a label has 1 to {MOST_LABEL} printable characters")
+    elif name is None:
+        if is_key(label, table):
+            return True
+        hint = f"a label of its own says what it stands for, {key}: NAME"
+        mistakes.append(f"{where}: unknown {kind}; {did_you_mean(label, table)}; {hint}")
+    elif not is_key(name, table):
+        mistakes.append(f"{where}.{key}: unknown {kind} '{shown(name)}'; {did_you_mean(name, table)}")
+    elif is_key(label, table) and label != name:
+        mistakes.append(f"{where}.{key}: {name}, but the label is the name of another {kind}; choose another label")
+    else:
+        return True
+    return False
 
 
 def check_missing(given: Mapping[str, MissingGrid], mistakes: list[str]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -16,7 +17,11 @@ from mmbench.errors import UsageError, did_you_mean
 from mmbench.experiment.grid import Grid, known_keys
 from mmbench.experiment.names import check_missing, check_names, mapping
 from mmbench.experiment.settings import apply_setting, plain, read_yaml, set_value
+from mmbench.recipe import Recipe
 from mmbench.trial import Trial
+
+if TYPE_CHECKING:
+    from mmbench.experiment.resolve import DatasetPlan
 
 MOST_TRIALS = 20_000
 """Trials of an experiment; each takes a few kilobytes while it is planned."""
@@ -31,14 +36,31 @@ class Experiment:
     Attributes:
         name: the folder of its reports: the file's name, and a hash of the settings where they were changed.
         grid: the validated file.
-        trials: one a data set, protocol, way of missing, seed and method.
+        trials: one a data set, protocol, way of missing, fold, seed and method.
         unprepared: data set -> what is missing of it on this machine; it has no trials.
+        labels: key of a trial -> what the file calls its data set and its method; without an entry they have their own names.
     """
 
     name: str
     grid: Grid
     trials: list[Trial]
     unprepared: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, Labels] = field(default_factory=dict)
+
+    def labels_of(self, trial: Trial) -> Labels:
+        """What the file calls the trial's data set and method."""
+        return self.labels.get(trial.key) or Labels(trial.dataset, trial.method)
+
+    def describe(self, trial: Trial) -> str:
+        """The trial in a line of a log, by the file's labels."""
+        return trial.describe(*self.labels_of(trial))
+
+
+class Labels(NamedTuple):
+    """What an experiment calls a data set and a method."""
+
+    dataset: str
+    method: str
 
 
 def left_out(why: str) -> str:
@@ -73,16 +95,16 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
             mistakes.append(str(error))
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    grid, trials, unprepared = expand(plain(changed, str(path)), where=str(path))
-    name = path.stem
+    experiment = expand(plain(changed, str(path)), where=str(path))
+    experiment.name = path.stem
     if quick and not settings:
-        name += "-quick"
+        experiment.name += "-quick"
     elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
-        name += "-" + sha256(grid.model_dump_json().encode()).hexdigest()[:8]
-    if not trials:
-        reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in unprepared.items())
+        experiment.name += "-" + sha256(experiment.grid.model_dump_json().encode()).hexdigest()[:8]
+    if not experiment.trials:
+        reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in experiment.unprepared.items())
         raise UsageError(f"{path}: none of its data sets can be run here{reasons}")
-    return Experiment(name, grid, trials, unprepared)
+    return experiment
 
 
 def check_file(raw: Any, where: str) -> Grid:
@@ -103,11 +125,17 @@ def check_file(raw: Any, where: str) -> Grid:
     check_names(raw, mistakes)
     if grid is not None:
         check_missing(grid.missing, mistakes)
-    if grid is not None and not mistakes and grid.size > MOST_TRIALS:
-        mistakes.append(f"{grid.size:,} trials; an experiment may have {MOST_TRIALS:,}, so make several of it")
+    if grid is not None and not mistakes:
+        check_size(grid.size, mistakes)
     refuse(mistakes, where)
     assert grid is not None
     return grid
+
+
+def check_size(trials: int, mistakes: list[str]) -> None:
+    """Add that these are too many trials, if they are."""
+    if trials > MOST_TRIALS:
+        mistakes.append(f"{trials:,} trials; an experiment may have {MOST_TRIALS:,}, so make several of it")
 
 
 def refuse(mistakes: Sequence[str], where: str) -> None:
@@ -118,59 +146,78 @@ def refuse(mistakes: Sequence[str], where: str) -> None:
         raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes[:MOST_SHOWN]) + more)
 
 
-def expand(raw: Any, where: str = "experiment") -> tuple[Grid, list[Trial], dict[str, str]]:
-    """Validate a grid and write out its trials.
-
-    Returns:
-        The grid, its trials, and data set -> what is missing of it on this machine.
+def expand(raw: Any, where: str = "experiment") -> Experiment:
+    """Validate a grid and write out its trials; the experiment is still without a name.
 
     Raises:
         UsageError: all mistakes in one message, each with its key and the nearest valid name: those in the file's keys, names and
             values; where there are none, those in the arguments of methods and encoders; where there are none, what these refuse.
     """
     grid = check_file(raw, where)
-    from mmbench.experiment.resolve import resolve_dataset, resolve_methods
+    from mmbench.experiment.resolve import resolve_dataset, resolve_methods, resolve_recipes
 
     mistakes: list[str] = []
-    methods = resolve_methods(grid.methods, mistakes)
-    planned = {name: resolve_dataset(name, settings, mistakes) for name, settings in grid.datasets.items()}
+    methods, recipes = resolve_methods(grid, mistakes), resolve_recipes(grid, mistakes)
+    planned = {label: resolve_dataset(label, settings, mistakes) for label, settings in grid.datasets.items()}
     if not mistakes:
         from mmbench.experiment.tryout import try_out
 
-        try_out(grid, methods, planned, mistakes)
+        try_out(grid, methods, recipes, planned, mistakes)
+        cuts = sum(len(settings.protocols) * len(planned[label].folds) for label, settings in grid.datasets.items())
+        check_size(cuts * len(grid.trainings) * len(grid.seeds) * len(methods), mistakes)
     refuse(mistakes, where)
-    trials = [
-        Trial(
-            dataset=dataset,
-            data=plan.manifest,
-            protocol=protocol,
-            missing=missing,
-            method=method,
-            seed=seed,
-            encoders=plan.encoders,
-            params=params,
-            recipe=settings.recipe,
-            views=plan.views,
-            weights=plan.weights,
-            spec_augment={m: {"time": 0, "frequency": 0, **limits} for m, limits in settings.spec_augment.items()},
-            cached=settings.cached,
-        )
-        for dataset, settings in grid.datasets.items()
-        if (plan := planned[dataset]).unprepared is None
-        for protocol in settings.protocols
-        if protocol not in plan.lacking
-        for missing in grid.trainings
-        for seed in grid.seeds
-        for method, params in methods.items()
-    ]
+    trials: list[Trial] = []
+    labels: dict[str, Labels] = {}
+    for dataset, plan in planned.items():
+        if plan.unprepared is not None:
+            continue
+        for trial, method in trials_of(grid, dataset, plan, methods, recipes):
+            mine = Labels(dataset, method)
+            if (other := labels.setdefault(trial.key, mine)) != mine:
+                twice = " and ".join(f"{label.method} on {label.dataset}" for label in (other, mine))
+                if (told := f"{twice} are the same trials; change one, or leave it out") not in mistakes:
+                    mistakes.append(told)
+            trials.append(trial)
+    refuse(mistakes, where)
     unprepared = {name: plan.unprepared for name, plan in planned.items() if plan.unprepared is not None}
     for name, settings in grid.datasets.items():
         absent = {p: planned[name].lacking[p] for p in settings.protocols if p in planned[name].lacking}
         unprepared |= {f"{name} {protocol}": why for protocol, why in absent.items()}
-    return grid, trials, unprepared
+    return Experiment("", grid, trials, unprepared, labels)
 
 
-FILTER_KEYS = ("dataset", "protocol", "training", "method", "seed")
+def trials_of(
+    grid: Grid,
+    dataset: str,
+    plan: DatasetPlan,
+    methods: Mapping[str, dict[str, Any]],
+    recipes: Mapping[tuple[str, str], Recipe],
+) -> Iterator[tuple[Trial, str]]:
+    """The trials of a data set, by its label, each with its method's label."""
+    settings = grid.datasets[dataset]
+    for protocol, missing, fold, seed, method in product(
+        [p for p in settings.protocols if p not in plan.lacking], grid.trainings, plan.folds, grid.seeds, methods
+    ):
+        trial = Trial(
+            dataset=grid.dataset_of(dataset),
+            data=plan.manifest,
+            protocol=protocol,
+            missing=missing,
+            method=grid.method_of(method),
+            seed=seed,
+            encoders=plan.encoders,
+            params=methods[method],
+            recipe=recipes[dataset, method],
+            views=plan.views,
+            weights=plan.weights,
+            spec_augment={m: {"time": 0, "frequency": 0, **limits} for m, limits in settings.spec_augment.items()},
+            fold=fold,
+            cached=settings.cached,
+        )
+        yield trial, method
+
+
+FILTER_KEYS = ("dataset", "protocol", "training", "method", "fold", "seed")
 
 
 def check_filters(filters: Sequence[str]) -> None:
@@ -188,12 +235,17 @@ def check_filters(filters: Sequence[str]) -> None:
         raise UsageError("\n".join(mistakes))
 
 
-def select(trials: Sequence[Trial], filters: Sequence[str]) -> list[Trial]:
-    """The trials that match ``key=value`` filters: any of the values of one key, and all of the keys.
+def select(experiment: Experiment, filters: Sequence[str]) -> list[Trial]:
+    """The trials that match ``key=value`` filters: any of the values of one key, and all of the keys; names are the file's labels.
 
     Raises:
         UsageError: a key that trials do not have, or a value that no trial has.
     """
+
+    def value_of(trial: Trial, key: str) -> str:
+        labels = experiment.labels_of(trial)
+        return str(getattr(labels if key in Labels._fields else trial, key))
+
     wanted: dict[str, set[str]] = {}
     mistakes = []
     for text in filters:
@@ -201,10 +253,10 @@ def select(trials: Sequence[Trial], filters: Sequence[str]) -> list[Trial]:
         if key not in FILTER_KEYS:
             mistakes.append(f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}")
             continue
-        values = {str(getattr(trial, key)) for trial in trials}
+        values = {value_of(trial, key) for trial in experiment.trials}
         if value not in values:
             mistakes.append(f"--filter {text}: no trial has this {key}; {did_you_mean(value, values)}")
         wanted.setdefault(key, set()).add(value)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    return [t for t in trials if all(str(getattr(t, key)) in values for key, values in wanted.items())]
+    return [t for t in experiment.trials if all(value_of(t, key) in values for key, values in wanted.items())]

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmbench.arguments import resolve_arguments
+from pydantic import ValidationError
+
+from mmbench.arguments import describe, resolve_arguments, shown
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
+from mmbench.data.base import MultimodalDataModule
 from mmbench.encoders import ENCODERS
 from mmbench.encoders.building import weights_of
 from mmbench.errors import UsageError, did_you_mean
-from mmbench.experiment.grid import DatasetGrid
+from mmbench.experiment.grid import DatasetGrid, Grid
 from mmbench.protocol import PROTOCOLS
+from mmbench.recipe import Recipe
 
 METHOD_RESERVED = ("spec", "encoders", "recipe")  # constructor arguments that a trial supplies
 
 
-def resolve_methods(given: Mapping[str, dict[str, Any]], mistakes: list[str]) -> dict[str, dict[str, Any]]:
-    """Method -> all of its arguments."""
+def resolve_methods(grid: Grid, mistakes: list[str]) -> dict[str, dict[str, Any]]:
+    """Label of a method -> all of its arguments."""
     resolved = {}
-    for name, params in given.items():
-        resolved[name], wrong = resolve_arguments(METHODS[name], params, METHOD_RESERVED)
-        mistakes += [f"methods.{name}.{w}" for w in wrong]
+    for label, settings in grid.methods.items():
+        resolved[label], wrong = resolve_arguments(METHODS[grid.method_of(label)], settings.arguments, METHOD_RESERVED)
+        mistakes += [f"methods.{label}.{w}" for w in wrong]
     return resolved
+
+
+def resolve_recipes(grid: Grid, mistakes: list[str]) -> dict[tuple[str, str], Recipe]:
+    """Labels of data set and method -> recipe."""
+    recipes, told = {}, set()
+    for dataset in grid.datasets:
+        for method in grid.methods:
+            try:
+                recipes[dataset, method] = grid.recipe_of(dataset, method)
+            except ValidationError as error:
+                told |= set(describe(error, lambda _: Recipe.model_fields, ("methods", method, "recipe")))
+    mistakes += sorted(told)
+    return recipes
 
 
 @dataclass
@@ -39,6 +56,7 @@ class DatasetPlan:
         views: modality -> the prepared field that it is read from, for data sets that are prepared.
         unprepared: what is missing on this machine; then manifest and weights are empty.
         lacking: protocol -> why its splits are missing.
+        folds: those to run; None is the one split.
     """
 
     encoders: dict[str, dict[str, Any]]
@@ -48,25 +66,31 @@ class DatasetPlan:
     views: dict[str, str] = field(default_factory=dict)
     unprepared: str | None = None
     lacking: dict[str, str] = field(default_factory=dict)
+    folds: Sequence[int | None] = (None,)
 
 
-def resolve_dataset(name: str, settings: DatasetGrid, mistakes: list[str]) -> DatasetPlan:
-    """The plan of a data set; adds what is wrong with its settings."""
-    data, where = DATASETS[name], f"datasets.{name}"
+def resolve_dataset(label: str, settings: DatasetGrid, mistakes: list[str]) -> DatasetPlan:
+    """The plan of a data set under its label; adds what is wrong with its settings."""
+    data, where = DATASETS[settings.dataset or label], f"datasets.{label}"
+    default = _chosen_modalities(where, data, settings.modalities, mistakes)
     for modality, view in settings.views.items():
         try:
             data.check_view(modality, view)
         except UsageError as error:
             mistakes.append(f"{where}.views: {error}")
-    views = {**data.default_views(), **settings.views}
-    encoders = _resolve_encoders(name, data.encoders, settings.encoders, mistakes)
+    views = {m: view for m, view in {**data.default_views(), **settings.views}.items() if m in default}
+    encoders = _resolve_encoders(where, default, settings.encoders, mistakes)
     _check_cached(where, settings, encoders, mistakes)
+    for place, given in (("views", settings.views), ("spec_augment", settings.spec_augment)):
+        left_out = [m for m in given if m in data.modalities and m not in default]
+        mistakes += [f"{where}.{place}.{m}: not among its modalities, {', '.join(default)}" for m in left_out]
     for modality, limits in settings.spec_augment.items():
         try:
             data.check_spec_augment(modality, views.get(modality), limits)
         except UsageError as error:
             mistakes.append(f"{where}.spec_augment: {error}")
-    plan = DatasetPlan(encoders, frozenset(settings.encoders), views=views, unprepared=data.prepared())
+    folds = _resolve_folds(f"{where}.folds", settings.folds, data, mistakes)
+    plan = DatasetPlan(encoders, frozenset(settings.encoders), views=views, unprepared=data.prepared(), folds=folds)
     if plan.unprepared is None:
         try:
             plan.manifest, plan.weights = data.manifest(), weights_of(encoders)
@@ -74,6 +98,35 @@ def resolve_dataset(name: str, settings: DatasetGrid, mistakes: list[str]) -> Da
         except UsageError as error:
             plan.unprepared = str(error)
     return plan
+
+
+def _chosen_modalities(
+    where: str, data: type[MultimodalDataModule], chosen: Sequence[str] | None, mistakes: list[str]
+) -> dict[str, str | Mapping[str, Any]]:
+    """Modality -> the data set's own encoder, of the modalities that are chosen, in the data set's order."""
+    for modality in chosen or ():
+        if modality not in data.modalities:
+            hint = did_you_mean(modality, data.modalities)
+            mistakes.append(f"{where}.modalities: unknown modality '{shown(modality)}'; {hint}")
+    return {m: encoder for m, encoder in data.encoders.items() if chosen is None or m in chosen}
+
+
+def _resolve_folds(
+    where: str, asked: Any, data: type[MultimodalDataModule], mistakes: list[str]
+) -> Sequence[int | None]:
+    """The folds to run; adds those that there are not."""
+    count, there = data.folds, f"{data.name} has {data.folds} folds, 0 to {data.folds - 1}"
+    if asked is None:
+        return (None,)
+    if count == 1:
+        mistakes.append(f"{where}: {data.name} has one split and no folds; leave it out")
+    elif isinstance(asked, int) and asked > count:
+        mistakes.append(f"{where}: {asked} folds asked for, but {there}")
+    elif isinstance(asked, list) and (wrong := [fold for fold in asked if fold >= count]):
+        mistakes.append(f"{where}: no fold {', '.join(map(str, wrong))}; {there}")
+    elif isinstance(asked, list):
+        return sorted(asked)
+    return range(count if asked == "all" else min(asked, count) if isinstance(asked, int) else 0)
 
 
 def _check_cached(
@@ -98,7 +151,7 @@ def _resolve_encoders(
     chosen: Mapping[str, str | Mapping[str, Any]],
     mistakes: list[str],
 ) -> dict[str, dict[str, Any]]:
-    where = f"datasets.{dataset}.encoders"
+    where = f"{dataset}.encoders"
     for modality in chosen:
         if modality not in default:
             mistakes.append(f"{where}.{modality}: unknown modality; {did_you_mean(modality, default)}")

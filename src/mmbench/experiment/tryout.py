@@ -23,6 +23,7 @@ from mmbench.errors import NeedsLightning, UsageError
 from mmbench.experiment.grid import Grid
 from mmbench.experiment.resolve import DatasetPlan
 from mmbench.missing import Missing
+from mmbench.recipe import Recipe
 
 SMALL = 5_000_000
 """Parameters up to which an encoder is tried with memory: the meta device's first operation costs more, it imports torch's compiler."""
@@ -50,7 +51,11 @@ class WithoutValues(TorchFunctionMode):
 
 
 def try_out(
-    grid: Grid, methods: Mapping[str, dict[str, Any]], plans: Mapping[str, DatasetPlan], mistakes: list[str]
+    grid: Grid,
+    methods: Mapping[str, dict[str, Any]],
+    recipes: Mapping[tuple[str, str], Recipe],
+    plans: Mapping[str, DatasetPlan],
+    mistakes: list[str],
 ) -> None:
     """Add what encoders, methods and ways of missing refuse on the data sets.
 
@@ -61,24 +66,26 @@ def try_out(
     """
     for name in grid.datasets:
         found: list[str] = []
-        encoders = try_encoders(name, plans[name], found)
+        encoders = try_encoders(name, DATASETS[grid.dataset_of(name)], plans[name], found)
         for missing in [*filter(None, grid.trainings), *(Missing(rate=rate) for rate in grid.test_rates)]:
             try:
-                missing.check(DATASETS[name].modalities)
+                missing.check(list(plans[name].encoders))
             except UsageError as error:
                 found.append(f"missing, with datasets.{name}: {error}")
         if not found and plans[name].unprepared is None:
-            try_methods(name, grid, methods, encoders, found)
+            try_methods(name, grid, methods, recipes, encoders, found)
         mistakes += found
 
 
-def try_encoders(name: str, plan: DatasetPlan, mistakes: list[str]) -> dict[str, nn.Module]:
+def try_encoders(
+    label: str, data: type[MultimodalDataModule], plan: DatasetPlan, mistakes: list[str]
+) -> dict[str, nn.Module]:
     """The encoders of a data set, without memory; adds what they refuse."""
-    data, built = DATASETS[name], {}
+    built = {}
     for modality, choice in plan.encoders.items():
         if plan.unprepared is not None and modality not in plan.chosen:
             continue
-        where = f"datasets.{name}.encoders.{modality}"
+        where = f"datasets.{label}.encoders.{modality}"
         try:
             with torch.device("meta"), WithoutValues():
                 built[modality] = build_encoder(choice)
@@ -127,15 +134,18 @@ def try_methods(
     name: str,
     grid: Grid,
     methods: Mapping[str, dict[str, Any]],
+    recipes: Mapping[tuple[str, str], Recipe],
     encoders: Mapping[str, nn.Module],
     mistakes: list[str],
 ) -> None:
     """Build every method for a data set; adds what they refuse."""
-    data = DATASETS[name]
+    data = DATASETS[grid.dataset_of(name)]
     classes = data.class_names() if issubclass(data, PreparedDataModule) else data.classes
-    spec = DataSpec(tuple(encoders), (1,) * len(classes), data.conditioning, data.feature_dims)
+    widths = {m: width for m, width in data.feature_dims.items() if m in encoders}
+    conditioning = data.conditioning if data.conditioning in encoders else next(iter(encoders))
+    spec = DataSpec(tuple(encoders), (1,) * len(classes), conditioning, widths)
     for method, params in methods.items():
-        build = partial(METHODS[method], spec, encoders, grid.datasets[name].recipe, **params)
+        build = partial(METHODS[grid.method_of(method)], spec, encoders, recipes[name, method], **params)
         try:
             if any(isinstance(value, int) and value > WIDE for value in params.values()):
                 with torch.device("meta"), WithoutValues():

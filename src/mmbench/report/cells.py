@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,11 @@ def interval_text(line: pd.Series, name: str, form: str = ".1f") -> str:
     return f"{text} ({line['reported']:.2f})" if name == "area" and not np.isnan(line["reported"]) else text
 
 
+def difference_text(line: Any) -> str:
+    """A difference with its interval."""
+    return f"{line.mean:+.1f} [{line.ci_low:+.1f}, {line.ci_high:+.1f}]"
+
+
 def ranks(values: Sequence[float]) -> list[int]:
     """1 for the best, 2 for the second, 0 for the rest; equal values share a rank, and NaN has none."""
     order = sorted({v for v in values if not np.isnan(v)}, reverse=True)[:2]
@@ -69,7 +75,7 @@ def ranks(values: Sequence[float]) -> list[int]:
 
 def run_notes(rows: Sequence[Row]) -> list[str]:
     """A note if seeds gave identical predictions."""
-    alike = {r.method: f"{r.method} ({len(r.records)} seeds, n {r.runs})" for r in rows if r.runs < len(r.records)}
+    alike = {r.method: f"{r.method} ({len(r.seeds)} seeds, n {r.runs})" for r in rows if r.runs < len(r.seeds)}
     if not alike:
         return []
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ import pandas as pd
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.data.prepared import MADE_UP
-from mmbench.evidence.accuracy import SplitFacts, describe_test, distinct_runs, estimate, fingerprint
-from mmbench.experiment.plan import Experiment
-from mmbench.missing import Missing, pattern_name, patterns, training_name
+from mmbench.evidence.accuracy import SplitFacts, describe_test, distinct_runs, estimate, fingerprint, join
+from mmbench.evidence.comparisons import difference
+from mmbench.experiment.plan import Experiment, Labels
+from mmbench.missing import Missing, pattern_name, patterns, split_name, training_name
 from mmbench.provenance import Codes, grouped, why_stale
 from mmbench.record import Predictions, Record
 from mmbench.report.papers import Printed, differences, read_printed, setting
@@ -23,23 +24,31 @@ from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
 
 COLUMNS = (
-    "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "reported",
-    "track", "artefact",
+    "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "samples",
+    "reported", "track", "artefact",
 )  # fmt: skip
+INFLATION = {"leakage": ("legacy", "peek"), "peeking": ("peek", "clean"), "inflation": ("legacy", "clean")}
+"""What a habit adds: the accuracy under the first protocol minus that under the second."""
+INFLATION_COLUMNS = ("dataset", "method", "pattern", "part", "mean", "ci_low", "ci_high", "paired", "artefact")
 
 
 @dataclass
 class Row:
-    """One method under one protocol on one data set, trained in one way: what its trials, one a seed, came to.
+    """One method under one protocol on one data set, trained in one way: what its trials, one a seed and fold, came to.
 
     Attributes:
+        dataset: what the experiment calls the data set.
+        method: what it calls the method.
+        data: the data set's own name.
         missing: what training lacked; None: nothing.
+        folds: how many of the data set's folds there are trials of; 0: it is not cut into folds.
         made_up: the data are a demo copy.
         artefacts: patterns whose score follows from a role in the method (``MultimodalTask.artefact_patterns``).
         unlike: what the trials do otherwise than a paper that has numbers of this method and data set; nothing, if they stand beside.
         records: of the trials that are done.
-        predicted: hashes of the predictions, one a record.
-        runs: how many of the trials predicted something of their own; seeds that change nothing are one run.
+        seeds: those of which every fold is done.
+        predicted: hashes of the predictions, one a seed.
+        runs: how many of the seeds predicted something of their own; seeds that change nothing are one run.
         gaps: why the others are not done.
     """
 
@@ -47,10 +56,13 @@ class Row:
     protocol: str
     missing: Missing | None
     method: str
+    data: str
+    folds: int = 0
     made_up: bool = False
     artefacts: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
     records: list[Record] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
     predicted: list[str] = field(default_factory=list)
     runs: int = 0
     gaps: list[str] = field(default_factory=list)
@@ -72,6 +84,20 @@ class Row:
 
 
 @dataclass
+class Run:
+    """What one seed came to: the records of its folds, in their order, and their predictions as one of the whole set.
+
+    Attributes:
+        parts: name of each fold's test split -> its size.
+    """
+
+    seed: int
+    records: list[Record]
+    predictions: Predictions
+    parts: dict[str, int]
+
+
+@dataclass
 class Results:
     """An experiment's numbers.
 
@@ -81,6 +107,8 @@ class Results:
             are a demo copy, "cached features" where frozen encoders ran once; both, with a comma; else empty. The artefact is "role"
             where the score follows from the modality's role in the method, else empty.
         rates: accuracy by missing rate, where the experiment trains at missing rates.
+        inflation: what leaking splits and peeking at the test split add, with the columns ``INFLATION_COLUMNS``, where there are trials
+            under several protocols.
         rows: one a data set, protocol, way of training and method.
         modalities: by data set.
         tests: the test split of a (data set, protocol) of which anything was run.
@@ -91,6 +119,7 @@ class Results:
     experiment: Experiment
     table: pd.DataFrame
     rates: Rates | None
+    inflation: pd.DataFrame
     rows: list[Row]
     modalities: dict[str, tuple[str, ...]]
     tests: dict[tuple[str, str], SplitFacts]
@@ -122,66 +151,111 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
         codes: the code that is here; what came from other code is then noted.
     """
     printed = read_printed(reported)
-    by_cell: dict[tuple[str, str, Missing | None, str], list[Trial]] = {}
+    by_cell: dict[tuple[Labels, str, Missing | None], list[Trial]] = {}
     for trial in experiment.trials:
-        by_cell.setdefault((trial.dataset, trial.protocol, trial.missing, trial.method), []).append(trial)
+        by_cell.setdefault((experiment.labels_of(trial), trial.protocol, trial.missing), []).append(trial)
+    protocols = {labels: {p for own, p, m in by_cell if own == labels and m is None} for labels, _, _ in by_cell}
     rows, lines, modalities, tests, outcomes = [], [], {}, {}, []
-    for trials in by_cell.values():
-        row, predictions = _read_row(trials, store)
+    complete: dict[Labels, dict[str, tuple[Row, list[Run]]]] = {}
+    for (labels, protocol, missing), trials in by_cell.items():
+        row, runs = _read_row(labels, trials, store)
+        predictions = [run.predictions for run in runs]
         rows.append(row)
         modalities[row.dataset] = tuple(trials[0].encoders)
         if predictions:
             tests[row.dataset, row.protocol] = describe_test(predictions[0])
-        unlike = differences(trials[0], len(predictions[0].log_prior) if predictions else None)
+        unlike = differences(trials[0], predictions[0].log_probs.shape[-1] if predictions else None)
         if printed.has(trials[0]) and not row.made_up:
             row.unlike = unlike
         comparable = not (row.made_up or unlike)
         lines += _lines(row, trials[0], predictions, printed if comparable else Printed())
-        outcome = Outcomes.of(row.dataset, row.protocol, row.missing, row.method, row.records, predictions)
-        outcomes.append(replace(outcome, comparable=comparable))
+        outcomes.append(replace(_outcomes(row, runs), comparable=comparable))
+        if missing is None and len(protocols[labels]) > 1:
+            complete.setdefault(labels, {})[protocol] = row, runs
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
     commits = sorted({_commit(r) for row in rows for r in row.records})
     rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates)
     for frame in (table, *((rates.curves, rates.areas) if rates else ())):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
+    inflation = pd.DataFrame(
+        [line for cells in complete.values() for line in _inflation(cells, tests)], columns=list(INFLATION_COLUMNS)
+    )
     reasons = [why_stale(record, codes) for row in rows for record in row.records] if codes else []
     stale = grouped(filter(None, reasons), "of other code than this")
-    return Results(experiment, table, rates, rows, modalities, tests, commits, stale)
+    return Results(experiment, table, rates, inflation, rows, modalities, tests, commits, stale)
 
 
-def _read_row(trials: Sequence[Trial], store: Store) -> tuple[Row, list[Predictions]]:
-    """A row of its trials, one a seed, and the predictions of those that are done."""
-    first, predictions = trials[0], []
-    row = Row(first.dataset, first.protocol, first.missing, first.method, first.data.startswith(MADE_UP))
+def _read_row(labels: Labels, trials: Sequence[Trial], store: Store) -> tuple[Row, list[Run]]:
+    """A row of its trials, one a seed and fold, and the runs of the seeds of which every fold is done."""
+    first = trials[0]
+    folds = sorted({trial.fold for trial in trials if trial.fold is not None})
+    row = Row(labels.dataset, first.protocol, first.missing, labels.method, first.dataset, len(folds))
+    row.made_up = first.data.startswith(MADE_UP)
     conditioning = DATASETS[first.dataset].conditioning if first.dataset in DATASETS else ""
     row.artefacts = METHODS[first.method].artefact_patterns(first.params, conditioning)
+    done: dict[int, list[tuple[Record, Predictions]]] = {}
     for trial in trials:
+        fold = "" if trial.fold is None else f"fold {trial.fold} "
         try:
             record = store.record(trial.key)
-            reason = f"seed {trial.seed}: not run" if record is None else f"seed {trial.seed}: {_failure(record)}"
+            reason = "not run" if record is None else _failure(record)
             if record is not None and record.status == "done":
-                predictions.append(store.predictions(record))
+                done.setdefault(trial.seed, []).append((record, store.predictions(record)))
                 row.records.append(record)
                 continue
         except CorruptRecord as error:
-            reason = f"seed {trial.seed}: damaged ({error})"
-        row.gaps.append(reason)
-    row.predicted, row.runs = [fingerprint(p) for p in predictions], len(distinct_runs(predictions))
-    return row, predictions
+            reason = f"damaged ({error})"
+        row.gaps.append(f"{fold}seed {trial.seed}: {reason}")
+    runs = [_run(seed, parts) for seed, parts in done.items() if len(parts) == max(1, len(folds))]
+    row.seeds, row.predicted = [run.seed for run in runs], [fingerprint(run.predictions) for run in runs]
+    row.runs = len(distinct_runs([run.predictions for run in runs]))
+    return row, runs
+
+
+def _run(seed: int, parts: Sequence[tuple[Record, Predictions]]) -> Run:
+    parts = sorted(parts, key=lambda part: part[0].trial.fold or 0)
+    sizes = {split_name("test", record.trial.fold): len(p.label) for record, p in parts}
+    return Run(seed, [record for record, _ in parts], join([p for _, p in parts]), sizes)
+
+
+def _outcomes(row: Row, runs: Sequence[Run]) -> Outcomes:
+    """What curves by missing rate are made of."""
+    where = row.dataset, row.protocol, row.missing, row.method
+    parts = runs[0].parts if runs else {}
+    return Outcomes.of(*where, [run.records for run in runs], [run.predictions for run in runs], row.data, parts)
+
+
+def _inflation(cells: Mapping[str, tuple[Row, list[Run]]], tests: Mapping[tuple[str, str], SplitFacts]) -> list[tuple]:
+    """What leaking and peeking add for one method: lines with the columns ``INFLATION_COLUMNS``, of protocols with the same seeds."""
+    lines = []
+    for part, (more, less) in INFLATION.items():
+        if more not in cells or less not in cells:
+            continue
+        (row, one), (other_row, other) = cells[more], cells[less]
+        if not row.seeds or row.seeds != other_row.seeds or row.predicted == other_row.predicted:
+            continue
+        facts = [tests[row.dataset, protocol].samples for protocol in (more, less)]
+        paired = facts[0] == facts[1]
+        for number, pattern in enumerate(one[0].predictions.pattern_names):
+            d = difference([run.predictions for run in one], [run.predictions for run in other], number, paired)
+            artefact = "role" if pattern in row.artefacts else ""
+            lines.append((row.dataset, row.method, pattern, part, d.mean, d.low, d.high, paired, artefact))
+    return lines
 
 
 def _lines(row: Row, trial: Trial, predictions: Sequence[Predictions], printed: Printed) -> list[tuple]:
     """The table's lines of a row, with the columns ``COLUMNS``; the track is still empty."""
     names = [pattern_name(p) for p in patterns(tuple(trial.encoders))]
+    size = len(predictions[0].label) if predictions else 0
     lines = []
     for (name, metric), values in estimate(predictions, names).items():
         artefact = name in row.artefacts
         alias = "multi" if name == names[-1] else name  # as the papers call it
         value = None
         if row.missing is None and not artefact:  # the papers scored what is an artefact here in another way
-            value = printed.complete.get((row.dataset, setting(trial), row.method, alias, metric))
+            value = printed.complete.get((trial.dataset, setting(trial), trial.method, alias, metric))
         line = (row.dataset, row.protocol, row.training, row.method, name, metric)
-        lines.append((*line, *values, row.runs, value, "", "role" if artefact else ""))
+        lines.append((*line, *values, row.runs, size, value, "", "role" if artefact else ""))
     return lines
 
 

@@ -20,6 +20,9 @@ KEPT = (OWN, "regression", "reported", "runs", "wandb")
 """Folders among the results that are not a report."""
 CELL = ["dataset", "protocol", "training", "method", "pattern"]
 POOL = ["dataset", "protocol", "training"]
+ONE_RUN = 35.0
+"""Deviation of an accuracy, in percent, times the root of the number of samples, where one run alone does not tell it: two runs are
+right where the other is wrong on a quarter of the samples, sqrt(2) · 35 % = sqrt(0.25)."""
 LEAST = 0.5
 """Points of accuracy that any cell may differ by."""
 OVERALL = 1.0
@@ -34,6 +37,7 @@ def compare(own: pd.DataFrame, committed: Path) -> list[str]:
 
     A cell is a data set, protocol, way of training, method and pattern. Those are compared that both tables have, of as many runs. The
     deviation s is pooled over the methods and patterns of a data set, protocol and way of training: that of one cell is of few runs.
+    Where all have a single run, it is ``ONE_RUN`` over the root of the number of test samples.
 
     Args:
         own: ``Results.table``.
@@ -43,7 +47,7 @@ def compare(own: pd.DataFrame, committed: Path) -> list[str]:
         Sentences.
     """
     try:
-        held = pd.read_csv(committed, usecols=[*CELL, "metric", "mean", "std", "n"])
+        held = pd.read_csv(committed, usecols=[*CELL, "metric", "mean", "std", "n", "samples"])
     except FileNotFoundError:
         return []
     except ValueError as error:  # not a CSV file, or without these columns
@@ -54,7 +58,8 @@ def compare(own: pd.DataFrame, committed: Path) -> list[str]:
     if both.empty:
         return [f"Nothing to compare with {committed}: it has no cell of this run, or of another number of runs."]
     pooled = (both.std_held**2).groupby([both[name] for name in POOL]).transform("mean") ** 0.5
-    both["tolerance"] = np.maximum(2 * pooled * np.sqrt(2 / both.n), LEAST).fillna(LEAST)
+    pooled = pooled.fillna(ONE_RUN / np.sqrt(both.samples))
+    both["tolerance"] = np.maximum(2 * pooled * np.sqrt(2 / both.n), LEAST)
     both["difference"] = both["mean"] - both.mean_held
     return _sentences(both, len(run), committed)
 

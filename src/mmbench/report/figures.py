@@ -26,10 +26,14 @@ NO_MATHS: Any = {"text.parse_math": False}
 """A dollar sign in a name is a dollar sign."""
 
 
-PROTOCOL_COLOURS = {"clean": "#0072B2", "legacy": "#D55E00"}  # Okabe and Ito's, told apart by colour-blind readers
+PROTOCOL_COLOURS = {
+    "clean": "#0072B2",
+    "peek": "#009E73",
+    "legacy": "#D55E00",
+}  # Okabe and Ito's, told apart by colour-blind readers
 
 
-MARKERS = {"clean": "o", "legacy": "D"}
+MARKERS = {"clean": "o", "peek": "s", "legacy": "D"}
 
 
 @matplotlib.rc_context(NO_MATHS)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Write ``table.{md,csv,tex,html}`` and the figures, as SVG and PNG; for missing rates ``rates.csv`` and ``areas.csv`` too.
+    """Write ``table.{md,csv,tex,html}`` and the figures, as SVG and PNG.
+
+    Where there are any, ``rates.csv`` and ``areas.csv`` hold missing rates, ``inflation.csv`` differences of protocols.
 
     Returns:
         The files.
@@ -37,6 +39,8 @@ def write(results: Results, folder: Path) -> list[Path]:
     }
     if results.rates is not None:
         content |= {"rates.csv": _csv(results.rates.curves), "areas.csv": _csv(results.rates.areas)}
+    if len(results.inflation):
+        content["inflation.csv"] = _csv(results.inflation)
     for name, (figure, _) in drawn.items():
         content |= {f"{name}.svg": svg[name], f"{name}.png": render(figure, "png")}
     for name, data in content.items():
@@ -94,7 +98,7 @@ def to_html(results: Results, images: Sequence[tuple[str, str]]) -> str:
     numbers = results.table.select_dtypes("number").columns
     full = results.table.copy()
     for column in numbers:
-        digits = 0 if column == "n" else 2
+        digits = 0 if column in ("n", "samples") else 2
         full[column] = [DASH if value != value else f"{value:.{digits}f}" for value in full[column]]
     return template.render(
         title=results.experiment.grid.title,

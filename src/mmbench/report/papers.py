@@ -108,6 +108,10 @@ def differences(trial: Trial, classes: int | None = None) -> tuple[str, ...]:
     data, found = DATASETS[trial.dataset], []
     if classes not in (None, len(data.classes)):
         found.append(f"{classes} classes (theirs: {len(data.classes)})")
+    if trial.fold is not None:
+        found.append("folds (theirs: the published split)")
+    if left_out := [m for m in data.modalities if m not in trial.encoders]:
+        found.append(f"without {', '.join(left_out)}")
     if trial.protocol != "legacy" and not _same_split(data):
         found.append(f"protocol {trial.protocol} (theirs: the published split, as in legacy)")
     found += _method_differences(trial)

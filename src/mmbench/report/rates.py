@@ -36,7 +36,7 @@ AREA_COLUMNS = (*KEY, "area", "area_low", "area_high", "gain", "gain_low", "gain
 
 @dataclass
 class Outcomes:
-    """What one method's trials, one a seed, got right on the test split.
+    """What one method's trials, one a seed and fold, got right on the test split.
 
     Attributes:
         missing: what training lacked; None: nothing.
@@ -46,6 +46,8 @@ class Outcomes:
             identical predictions are one run.
         present: (N, M) bool, what the samples have by nature.
         group: (N,) group numbers from 0 on.
+        data: the data set's own name; it decides the masks, with ``parts``.
+        parts: name of the test split -> its size; of folds, each one's, in their order.
         unimodal: (S, M) accuracy of each modality alone where the epoch was chosen; NaN where the record does not have it.
         comparable: in the setting in which the papers' numbers were measured.
     """
@@ -60,6 +62,8 @@ class Outcomes:
     present: np.ndarray
     group: np.ndarray
     unimodal: np.ndarray
+    data: str
+    parts: Mapping[str, int]
     comparable: bool = True
 
     @classmethod
@@ -69,25 +73,31 @@ class Outcomes:
         protocol: str,
         missing: Missing | None,
         method: str,
-        records: Sequence[Record],
+        records: Sequence[Sequence[Record]],
         predictions: Sequence[Predictions],
+        data: str,
+        parts: Mapping[str, int],
     ) -> Outcomes:
-        """From the records and predictions of the trials that are done, one a seed."""
+        """From the records, by seed and fold, and the predictions, one a seed, of what is done."""
         if not predictions:
             empty = np.zeros(0)
-            return cls(dataset, protocol, missing, method, [], [], np.zeros((0, 1, 0), bool), empty, empty, empty)
+            return cls(
+                dataset, protocol, missing, method, [], [], np.zeros((0, 1, 0), bool), empty, empty, empty, data, {}
+            )
         first = predictions[0]
         names = first.modalities.tolist()
         runs = distinct_runs(predictions)
-        alone = [[_selected(records[i]).get(f"{SELECTION_METRIC}/{name}", np.nan) for name in names] for i in runs]
+        alone = [np.mean([_alone_when_chosen(record, names) for record in records[i]], axis=0) for i in runs]
         return cls(
             dataset, protocol, missing, method,
-            seeds=[record.trial.seed for record in records],
+            seeds=[folds[0].trial.seed for folds in records],
             modalities=names,
             hits=np.stack([hits_of(predictions[i]) for i in runs]),
             present=first.present,
             group=np.unique(first.group, return_inverse=True)[1],
             unimodal=np.array(alone),
+            data=data,
+            parts=parts,
         )  # fmt: skip
 
     @property
@@ -263,11 +273,13 @@ class _Family:
     def _share(self, evaluation: Evaluation, rate: float) -> np.ndarray:
         """How often each test sample shows each pattern, (P + 1, N): under the fixed mask, or over many."""
         example = cast(Outcomes, self.example)
-        size = len(example.group)
         if rate == 0:
-            return shown(np.ones((1, size, len(example.modalities)), bool))
-        draws = 1 if evaluation == "matched" else DRAWS
-        return shown(masks_of_test(example.dataset, example.modalities, size, self.masks[rate], draws))
+            return shown(np.ones((1, *example.present.shape), bool))
+        return shown(self._masks(example, rate, 1 if evaluation == "matched" else DRAWS))
+
+    def _masks(self, example: Outcomes, rate: float, draws: int) -> np.ndarray:
+        """Masks (draws, N, M) of the test split at a rate."""
+        return masks_of_test(example.data, example.modalities, example.parts, self.masks[rate], draws)
 
     def _realised(self, rate: float) -> tuple[float, float, float]:
         """Shares of masked and of missing cells, and of samples with nothing left, under the fixed test mask."""
@@ -276,11 +288,12 @@ class _Family:
         present = self.example.present
         keep = np.ones_like(present)
         if rate > 0:
-            keep = self.masks[rate].mask(self.example.dataset, "test", self.example.modalities, len(present))
+            keep = self._masks(self.example, rate, 1)[0]
         shares = realised(keep, present)
         return shares["masked"], shares["missing"], shares["empty"]
 
 
-def _selected(record: Record) -> dict[str, float]:
-    """The metrics of the epoch that was chosen."""
-    return record.curves[record.best_epoch] if record.curves and record.best_epoch is not None else {}
+def _alone_when_chosen(record: Record, modalities: Sequence[str]) -> list[float]:
+    """Accuracy of each modality alone in the epoch that was chosen; NaN where the record does not have it."""
+    chosen = record.curves[record.best_epoch] if record.curves and record.best_epoch is not None else {}
+    return [chosen.get(f"{SELECTION_METRIC}/{name}", np.nan) for name in modalities]

@@ -11,19 +11,25 @@ from mmbench.experiment.plan import left_out
 from mmbench.missing import pattern_name, patterns
 from mmbench.protocol import PROTOCOLS
 from mmbench.report.cells import (
-    ARTEFACT,
     ARTEFACT_NOTE,
     DASH,
     Cell,
     Section,
+    difference_text,
     paper_notes,
     ranks,
     run_notes,
     value_text,
 )
-from mmbench.report.collect import Results, Row
+from mmbench.report.collect import INFLATION, Results, Row
 from mmbench.report.escape import latex, markdown, one_line
 from mmbench.report.rate_tables import by_rate
+
+INFLATION_NOTES = {
+    "leakage": "leakage: legacy minus peek, what a split that ignores groups adds",
+    "peeking": "peeking: peek minus clean, what choosing the epoch on the test split adds",
+    "inflation": "inflation: legacy minus clean, both together",
+}
 
 
 def columns(modalities: tuple[str, ...], shown: str = "single") -> dict[str, str]:
@@ -51,9 +57,7 @@ def sections(results: Results) -> list[Section]:
             made.append(_by_pattern(results, accuracy, here, names))
             if "acer" in table.index and (dataset, protocol) in table.loc["acer"].index:
                 made.append(_by_pattern(results, table.loc["acer"], here, names, "acer"))
-        complete = [r for r in rows if r.missing is None]
-        if {"clean", "legacy"} <= {r.protocol for r in complete}:
-            made.append(_inflation(results, accuracy, dataset, complete, names))
+        made += _inflation(results, dataset, [r for r in rows if r.missing is None])
     return made + (by_rate(results, results.rates) if results.rates else []) + _unprepared(results)
 
 
@@ -115,16 +119,21 @@ def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
                 for m, share in test.absent.items()
             )
         )
-        if protocol == "clean" and test.groups == test.size:
+        if rows[0].folds:
+            notes.append(
+                f"{rows[0].folds} of {folds_of(rows[0].data)} folds, each tested by models that have not seen it; those of a seed are "
+                "one prediction of all that was tested."
+            )
+        if PROTOCOLS[protocol].disjoint and test.groups == test.size:
             notes.append(
                 "Every test sample is a group of its own: disjoint by group is no more than disjoint by sample here."
             )
-        if protocol == "legacy" and _same_test(results, dataset):
+        if protocol == "legacy" and not rows[0].folds and _same_test(results, dataset):
             notes.append("Its test samples are those of clean.")
-        published = _published_test(dataset, protocol, test.classes)
+        published = None if rows[0].folds else _published_test(rows[0].data, protocol, test.classes)
         if published not in (None, test.size) and not rows[0].made_up:
             notes.append(
-                f"Not the published split: that has {published} test samples. mmbench data audit {dataset} tells which are missing."
+                f"Not the published split: that has {published} test samples; mmbench data audit {rows[0].data} tells which miss."
             )
     if rows[0].made_up:
         notes.append("The data are a made-up copy: the numbers say that the code runs, and nothing else.")
@@ -133,6 +142,11 @@ def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
             "A track of its own: frozen encoders, whose features were computed once, on data that were not augmented."
         )
     return notes
+
+
+def folds_of(dataset: str) -> int:
+    """How many folds a data set has."""
+    return DATASETS[dataset].folds if dataset in DATASETS else 1
 
 
 def _published_test(dataset: str, protocol: str, classes: int) -> int | None:
@@ -148,46 +162,45 @@ def _same_test(results: Results, dataset: str) -> bool:
     return facts[0] is not None and facts[1] is not None and facts[0].samples == facts[1].samples
 
 
-def _inflation(
-    results: Results, accuracy: pd.DataFrame, dataset: str, rows: list[Row], names: dict[str, str]
-) -> Section:
-    """Legacy minus clean, for methods of which the same seeds are done under both."""
-    row_of = {(row.method, row.protocol): row for row in rows}
+def _inflation(results: Results, dataset: str, rows: list[Row]) -> list[Section]:
+    """What leaking splits and peeking at the test split add, with every modality, for methods of which the same seeds are done."""
+    protocols = {row.protocol for row in rows}
+    parts = [part for part, both in INFLATION.items() if protocols.issuperset(both)]
+    if not parts:
+        return []
+    every = pattern_name(patterns(results.modalities[dataset])[-1])
+    table = results.inflation[(results.inflation.dataset == dataset) & (results.inflation.pattern == every)]
+    values = {(line.method, line.part): line for line in table.itertuples()}
+    predicted = {(row.method, row.protocol): row.predicted for row in rows}
     body, same = [], []
     for method in dict.fromkeys(row.method for row in rows):
-        clean, legacy = row_of[method, "clean"], row_of[method, "legacy"]
-        seeds = [sorted(r.trial.seed for r in row.records) for row in (clean, legacy)]
-        alike = bool(clean.predicted) and clean.predicted == legacy.predicted
-        same += [method] * alike
-        cells = [Cell(method)]
-        for pattern in names:
-            means = [accuracy.loc[(dataset, p, "complete", method, pattern), "mean"] for p in ("clean", "legacy")]
-            shown = bool(seeds[0]) and seeds[0] == seeds[1] and not alike
-            mark = f" {ARTEFACT}" if pattern in clean.artefacts else ""
-            cells.append(Cell(f"{means[1] - means[0]:+.1f}{mark}" if shown else DASH))
-        body.append(cells)
+        found = [values.get((method, part)) for part in parts]
+        body.append([Cell(method), *(Cell(DASH if d is None else difference_text(d)) for d in found)])
+        runs = [predicted[method, protocol] for protocol in {p for part in parts for p in INFLATION[part]}]
+        same += [method] * (bool(runs[0]) and all(run == runs[0] for run in runs))
     notes = [
-        "Legacy minus clean, in points of accuracy: what a split that ignores groups and an epoch chosen on the test split add."
+        f"In points of accuracy with every modality, with 95 % intervals; {'; '.join(INFLATION_NOTES[p] for p in parts)}."
     ]
-    if _same_test(results, dataset):
-        notes.append(
-            "Both test on the same samples: they differ in what they train on, if at all, and in where the epoch is chosen."
-        )
+    unpaired = [part for part in parts if not table[table.part == part].paired.all()]
+    if unpaired:
+        notes.append(f"Of other test samples, so not paired and with wide intervals: {', '.join(unpaired)}.")
+    elif len(table):
+        notes.append("All are differences on the same test samples, which the intervals make use of.")
     if same:
         notes.append(
-            f"Both protocols gave identical predictions, so there is nothing to compare: {', '.join(same)}. Where that is every "
-            "method, legacy is clean under another name."
+            f"The protocols gave identical predictions, so there is nothing to compare: {', '.join(same)}. Where that is every method, "
+            "they are one under several names."
         )
-    notes += [ARTEFACT_NOTE] if any(ARTEFACT in cell.text for line in body for cell in line[1:]) else []
-    return Section(f"{dataset}{results.mark(dataset)}, inflation", notes, ["method", *names.values()], body)
+    return [Section(f"{dataset}{results.mark(dataset)}, inflation", notes, ["method", *parts], body)]
 
 
 def header_notes(results: Results) -> list[str]:
     """What holds for the whole report."""
     done = sum(len(row.records) for row in results.rows)
     seeds = ", ".join(map(str, results.experiment.grid.seeds))
+    of_folds = ", each of all folds that were run" if any(row.folds for row in results.rows) else ""
     notes = [
-        f"Accuracy in percent, mean ± standard deviation over n runs, one a seed (of {seeds}). Best bold, second underlined. "
+        f"Accuracy in percent, mean ± standard deviation over n runs, one a seed (of {seeds}){of_folds}. Best bold, second underlined. "
         "Intervals, macro F1, calibration error and all patterns: table.csv.",
         f"{done} of {len(results.experiment.trials)} trials, commit {', '.join(results.commits) or DASH}.",
     ]

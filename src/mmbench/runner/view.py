@@ -49,11 +49,18 @@ class GridView:
         done: how many of them were done before.
         log: the key of a trial -> its log, of which a live view tells the epoch.
         console: where to; a terminal gets a live view, anything else one line a trial.
+        describe: what to call a trial.
     """
 
     def __init__(
-        self, total: int, done: int = 0, log: Callable[[str], Path] | None = None, console: Console | None = None
+        self,
+        total: int,
+        done: int = 0,
+        log: Callable[[str], Path] | None = None,
+        console: Console | None = None,
+        describe: Callable[[Trial], str] = lambda trial: trial.label,
     ) -> None:
+        self.describe = describe
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self.total = total
         self.before = self.ended = done
@@ -85,13 +92,13 @@ class GridView:
     def started(self, trial: Trial) -> None:
         """Add a row for the trial."""
         log = self.log(trial.key) if self.log else None
-        task = self.live.add_task(f"  {trial.label}", total=None, log=log, epochs=trial.recipe.epochs)
+        task = self.live.add_task(f"  {self.describe(trial)}", total=None, log=log, epochs=trial.recipe.epochs)
         self.rows[trial.key] = (task, time.monotonic())
 
     def retried(self, trial: Trial, reason: str) -> None:
         """Say that the trial starts again."""
         self._drop(trial)
-        self.console.print(f"again {trial.label}: {reason}", markup=False)
+        self.console.print(f"again {self.describe(trial)}: {reason}", markup=False)
 
     def finished(self, trial: Trial, record: Record) -> None:
         """Say how the trial ended."""
@@ -111,7 +118,8 @@ class GridView:
         times = "" if self.console.is_terminal else f", {clock(elapsed)} elapsed, about {clock(left)} left"
         width = len(str(self.total))
         self.console.print(
-            f"[{self.ended:{width}}/{self.total}] {trial.label}: {outcome}  ({seconds:.1f} s{times})", markup=False
+            f"[{self.ended:{width}}/{self.total}] {self.describe(trial)}: {outcome}  ({seconds:.1f} s{times})",
+            markup=False,
         )
 
     def _drop(self, trial: Trial) -> float:

@@ -658,8 +658,8 @@ def test_methods_are_planned_and_built_for_a_variant(variant, monkeypatch):
 
     monkeypatch.setattr(concat, "__init__", noted)
     grid = {"title": "a variant", "datasets": {"kinetics_sounds": {}}, "methods": {"concat": {}}, "seeds": [0]}
-    _, trials, unprepared = expand(grid)
-    assert (planned, len(trials), unprepared) == ([3], 1, {})
+    experiment = expand(grid)
+    assert (planned, len(experiment.trials), experiment.unprepared) == ([3], 1, {})
     data = KineticsSounds("clean", batch_size=2)
     encoders = {modality: build_encoder({"name": name}) for modality, name in KineticsSounds.encoders.items()}
     method = concat(data.spec, encoders, Recipe())
