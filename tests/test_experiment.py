@@ -247,6 +247,11 @@ OTHER_RECIPE = {
     "precision": "bf16",
     "compile": True,
     "head_init": "xavier",
+    "schedule": "cosine",
+    "warmup": 1,
+    "clip_norm": 0.5,
+    "patience": 2,
+    "class_weights": "balanced",
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "dataset": {"dataset": "crema_d"},
@@ -285,7 +290,9 @@ def test_settings_that_came_later_leave_older_keys_as_they_were() -> None:
     content = {"schema": SCHEMA, **BASE.model_dump(mode="json")}
     for name in ("views", "weights", "cached", "spec_augment", "fold", "tuning"):
         del content[name]
-    for name in ("precision", "compile", "head_init"):
+    for name in (
+        "precision", "compile", "head_init", "schedule", "warmup", "clip_norm", "patience", "class_weights",
+    ):  # fmt: skip
         del content["recipe"][name]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert BASE.key == sha256(canonical.encode()).hexdigest()[:16]

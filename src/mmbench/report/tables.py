@@ -44,7 +44,7 @@ def sections(results: Results) -> list[Section]:
     """For each data set: accuracies by pattern, one table a protocol; what its protocols differ by; accuracies by missing rate."""
     if results.table.empty:
         return _unprepared(results)
-    table = results.table.set_index(["metric", "dataset", "protocol", "training", "method", "pattern"])
+    table = results.table.set_index(["metric", "dataset", "protocol", "training", "method", "pattern"]).sort_index()
     accuracy = table.loc["accuracy"]
     made = []
     for dataset, modalities in results.modalities.items():

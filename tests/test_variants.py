@@ -1,0 +1,263 @@
+"""Variants under labels, subsets of modalities, recipes of methods, folds: what a file may say of them, what reports make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmbench.data.sets.openclipart import OpenClipart
+from mmbench.errors import UsageError
+from mmbench.experiment.plan import Experiment, expand, select
+from mmbench.record import Predictions, Record
+from mmbench.report.collect import Results, collect
+from mmbench.report.tables import sections
+from mmbench.store import Store
+from mmbench.trial import Trial
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenClipart, "manifest", classmethod(lambda cls: "0123456789abcdef"))
+
+
+def grid(**changes: Any) -> dict[str, Any]:
+    return {
+        "title": "variants",
+        "datasets": {"openclipart": {"recipe": {"epochs": 3, "step_size": 2}}},
+        "methods": {"mla": None, "sum": None},
+        "seeds": [0],
+        **changes,
+    }
+
+
+def mistakes(**changes: Any) -> str:
+    with pytest.raises(UsageError) as error:
+        expand(grid(**changes))
+    return str(error.value)
+
+
+# Labels
+
+
+def test_a_method_stands_twice_under_labels_of_its_own() -> None:
+    experiment = expand(grid(methods={"mla": None, "MLA, static": {"method": "mla", "dynamic_fusion": False}}))
+    full, static = experiment.trials
+    assert (full.method, static.method) == ("mla", "mla")
+    assert (full.params["dynamic_fusion"], static.params["dynamic_fusion"]) == (True, False)
+    assert [experiment.describe(t) for t in experiment.trials] == [
+        "openclipart clean mla seed 0",
+        "openclipart clean MLA, static seed 0",
+    ]
+
+
+def test_a_label_is_no_part_of_a_trial() -> None:
+    (named,) = expand(grid(methods={"mine": {"method": "mla"}})).trials
+    (plain,) = expand(grid(methods={"mla": None})).trials
+    assert named.key == plain.key
+
+
+def test_a_data_set_stands_twice_with_other_modalities() -> None:
+    pair: dict[str, Any] = {"dataset": "openclipart", "modalities": ["tags", "image"]}
+    experiment = expand(grid(datasets={"openclipart": None, "pair": pair}, methods={"sum": None}))
+    all_of_them, two = experiment.trials
+    assert list(all_of_them.encoders) == ["image", "title", "tags"]
+    assert list(two.encoders) == ["image", "tags"], "in the data set's order"
+    assert two.dataset == "openclipart"
+    assert [t.key for t in select(experiment, ["dataset=pair"])] == [two.key]
+
+
+def test_a_conditioning_modality_that_is_left_out_is_no_hindrance() -> None:
+    pair: dict[str, Any] = {"dataset": "openclipart", "modalities": ["image", "tags"]}
+    assert len(expand(grid(datasets={"pair": pair}, methods={"film": None})).trials) == 1
+
+
+def test_a_method_has_a_recipe_over_the_data_sets() -> None:
+    methods: dict[str, Any] = {"mla": {"recipe": {"lr": 0.5}, "alpha": 0.2}, "sum": {"recipe": {"schedule": "cosine"}}}
+    mla, late = expand(grid(methods=methods)).trials
+    assert (mla.recipe.lr, mla.recipe.epochs, mla.recipe.step_size) == (0.5, 3, 2)
+    assert mla.params["alpha"] == 0.2
+    assert (late.recipe.schedule, late.recipe.epochs) == ("cosine", 3)
+    assert late.recipe.step_size == 70, "which is a setting of steps, so the data set's does not hold"
+
+
+# Folds
+
+
+@pytest.fixture
+def three_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenClipart, "folds", 3)
+
+
+@pytest.mark.usefixtures("three_folds")
+@pytest.mark.parametrize(
+    ("asked", "got"), [("all", [0, 1, 2]), (2, [0, 1]), (3, [0, 1, 2]), ([2, 0], [0, 2]), (None, [None])]
+)
+def test_folds_are_all_a_list_or_a_number(asked: Any, got: list) -> None:
+    datasets = {"openclipart": {"folds": asked, "protocols": ["clean", "legacy"]}}
+    trials = expand(grid(datasets=datasets, methods={"sum": None})).trials
+    assert [(t.protocol, t.fold) for t in trials] == [(p, fold) for p in ("clean", "legacy") for fold in got]
+    assert len({t.key for t in trials}) == len(trials)
+
+
+# Mistakes
+
+
+@pytest.mark.usefixtures("three_folds")
+def test_mistakes_in_names_come_all_at_once() -> None:
+    told = mistakes(
+        methods={
+            "mine": {"method": "mlaa"}, "other": None, "sum": {"method": "mla"}, "": {"method": "mla"},
+            "x" * 61: {"method": "mla"},
+        },
+        datasets={"mine": {"dataset": "openclip"}, "openclipart": {"folds": 0}, "more": {"dataset": "openclipart", "folds": "some"}},
+    )  # fmt: skip
+    for line in (
+        "methods.mine.method: unknown method 'mlaa'; did you mean 'mla'?",
+        "methods.other: unknown method; known: ",
+        "a label of its own says what it stands for, method: NAME",
+        "methods.sum.method: mla, but the label is the name of another method; choose another label",
+        "methods.: a label has 1 to 60 printable characters",
+        "datasets.mine.dataset: unknown data set 'openclip'; did you mean 'openclipart'?",
+        "datasets.openclipart.folds",
+        "datasets.more.folds",
+    ):
+        assert line in told, line
+
+
+@pytest.mark.usefixtures("three_folds")
+def test_mistakes_in_settings_come_all_at_once() -> None:
+    told = mistakes(
+        datasets={
+            "openclipart": {"folds": [0, 3, 4]},
+            "many": {"dataset": "openclipart", "folds": 4},
+            "subset": {"dataset": "openclipart", "modalities": ["image", "titel"]},
+            "left out": {
+                "dataset": "openclipart",
+                "modalities": ["image", "title"],
+                "encoders": {"tags": "hashed_text"},
+            },
+        },
+        methods={"mla": {"recipe": {"lrr": 1, "epochs": 0}, "alfa": 1}},
+    )
+    for line in (
+        "datasets.openclipart.folds: no fold 3, 4; openclipart has 3 folds, 0 to 2",
+        "datasets.many.folds: 4 folds asked for, but openclipart has 3 folds",
+        "datasets.subset.modalities: unknown modality 'titel'; did you mean 'title'?",
+        "datasets.left out.encoders.tags: unknown modality; known: image, title",
+        "methods.mla.recipe.lrr: unknown key; did you mean 'lr'?",
+        "methods.mla.recipe.epochs: input should be greater than or equal to 1, got 0",
+        "methods.mla.alfa: unknown key; did you mean 'alpha'?",
+    ):
+        assert line in told, line
+    assert told.startswith("experiment: 7 mistakes\n"), told
+
+
+def test_folds_of_a_set_with_one_split_are_a_mistake() -> None:
+    told = mistakes(datasets={"food101": {"folds": "all"}})
+    assert "datasets.food101.folds: food101 has one split and no folds; leave it out" in told
+
+
+@pytest.mark.parametrize("folds", [[], [1, 1], [-1], 1.5, True, "5"])
+def test_what_is_no_choice_of_folds_is_a_mistake(folds: Any) -> None:
+    assert "datasets.openclipart.folds" in mistakes(datasets={"openclipart": {"folds": folds}})
+
+
+def test_two_labels_of_the_same_trials_are_a_mistake() -> None:
+    told = mistakes(methods={"mla": None, "again": {"method": "mla", "alpha": 0.1}, "sum": None}, seeds=[0, 1])
+    assert "mla on openclipart and again on openclipart are the same trials; change one, or leave it out" in told
+    assert told.startswith("experiment: 1 mistake\n")
+
+
+# Reports
+
+
+def predictions(trial: Trial, skill: float) -> Predictions:
+    """Of 24 samples of 8 groups that are dealt out to three folds; under legacy another way. Every sample has its own label."""
+    size, classes = 24, 4
+    sample = np.arange(size)
+    part = sample % 3 if trial.protocol != "legacy" else sample // 8
+    rows = np.flatnonzero(part == trial.fold)
+    own = np.random.default_rng([trial.seed, len(trial.protocol), len(trial.method), trial.fold or 0])
+    right = own.random((7, len(rows))) < skill
+    label = rows % classes
+    predicted = np.where(right, label, (label + 1) % classes)
+    return Predictions(
+        modalities=np.array(["image", "title", "tags"]),
+        label=label,
+        group=rows // 3,
+        present=np.ones((len(rows), 3), bool),
+        predicted=predicted.astype(np.int16),
+        log_probs=np.log(np.eye(classes)[predicted] * 0.9 + 0.025).astype(np.float16),
+        log_prior=np.log(np.full(classes, 0.25)).astype(np.float32),
+        attack=np.empty(0, np.int16),
+    )
+
+
+def stored(folder: Path, leave_out: tuple = ()) -> tuple[Experiment, Store, Results]:
+    datasets = {"clip art": {"dataset": "openclipart", "folds": "all", "protocols": ["clean", "peek", "legacy"]}}
+    methods = {"mla": None, "static": {"method": "mla", "dynamic_fusion": False}}
+    experiment, store = expand(grid(datasets=datasets, methods=methods, seeds=[0, 1])), Store(folder)
+    for trial in experiment.trials:
+        if (trial.protocol, trial.fold, trial.seed, experiment.labels_of(trial).method) in leave_out:
+            continue
+        skill = {"clean": 0.4, "peek": 0.5, "legacy": 0.9}[trial.protocol]
+        record = Record(key=trial.key, trial=trial, status="done", started="", finished="", environment={"commit": "c"})
+        record.seconds = {"fit": 1.0}
+        store.write(record, predictions(trial, skill))
+    return experiment, store, collect(experiment, store)
+
+
+@pytest.mark.usefixtures("three_folds")
+def test_the_folds_of_a_seed_are_one_prediction(tmp_path: Path) -> None:
+    experiment, store, made = stored(tmp_path)
+    line = made.table[
+        (made.table.method == "static") & (made.table.protocol == "clean") & (made.table.metric == "accuracy")
+        & (made.table.pattern == "image+title+tags")
+    ].iloc[0]  # fmt: skip
+    by_seed = []
+    for seed in (0, 1):
+        here = [
+            store.predictions(record)
+            for t in experiment.trials
+            if (t.protocol, t.seed, t.params["dynamic_fusion"]) == ("clean", seed, False)
+            and (record := store.done(t.key)) is not None
+        ]
+        assert len(here) == 3
+        by_seed.append(100 * np.mean(np.concatenate([p.predicted[-1] == p.label for p in here])))
+    assert (line.n, line.samples, line.dataset) == (2, 24, "clip art")
+    assert line["mean"] == pytest.approx(np.mean(by_seed))
+    assert line["std"] == pytest.approx(np.std(by_seed, ddof=1))
+    assert {s.title for s in sections(made)} == {f"clip art, {p}" for p in ("clean", "peek", "legacy", "inflation")}
+    assert any(
+        note.startswith("3 of 3 folds, each tested by models that have not seen it") for note in sections(made)[0].notes
+    )
+
+
+@pytest.mark.usefixtures("three_folds")
+def test_inflation_is_leakage_and_peeking_on_the_same_samples(tmp_path: Path) -> None:
+    made = stored(tmp_path)[2]
+    of = made.inflation.set_index(["method", "pattern", "part"]).sort_index()
+    assert made.inflation.paired.all()
+    for method in ("mla", "static"):
+        parts = of.loc[(method, "image+title+tags")]
+        assert parts.loc["inflation", "mean"] == pytest.approx(
+            parts.loc["leakage", "mean"] + parts.loc["peeking", "mean"]
+        )
+        assert (parts.ci_low < parts["mean"]).all()
+        assert (parts["mean"] < parts.ci_high).all()
+    shown = next(s for s in sections(made) if s.title == "clip art, inflation")
+    assert shown.header == ["method", "leakage", "peeking", "inflation"]
+    assert "All are differences on the same test samples, which the intervals make use of." in shown.notes
+
+
+@pytest.mark.usefixtures("three_folds")
+def test_a_seed_that_lacks_a_fold_is_left_out_and_named(tmp_path: Path) -> None:
+    made = stored(tmp_path, leave_out=(("clean", 1, 1, "mla"), ("peek", 0, 0, "mla"), ("peek", 0, 1, "mla")))[2]
+    n = made.table.drop_duplicates(["protocol", "method"]).set_index(["protocol", "method"]).n
+    assert (n["clean", "mla"], n["clean", "static"], n["peek", "mla"]) == (1, 2, 0)
+    assert "clip art clean mla fold 1 seed 1: not run" in made.not_run
+    assert len(made.not_run) == 3
+    assert set(made.inflation[made.inflation.method == "mla"].part) == set(), "no two protocols have the same seeds"
