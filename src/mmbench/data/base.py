@@ -48,7 +48,6 @@ class MultimodalDataModule(LightningDataModule):
     text_modalities: ClassVar[tuple[str, ...]] = ()
     classes: ClassVar[tuple[str, ...]]
     conditioning: ClassVar[str]
-    folds: ClassVar[int] = 1  # how many there are; 1: only its one split
     # modality -> the encoder that is used if an experiment names none: a name, or {name: …, and arguments}
     encoders: ClassVar[Mapping[str, str | Mapping[str, Any]]]
     augmentations: Mapping[str, Augmentation] = {}

@@ -95,6 +95,8 @@ def resolve_dataset(label: str, settings: DatasetGrid, mistakes: list[str]) -> D
         try:
             plan.manifest, plan.weights = data.manifest(), weights_of(encoders)
             plan.lacking = {protocol: why for protocol in PROTOCOLS if (why := data.lacks(protocol))}
+            if settings.folds is not None and (why := data.lacks_folds()):
+                plan.unprepared = f"no folds: {why}"
         except UsageError as error:
             plan.unprepared = str(error)
     return plan
