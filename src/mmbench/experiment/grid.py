@@ -25,7 +25,7 @@ def distinct(values: list[T]) -> list[T]:
     return values
 
 
-Folds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(distinct)]
+Folds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1), AfterValidator(distinct)]
 
 
 class DatasetGrid(BaseModel):
@@ -37,7 +37,7 @@ class DatasetGrid(BaseModel):
     modalities: Annotated[list[str], AfterValidator(distinct)] | None = Field(
         None, min_length=2, description="those to use; by default all"
     )
-    folds: Literal["all"] | Annotated[int, Field(ge=1)] | Folds | None = Field(
+    folds: Literal["all"] | Annotated[int, Field(ge=1, strict=True)] | Folds | None = Field(
         None, description="all, a list, or the first so many; by default the data set's one split"
     )
     protocols: Annotated[list[str], AfterValidator(distinct)] = Field(["clean"], min_length=1)
