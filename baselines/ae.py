@@ -9,7 +9,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmbench.arguments import Tunable
 from mmbench.batch import Batch
@@ -53,6 +52,8 @@ class Ae(MultimodalTask):
         dropout: after every hidden layer of classifier and decoders.
     """
 
+    weighted_classes = True
+
     def __init__(
         self,
         spec: DataSpec,
@@ -90,7 +91,7 @@ class Ae(MultimodalTask):
         decoded = [self.decoders[m](joint) for m in self.modalities]  # of (B, dim(x_m))
         targets = self.reconstruction_targets(batch, features).values()
         error = mean_squared_error(decoded, targets, batch.present & ~visible)
-        return F.cross_entropy(self.classifier(joint), batch.label) + self.weight * error
+        return self.cross_entropy(self.classifier(joint), batch.label) + self.weight * error
 
 
 def fully_connected(*widths: int, activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:

@@ -28,6 +28,9 @@ class Dmrnet(MultimodalTask):
         loss = CE(z) + λ KL(N(μ, σ²) ‖ N(0, I)) + β L_hard
         KL = batch mean of Σ_d ½ (σ_d² + μ_d² − log σ_d² − 1),  L_hard = 1/B Σ_i CE_i [i's combination is hard]
 
+    By ``recipe.class_weights``, CE_i is weighted and both means of it, the second over the hard samples alone, divide by the weights of
+    all B samples in the place of B; KL knows no classes.
+
     Through a warm-up the mean σ² of every combination is recorded; afterwards those of the largest are the hard ones.
 
     Departures:
@@ -51,6 +54,7 @@ class Dmrnet(MultimodalTask):
     """
 
     linear_heads = True
+    weighted_classes = True
 
     variance_sum: Tensor
     variance_count: Tensor
@@ -100,6 +104,7 @@ class Dmrnet(MultimodalTask):
             self.record(variance.detach(), combination)
         logits = self.classifier(mean + torch.randn_like(mean) * variance.sqrt())
         losses = F.cross_entropy(logits, batch.label[rows], reduction="none")  # (B',)
+        losses = self.weighted(losses, batch.label[rows], torch.ones_like(losses, dtype=torch.bool))
         kl = 0.5 * (variance + mean.square() - log_variance - 1).sum(dim=1)
         hard = (combination & self.hard).any(dim=1)
         weighted = losses.sum() * hard.sum() if self.literal_hard_loss else (losses * hard).sum()

@@ -10,7 +10,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmbench.arguments import Tunable
 from mmbench.baselines.ae import fully_connected, mean_squared_error
@@ -65,6 +64,8 @@ class IfMmin(MultimodalTask):
         pretraining: the share of the epochs that the first stage gets.
     """
 
+    weighted_classes = True
+
     def __init__(
         self,
         spec: DataSpec,
@@ -100,7 +101,7 @@ class IfMmin(MultimodalTask):
         if self.is_pretraining:
             specific, invariant = self.space(features, present)  # (B, M, D) both
             logits = self.pretraining_classifier(torch.cat([specific, invariant], dim=1).flatten(1))
-            return F.cross_entropy(logits, batch.label) + self.discrepancy(invariant, present)
+            return self.cross_entropy(logits, batch.label) + self.discrepancy(invariant, present)
         visible = self.draw_visible(present)
         specific, invariant = self.space(features, visible)
         imagined, latents = self.imagination(specific.flatten(1), invariant.flatten(1))
@@ -108,7 +109,9 @@ class IfMmin(MultimodalTask):
             known = self.teacher_space(frozen_embeddings(self, self.teacher_encoders, batch, present), present)
         imagination = mean_squared_error(imagined.view_as(specific).unbind(1), known[0].unbind(1), present & ~visible)
         invariance = mean_squared_error(invariant.unbind(1), known[1].unbind(1), present)
-        return F.cross_entropy(self.classifier(latents), batch.label) + imagination + self.invariant_weight * invariance
+        return (
+            self.cross_entropy(self.classifier(latents), batch.label) + imagination + self.invariant_weight * invariance
+        )
 
     def discrepancy(self, invariant: Tensor, present: Tensor) -> Tensor:
         """The mean CMD of the pairs of modalities, among those that occur; invariant: (B, M, D)."""

@@ -20,6 +20,8 @@ class LateFusion(Sum):
            gradients that it would get alone. But one epoch is chosen for all of them, by the fused accuracy, as for every method.
     """
 
+    weighted_classes = True
+
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Average the logits of the present modalities: (B, C)."""
         return super().fuse(features, present) / present.sum(dim=1, keepdim=True).clamp(min=1)
@@ -27,4 +29,4 @@ class LateFusion(Sum):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Σ_m of modality m's own cross-entropy."""
         losses = modality_cross_entropy(self.modality_logits(self.encode(batch)), batch.present, batch.label)
-        return mean_over_present(losses, batch.present).sum()
+        return mean_over_present(self.weighted(losses, batch.label, batch.present), batch.present).sum()

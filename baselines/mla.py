@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmbench.arguments import Tunable
 from mmbench.batch import Batch
@@ -62,6 +61,7 @@ class Mla(MultimodalTask):
     """
 
     linear_heads = True
+    weighted_classes = True
 
     projection: Tensor
 
@@ -108,7 +108,7 @@ class Mla(MultimodalTask):
             if not rows.any():
                 continue
             feature = features[modality][rows]  # (B', D)
-            loss = F.cross_entropy(self.head(feature), batch.label[rows])
+            loss = self.cross_entropy(self.head(feature), batch.label[rows])
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(loss)
             if self.head_gradient_modification and self.global_step > 0:

@@ -9,7 +9,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmbench.arguments import Tunable
 from mmbench.baselines.ae import fully_connected, mean_squared_error
@@ -59,6 +58,8 @@ class Mmin(MultimodalTask):
         pretraining: the share of the epochs that the first stage gets.
     """
 
+    weighted_classes = True
+
     def __init__(
         self,
         spec: DataSpec,
@@ -90,7 +91,7 @@ class Mmin(MultimodalTask):
         features = self.encode(batch)
         if self.is_pretraining:
             logits = self.pretraining_classifier(self.concatenate(features, batch.present))
-            return F.cross_entropy(logits, batch.label)
+            return self.cross_entropy(logits, batch.label)
         visible = self.draw_visible(batch.present)
         hidden = batch.present & ~visible
         joint = self.concatenate(features, visible)  # (B, Σ D_m)
@@ -102,7 +103,7 @@ class Mmin(MultimodalTask):
             returned.split(self.widths, dim=1), joint.detach().split(self.widths, dim=1), visible
         )
         return (
-            F.cross_entropy(self.classifier(latents), batch.label)
+            self.cross_entropy(self.classifier(latents), batch.label)
             + self.imagination_weight * imagination
             + self.cycle_weight * cycle
         )

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmbench.arguments import Tunable
 from mmbench.baselines.concat import Concat
@@ -54,6 +53,8 @@ class OgmGe(Concat):
         UsageError: "mla" with other than three modalities.
     """
 
+    weighted_classes = True
+
     def __init__(
         self,
         spec: DataSpec,
@@ -84,7 +85,7 @@ class OgmGe(Concat):
         total = self.mean_over_ranks((correct * batch.present).sum(dim=0))
         count = self.mean_over_ranks(batch.present.sum(dim=0, dtype=total.dtype))
         self.coefficients = self.modulation(total / count.clamp(min=1))
-        return F.cross_entropy((parts * batch.present.unsqueeze(-1)).sum(dim=1), batch.label)
+        return self.cross_entropy((parts * batch.present.unsqueeze(-1)).sum(dim=1), batch.label)
 
     def modulation(self, scores: Tensor) -> Tensor:
         """The coefficients k (M,) for the modalities' scores s (M,); a score of zero is a modality that no sample has."""

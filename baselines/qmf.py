@@ -8,7 +8,6 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmbench.arguments import Tunable
 from mmbench.baselines.sum import Sum
@@ -30,7 +29,8 @@ class Qmf(Sum):
         rank_m = mean over pairs (i, j) of max(0, t (c_i − c_j) − |κ_i − κ_j|),  t = sign(κ_i − κ_j)
 
     κ is the running sum of a sample's cross-entropy by modality m, min–max normalised over the training split and updated before it
-    is used; a pair is a sample and its successor in the batch (cyclic): more loss so far should mean less confidence.
+    is used; a pair is a sample and its successor in the batch (cyclic): more loss so far should mean less confidence. κ is no loss:
+    ``recipe.class_weights`` do not enter it.
 
     Departures:
         1. The rank term is the released one, in which |κ_i − κ_j| is slack: only violations larger than it are penalised. As a
@@ -45,6 +45,8 @@ class Qmf(Sum):
         rank_weight: λ.
         temperature: the divisor of the energy score.
     """
+
+    weighted_classes = True
 
     history: Tensor
 
@@ -82,7 +84,8 @@ class Qmf(Sum):
         logits = self.modality_logits(self.encode(batch))  # (B, M, C)
         unimodal = modality_cross_entropy(logits, batch.present, batch.label)  # (B, M)
         self.history[batch.index] += unimodal.detach()
-        fused = F.cross_entropy(self.weighted_sum(logits, batch.present), batch.label)
+        fused = self.cross_entropy(self.weighted_sum(logits, batch.present), batch.label)
+        unimodal = self.weighted(unimodal, batch.label, batch.present)
         rank = self.rank_loss(self.confidence(logits), batch)
         return fused + mean_over_present(unimodal, batch.present).sum() + self.rank_weight * rank
 

@@ -53,6 +53,8 @@ class Shaspec(MultimodalTask):
         complete_share: share of the epochs, at the start, in which nothing is hidden.
     """
 
+    weighted_classes = True
+
     def __init__(
         self,
         spec: DataSpec,
@@ -99,7 +101,8 @@ class Shaspec(MultimodalTask):
         visible = batch.present if complete else self.draw_visible(batch.present)
         shared, specific = self.split_features(self.encode(batch), visible)
         losses = F.cross_entropy(self.classify(shared, specific, visible), batch.label, reduction="none")
-        task = mean_where(losses, visible.any(dim=1))
+        rows = visible.any(dim=1)
+        task = mean_where(self.weighted(losses, batch.label, rows), rows)
         domain = self.domain_loss(specific, visible)
         return task + self.alignment_weight * self.alignment_loss(shared, visible) + self.domain_weight * domain
 

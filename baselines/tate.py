@@ -62,6 +62,8 @@ class Tate(MultimodalTask):
         pretraining: share of the epochs that go to stage one.
     """
 
+    weighted_classes = True
+
     def __init__(
         self,
         spec: DataSpec,
@@ -90,6 +92,7 @@ class Tate(MultimodalTask):
         _, embedding, decoded, tag = self.network(features, visible)
         rows = batch.present.any(dim=1)
         loss = F.cross_entropy(self.network.classifier(embedding), batch.label, reduction="none")  # (B,)
+        loss = self.weighted(loss, batch.label, rows)
         if not self.is_pretraining:
             target_pairs, target = self.teach(batch)
             here = batch.present[:, self.network.pairs].any(dim=2)  # (B, pairs)

@@ -54,16 +54,16 @@ class MultimodalTask(Restorable):
     validates_patterns: bool = True
 
     #: Whether the recipe's optimiser trains the method: its kind, its schedule, and the norm that it cuts gradients back to. A class
-    #: that overrides ``configure_optimizers`` has to say so if they still hold; without that, False is what it gets.
+    #: that overrides ``configure_optimizers`` has to say so itself; if it does not, this is taken to be False.
     recipe_optimizer: bool = True
+
+    #: Whether every cross-entropy of class labels goes through ``cross_entropy`` or ``weighted``, so that ``recipe.class_weights``
+    #: holds. A class that overrides ``training_step`` has to say so itself; if it does not, this is taken to be False.
+    weighted_classes: bool = True
 
     log_prior: Tensor
     pattern_masks: Tensor
-
-    def __init_subclass__(cls, **arguments: Any) -> None:
-        super().__init_subclass__(**arguments)
-        if "configure_optimizers" in vars(cls) and "recipe_optimizer" not in vars(cls):
-            cls.recipe_optimizer = False
+    class_weights: Tensor | None
 
     @classmethod
     def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
@@ -109,6 +109,7 @@ class MultimodalTask(Restorable):
 
         counts = torch.tensor(spec.class_counts, dtype=torch.float)
         self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
+        self.register_buffer("class_weights", self._balance(counts), persistent=False)  # (C,), or None
         self.register_buffer("pattern_masks", torch.tensor(pattern_matrix(spec.modalities)), persistent=False)  # (P, M)
         names = ["accuracy", *(f"accuracy/{pattern_name(p)}" for p in patterns(spec.modalities)[:-1])]
         self.accuracies = MetricCollection(
@@ -124,11 +125,19 @@ class MultimodalTask(Restorable):
         Raises:
             UsageError: it has one.
         """
+
+        def promises(promise: str, hook: str) -> bool:
+            """Whether the class that the hook is of, or one derived from it, makes the promise."""
+            owner = next(c for c in type(self).__mro__ if promise in vars(c) or hook in vars(c))
+            return bool(vars(owner).get(promise, False))
+
         recipe, name = self.recipe, type(self).__name__
         refused: dict[str, str] = {}  # setting -> why it has no effect
         if not self.linear_heads:
             refused["head_init"] = f"{name} initialises its layers in its own way"
-        if not self.recipe_optimizer:
+        if not promises("weighted_classes", "training_step"):
+            refused["class_weights"] = f"{name} does not weigh classes in what it learns by"
+        if not promises("recipe_optimizer", "configure_optimizers"):
             refused |= dict.fromkeys(
                 ("schedule", "warmup", "clip_norm"), f"{name} is not trained by the recipe's optimiser"
             )
@@ -141,6 +150,16 @@ class MultimodalTask(Restorable):
                     f"recipe.{setting} is {value!r}, but {why}; leave it out, or give the method a recipe of its own, in which it is "
                     f"{'null' if default is None else default}"
                 )
+
+    def _balance(self, counts: Tensor) -> Tensor | None:
+        """The weight of each class by the recipe (C,), given how often it occurs in the training split; None if all weigh the same.
+
+        Balanced, the weight is N / (K n_c) for the n_c of N samples, K the number of classes that occur: over the split it is 1 on
+        average. A class that does not occur weighs nothing.
+        """
+        if self.recipe.class_weights == "none":
+            return None
+        return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)
 
     # What a method is made of
 
@@ -202,7 +221,30 @@ class MultimodalTask(Restorable):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of the fused prediction."""
-        return F.cross_entropy(self.fuse(self.encode(batch), batch.present), batch.label)
+        return self.cross_entropy(self.fuse(self.encode(batch), batch.present), batch.label)
+
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The mean cross-entropy of logits (B, C) and labels (B,); by the weights of their classes, where the recipe has some.
+
+        Weighted, it is Σ w ℓ / Σ w over the samples, as in ``torch.nn.CrossEntropyLoss(weight)``.
+        """
+        return F.cross_entropy(logits, label, weight=self.class_weights)
+
+    def weighted(self, losses: Tensor, label: Tensor, counted: Tensor) -> Tensor:
+        """Losses of samples, such that their plain mean over what counts is the mean weighted by class, Σ w ℓ / Σ w.
+
+        For losses that a method goes on to average, or to select from, by a rule of its own. What does not count comes out as zero.
+        Without class weights the losses are returned as they are.
+
+        Args:
+            losses: (B,), or (B, M) of each modality.
+            label: (B,).
+            counted: bool of the shape of the losses: over which the method takes the mean, for each modality by itself.
+        """
+        if self.class_weights is None:
+            return losses
+        weights = counted * self.class_weights[label].view(-1, *[1] * (losses.dim() - 1))
+        return losses * weights * counted.sum(dim=0) / weights.sum(dim=0).clamp(min=1e-12)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) from all that is present in the batch."""
@@ -375,9 +417,10 @@ class MultimodalTask(Restorable):
         optimizer: torch.optim.Optimizer
         if recipe.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
-        else:  # fused: several times faster
+        else:  # fused: several times faster, but it does itself what mixed precision has to have done before a gradient is changed
+            fused = self._trainer is None or "mixed" not in self.trainer.precision
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-            optimizer = kind(parameters, betas=(recipe.momentum, 0.999), fused=True, **common)
+            optimizer = kind(parameters, betas=(recipe.momentum, 0.999), fused=fused, **common)
         schedulers = torch.optim.lr_scheduler
         if (
             recipe.schedule == "step" and not recipe.warmup
