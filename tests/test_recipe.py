@@ -37,17 +37,6 @@ def test_trials_of_before_keep_their_keys(recipe, key):
     assert trial(**recipe).key == key
 
 
-def test_every_later_setting_makes_another_trial():
-    changes = [
-        {"schedule": "cosine"},
-        {"warmup": 5},
-        {"clip_norm": 1.0},
-        {"patience": 3},
-        {"class_weights": "balanced"},
-    ]
-    assert len({trial(**change).key for change in [{}, {"optimizer": "adamw"}, *changes]}) == 7
-
-
 # Schedules
 
 
