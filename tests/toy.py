@@ -62,6 +62,17 @@ class Toy(PreparedDataModule):
         return [("train", "train", "train", "validation", "test")[int(g) % 5] for g in samples["group"]]
 
 
+class FoldedToy(Toy):
+    """The same data in five folds of two groups."""
+
+    folds = 5
+    folded_by = "ten"
+
+    @classmethod
+    def part_of(cls, samples):
+        return [int(group) % 5 for group in samples["group"]]
+
+
 def write_toy(raw: Path, count: int = 100) -> None:
     """Write ``count`` samples in ten groups, each number once."""
     raw.mkdir(parents=True)

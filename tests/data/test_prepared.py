@@ -1,16 +1,19 @@
 """Prepared data: rows read when they are asked for, splits, gaps, and folders that are not as they should be."""
 
 import resource
+from functools import partial
 from hashlib import sha256
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from folding import check_folds, check_module
 from mmbench.data import DATASETS
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
-from mmbench.data.prepared import MADE_UP, Mapped, PreparedDataModule
+from mmbench.data.prepared import MADE_UP, SPLITS, Mapped, PreparedDataModule
 from mmbench.data.preparing.prepare import prepare
 from mmbench.data.preparing.raw import Source
 from mmbench.data.preparing.vouching import hash_table
@@ -20,7 +23,7 @@ from mmbench.files import data_root
 from mmbench.recipe import Recipe
 from mmbench.training import build
 from mmbench.trial import Trial
-from toy import Toy, change, reseal, write_toy
+from toy import FoldedToy, Toy, change, reseal, write_toy
 
 
 @pytest.fixture
@@ -96,6 +99,32 @@ def test_clean_and_legacy_splits_hold_their_samples(raw):
     assert legacy.validation is None
     assert [len(legacy.train), len(legacy.test)] == [60, 40]
     assert legacy.train.attack is None
+
+
+def test_a_fold_tests_its_part_validates_on_the_next_and_trains_on_the_rest(raw):
+    (raw / "002.txt").write_text("bad")
+    quietly(raw)
+    check_folds(FoldedToy.parts(), [str(i // 10) for i in range(100) if i != 2])
+    check_module(partial(FoldedToy, tokenizers={"text": tokens}), 99)
+    data = FoldedToy(tokenizers={"text": tokens}, fold=4).splits
+    values = {
+        n: getattr(data, n).__getitems__(range(len(getattr(data, n)))).inputs["number"][:, 0, 0].int().tolist()
+        for n in SPLITS
+    }
+    assert values["test"] == [*range(40, 50), *range(90, 100)]
+    assert values["validation"] == [0, 1, *range(3, 10), *range(50, 60)], (
+        "the part after the last is the first; 2 is not readable"
+    )
+    assert sorted(chain(*values.values())) == [i for i in range(100) if i != 2]
+    assert FoldedToy.lacks_folds() is None
+
+
+def test_a_part_without_samples(raw, monkeypatch):
+    quietly(raw)
+    monkeypatch.setattr(FoldedToy, "part_of", classmethod(lambda cls, samples: [0] * 100))
+    assert FoldedToy.lacks_folds() == "too few samples: part 1 of the 5 has none"
+    with pytest.raises(UsageError, match="toy: no folds; too few samples: part 1 of the 5"):
+        FoldedToy(tokenizers={"text": tokens}, fold=0).setup()
 
 
 def test_natural_gaps_and_skipped_samples(raw):

@@ -149,9 +149,9 @@ class MultimodalDataModule(LightningDataModule):
         return None
 
     @classmethod
-    def parts(cls) -> Parts:
-        """The parts that its folds test, where there are several and the data are prepared."""
-        raise NotImplementedError
+    def parts(cls) -> Parts | None:
+        """The parts that its folds test, of data that are prepared; None where there is one split, or the class does not tell."""
+        return None
 
     @classmethod
     def default_views(cls) -> dict[str, str]:

@@ -91,6 +91,11 @@ class Parts:
         )
         return train, validation[:0] if split == "legacy" else validation, test
 
+    def lacks(self) -> str | None:
+        """Which part has no sample, so that its fold cannot be tested; None if all have some."""
+        sizes = np.bincount(self.clean, minlength=self.count).tolist()
+        return None if min(sizes) else f"too few samples: part {sizes.index(0)} of the {self.count} has none"
+
     def hash_of(self, split: Literal["clean", "legacy"]) -> str:
         """What a split's parts are published by (``assignment_hash``)."""
         return assignment_hash(self.names, getattr(self, split))

@@ -15,6 +15,7 @@ from torch import nn
 
 from mmbench.data.augment import RandomResizedCrop, Resize, SpecAugment
 from mmbench.data.base import MultimodalDataModule
+from mmbench.data.folds import Parts
 from mmbench.data.preparing.raw import Info, Listing, Source
 from mmbench.data.preparing.texts import words
 from mmbench.data.preparing.vouching import mistake, table_mistake
@@ -70,17 +71,19 @@ class PreparedDataModule(MultimodalDataModule):
     ) -> None:
         super().__init__(*arguments, **others)
         self.classes = self.class_names()  # type: ignore[misc]  # those of the class, but for a variant
-        self.views = self.default_views()
-        sizes = image_sizes or {}
+        self.views = {m: view for m, view in self.default_views().items() if m in self.modalities}
+        sizes = {m: size for m, size in (image_sizes or {}).items() if m in self.modalities}
         crops = {m: RandomResizedCrop(sizes[m], **options) for m, options in self.pictures.items() if m in sizes}
         self.augmentations = {**self.augmentations, **crops}
         self.resizing = {m: Resize(sizes[m]) for m in crops}
         for modality, view in (views or {}).items():
             self.check_view(modality, view)
-            self.views[modality] = view
+            if modality in self.modalities:
+                self.views[modality] = view
         for modality, limits in (spec_augment or {}).items():
-            self.check_spec_augment(modality, self.views.get(modality), limits)
-            self.augmentations[modality] = SpecAugment(**limits)
+            self.check_spec_augment(modality, {**self.default_views(), **(views or {})}.get(modality), limits)
+            if modality in self.modalities:
+                self.augmentations[modality] = SpecAugment(**limits)
 
     @classmethod
     def default_views(cls) -> dict[str, str]:
@@ -139,6 +142,15 @@ class PreparedDataModule(MultimodalDataModule):
 
         Args:
             samples: columns id, label, group, legacy, attack, ``text_<modality>`` and ``sha256_<modality>``.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def part_of(cls, samples: pd.DataFrame) -> Sequence[int]:
+        """The part, 0 to ``folds`` − 1, of each usable sample, for a data set that declares several folds.
+
+        Args:
+            samples: as in ``clean``, in any order, and with the columns ``clean`` and ``present_<modality>``.
         """
         raise NotImplementedError
 
@@ -212,6 +224,22 @@ class PreparedDataModule(MultimodalDataModule):
         return (cls.legacy_lists or "it has no published lists") if kind == "legacy" else "too few samples"
 
     @classmethod
+    def lacks_folds(cls) -> str | None:
+        """Why a part is empty, with which not all folds can be tested; None if none is."""
+        return cls.parts().lacks()
+
+    @classmethod
+    def parts(cls, table: pd.DataFrame | None = None) -> Parts:
+        """The parts of the usable samples, in the order of the table.
+
+        Args:
+            table: ``cls.table()``, where that is read already.
+        """
+        table = cls.table() if table is None else table
+        usable = table[table["skipped"] == ""].reset_index(drop=True)
+        return Parts.of(usable["id"].tolist(), cls.part_of(usable), cls.folds, f"{cls.name} folds")
+
+    @classmethod
     def manifest(cls) -> str:
         """A hash of what was prepared: samples, splits, arrays and classes of the raw folder's own, whatever decoded them."""
         manifest = cls.read_manifest()
@@ -267,11 +295,9 @@ class PreparedDataModule(MultimodalDataModule):
         return table
 
     def load(self) -> Loaded:
-        """Cut the protocol's splits; rows are read from the maps when a batch asks for them."""
+        """Cut the splits of the protocol and the fold; rows are read from the maps when a batch asks for them."""
         manifest, table = self.read_manifest(), self.table()
-        split = table[self.protocol.split].where(table["skipped"] == "", "")
-        if why := self.lacks(self.protocol.name):
-            raise UsageError(f"{self.name}: no {self.protocol.split} splits; {why} (mmbench data info {self.name})")
+        split = self.split_names(table)
         arrays = {m: self.array(view, manifest) for m, view in self.views.items()}
         texts = {m: self.tokenizers[m](table[f"text_{m}"].tolist()) for m in self.text_modalities}
         group = np.unique(table["group"].astype(str), return_inverse=True)[1]
@@ -289,6 +315,20 @@ class PreparedDataModule(MultimodalDataModule):
             return Split(inputs, present[index], label, torch.from_numpy(group[rows]), attack)
 
         return Loaded(part("train"), part("validation") if (split == "validation").any() else None, part("test"))
+
+    def split_names(self, table: pd.DataFrame) -> np.ndarray:
+        """The split of each row of the table: "train", "validation", "test" or ""."""
+        if self.fold is None:
+            if why := self.lacks(self.protocol.name):
+                raise UsageError(f"{self.name}: no {self.protocol.split} splits; {why} (mmbench data info {self.name})")
+            return table[self.protocol.split].where(table["skipped"] == "", "").to_numpy(object)
+        usable, split = np.flatnonzero(table["skipped"] == ""), np.full(len(table), "", object)
+        parts = self.parts(table)
+        if why := parts.lacks():
+            raise UsageError(f"{self.name}: no folds; {why} (mmbench data info {self.name})")
+        for name, rows in zip(SPLITS, parts.rows(self.protocol.split, self.fold), strict=True):
+            split[usable[rows]] = name
+        return split
 
 
 def picture_sizes(data: type[PreparedDataModule], encoders: Mapping[str, nn.Module]) -> dict[str, int]:

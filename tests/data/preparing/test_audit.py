@@ -10,7 +10,7 @@ from mmbench.data.preparing.manifest import doubts_of
 from mmbench.data.preparing.media import note
 from mmbench.data.preparing.prepare import prepare
 from mmbench.data.preparing.raw import Sample
-from toy import Toy, change, reseal, write_toy
+from toy import FoldedToy, Toy, change, reseal, write_toy
 
 
 @pytest.fixture
@@ -128,6 +128,34 @@ def test_equal_texts_are_only_told_where_they_are_not_promised_away(raw):
     found = audited(raw, text)
     assert not found.violations["clean"]
     assert "clean: 1 of 20 test samples share their text with train" in found.findings
+
+
+def test_folds_promise_what_clean_does(raw, monkeypatch):
+    """s040 is of part 4, s000 of part 0; a part is told from the name, so that a group can be planted in two."""
+    part_of = {f"s{i:03}": i // 10 % 5 for i in range(100)}
+    monkeypatch.setattr(FoldedToy, "part_of", classmethod(lambda cls, samples: samples["id"].map(part_of).tolist()))
+    audited(raw)
+    assert not any("fold" in fact for fact in audit(Toy).facts)
+    found = audit(FoldedToy)
+    assert found.violations["clean"] == []
+    parts = FoldedToy.parts()
+    expected = f"5 folds by ten, lists clean {parts.hash_of('clean')[:16]}, legacy {parts.hash_of('legacy')[:16]}"
+    assert found.facts[-6:] == [expected, *(f"clean fold {k}: tests 20 samples: even 10, odd 10" for k in range(5))]
+    sound = Toy.table()
+    for plant, count, what in ((group, 11, "group"), (file, 2, "number"), (text, 2, "text")):
+        reseal(Toy.folder(), sound)
+        table = Toy.table().set_index("id", drop=False)
+        plant(table)
+        reseal(Toy.folder(), table)
+        line = f"{count} samples share their {what} with a sample of another fold"
+        monkeypatch.setattr(FoldedToy, "distinct_texts", False)
+        found = audit(FoldedToy)
+        assert (line in found.violations["clean"], f"clean: {line}" in found.findings) == (
+            plant is not text,
+            plant is text,
+        )
+        monkeypatch.setattr(FoldedToy, "distinct_texts", True)
+        assert line in audit(FoldedToy).violations["clean"]
 
 
 def test_samples_that_a_protocol_leaves_out_are_counted(raw):

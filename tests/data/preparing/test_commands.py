@@ -8,7 +8,7 @@ import pytest
 from mmbench.cli import main
 from mmbench.data import DATASETS
 from mmbench.data.preparing import prepare as prepare_module
-from toy import Toy, change, write_toy
+from toy import FoldedToy, Toy, change, write_toy
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def call(capsys, *arguments):
 def test_the_whole_way(raw, capsys):
     assert call(capsys, "list")[1].splitlines() == [
         "broken  unknown data set 'broken'",
-        "toy       2 classes  number, text            not prepared: mmbench data info toy",
+        "toy       2 classes  1 split  number, text            not prepared: mmbench data info toy",
     ]
     assert call(capsys, "info", "toy")[1].endswith("It is not prepared.\n")
     code, out, err = call(capsys, "prepare", "toy", "--raw", raw, "--jobs", 1)
@@ -53,6 +53,31 @@ def test_the_whole_way(raw, capsys):
     code, out, _ = call(capsys, "audit", "toy")
     assert code == 0
     assert out.endswith("toy: protocol clean holds\n")
+
+
+def test_folds_are_published_by_hash(raw, capsys, monkeypatch):
+    assert "\nfolds: none, it has one split\n" in call(capsys, "info", "toy")[1]
+    monkeypatch.setattr(type(DATASETS), "__getitem__", lambda self, name: FoldedToy)
+    told = "\nfolds: 5, by ten; the hash of their lists is told once the data are there\n"
+    assert told in call(capsys, "info", "toy")[1]
+    call(capsys, "prepare", "toy", "--raw", raw, "--jobs", 1)
+    parts = FoldedToy.parts()
+    lines = [f"  {s}: SHA-256 {parts.hash_of(s)} of the sorted lines '<sample> <part>'\n" for s in ("clean", "legacy")]
+    assert f"\nfolds: 5, by ten\n{''.join(lines)}" in call(capsys, "info", "toy")[1]
+    assert "2 classes  5 folds  number, text" in call(capsys, "list")[1]
+
+
+def test_a_data_set_that_is_not_prepared_is_described_too(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
+    code, out, _ = call(capsys, "info", "openclipart_features")
+    assert code == 0
+    assert out.startswith("Each modality of ``openclipart`` as 128 numbers")
+    assert f"clean: SHA-256 {DATASETS['openclipart'].parts().hash_of('clean')}" in out
+    assert out.endswith("It is ready.\n")
+    code, out, _ = call(capsys, "info", "iemocap_features")
+    assert code == 0
+    assert "It is not ready.\n" in out
+    assert "labels.csv is missing" in out.splitlines()[-1]
 
 
 def test_links_may_lead_into_folders_that_are_named(raw, capsys, tmp_path):

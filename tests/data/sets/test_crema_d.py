@@ -1,15 +1,18 @@
 """CREMA-D: names, published lists in both formats, splits by actor, and a demo prepared from real files."""
 
 import shutil
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from folding import check_folds, check_module
 from mmbench.data.demo.crema_d import CAST
+from mmbench.data.folds import assignment_hash
 from mmbench.data.preparing.audit import audit
 from mmbench.data.preparing.prepare import prepare
-from mmbench.data.sets.crema_d import ACTORS, EMOTIONS, TEST, VALIDATION, CremaD
+from mmbench.data.sets.crema_d import ACTORS, EMOTIONS, PARTS, TEST, VALIDATION, CremaD
 from mmbench.errors import UsageError
 
 NAMES = [
@@ -49,6 +52,16 @@ def test_the_clean_actors_are_these():
     assert sorted(VALIDATION) == PINNED_VALIDATION
     assert not TEST & VALIDATION
     assert sorted(ACTORS) == list(range(1001, 1092))
+
+
+def test_the_folds_actors_are_these():
+    assert assignment_hash(PARTS, PARTS.values()) == "8a9e2293b9c86dfe27ccdf8e9bf3f3dad9a42c3e64bfe8563d2aa6abcf988aa0"
+    assert Counter(PARTS.values()) == {0: 18, 1: 18, 2: 18, 3: 18, 4: 19}
+    assert {actor for actor, part in PARTS.items() if part == 0} == TEST, (
+        "the first fold tests whom the one split tests"
+    )
+    samples = pd.DataFrame({"group": ["1091", "1001", "1044"]})
+    assert CremaD.part_of(samples) == [PARTS[1091], PARTS[1001], PARTS[1044]], "whoever else is there"
 
 
 PINNED_TEST = [
@@ -249,3 +262,12 @@ def test_the_demo_holds_what_it_should(demo):
     assert (frames[rows].std(axis=(2, 3, 4)) > 20).all()
     legacy = CremaD(protocol="legacy").splits
     assert len(legacy.train) + len(legacy.test) == 53
+
+
+@pytest.mark.slow
+def test_the_folds_of_the_demo(demo):
+    table = CremaD.table()
+    usable = table[table["skipped"] == ""]
+    check_folds(CremaD.parts(), usable["group"].tolist())
+    assert CremaD.lacks_folds() is None
+    check_module(CremaD, 53)

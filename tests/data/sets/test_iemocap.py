@@ -3,6 +3,7 @@
 import shutil
 import wave
 from collections import Counter
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from folding import check_folds, check_module
 from mmbench.data.demo.iemocap import EMOTIONS, FRAMES, TURN, write, write_divx
 from mmbench.data.demo.iemocap6 import write as write6
 from mmbench.data.preparing.audio import fbank
@@ -35,6 +37,19 @@ from toy import reseal
 
 FIRST = "Ses01F_impro01"
 NAMES = [f"{FIRST}_{turn}" for turn in ("F000", "M000", "F001", "M001", "F002", "M002")]  # in the order of their times
+
+
+def test_folds_are_sessions(data):
+    table = Iemocap.table()
+    check_folds(Iemocap.parts(), table["group"].tolist())
+    assert Iemocap.parts().clean.tolist() == [int(name[4]) - 1 for name in table["id"]]
+    make = partial(Iemocap, tokenizers={"text": lambda texts: {"token": torch.zeros(len(texts), 1)}})
+    check_module(make, len(table))
+    rows = make(fold=4).splits.validation.inputs["audio"].rows
+    assert set(table["id"].str[3:5].iloc[rows]) == {"01"}, "the session after the last is the first"
+    shuffled = table.sample(frac=1, random_state=0)
+    assert Iemocap.part_of(shuffled) == Iemocap6.part_of(shuffled) == [int(name[4]) - 1 for name in shuffled["id"]]
+    assert Iemocap6.folds == 5
 
 
 def folder_of(raw: Path, session: int = 1) -> Path:

@@ -2,12 +2,14 @@
 
 import pickle
 import shutil
+from functools import partial
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 
+from folding import check_folds, check_module
 from mmbench.data.sets.iemocap_features import WIDTHS, IemocapFeatures
 from mmbench.encoders.mlp import Mlp
 from mmbench.errors import UsageError
@@ -116,6 +118,21 @@ def test_rows_belong_together_and_come_out_the_same_every_time(folder, protocol)
     expected = (files[train, :-1] - files[train, :-1].mean(0)) / files[train, :-1].std(0)
     assert one.train.inputs["text"][:, :-1].numpy() == pytest.approx(expected, abs=1e-4)
     assert one.train.label.tolist() == [CLASSES.index(labels[names[i]]) for i in train]
+
+
+@pytest.mark.usefixtures("whole")
+def test_folds_are_sessions():
+    names = sorted(tiny_utterances())
+    check_folds(IemocapFeatures.parts(), [name[:5] for name in names])
+    check_module(partial(IemocapFeatures, batch_size=8), len(names))
+    data = IemocapFeatures(fold=4, batch_size=8, modalities=("text", "audio"))
+    dialogues = sorted({name.rpartition("_")[0] for name in names})
+    sessions = [{dialogues[g][3:5] for g in s.group.tolist()} for s in vars(data.splits).values()]
+    assert sessions == [{"02", "03", "04"}, {"01"}, {"05"}]
+    assert data.splits.train.inputs["audio"].mean(dim=0).abs().max() < 1e-5, (
+        "standardised by the fold's own training part"
+    )
+    assert set(data.spec.feature_dims) == {"audio", "text"}
 
 
 # Features

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from folding import check_folds, check_module
 from mmbench.data.demo.media import sound
 from mmbench.data.demo.tuxpaint import write, write_speech
 from mmbench.data.prepared import SPLITS
@@ -415,6 +416,33 @@ def test_clean_splits_of_the_demo_are_disjoint_and_hold_every_class(data):
         for other in frame.itertuples():
             if series(PurePath(one.id)) == series(PurePath(other.id)):
                 assert one.clean == other.clean
+
+
+def test_folds_of_the_demo_are_of_whole_series_and_of_equal_recordings(data):
+    frame = Tuxpaint.table()
+    check_folds(Tuxpaint.parts(), tuxpaint.linked(frame))
+    check_module(lambda **arguments: Tuxpaint(tokenizers={"text": HashedText().tokenize}, **arguments), len(frame))
+    parts = frame.assign(part=Tuxpaint.parts().clean)
+    for key in ("group", "sha256_image", "sha256_audio", "text_text"):
+        some = parts[parts[key] != ""]
+        assert (some.groupby(key)["part"].nunique() == 1).all()
+    shuffled = frame.sample(frac=1, random_state=0)
+    assert Tuxpaint.part_of(shuffled) == parts["part"].loc[shuffled.index].tolist()
+
+
+def test_a_subset_of_its_modalities(data):
+    module = Tuxpaint(modalities=("audio", "image"), image_sizes={"image": 64}, views={"audio": "waveform"}, fold=0)
+    assert (module.modalities, module.text_modalities, module.conditioning) == (("image", "audio"), (), "image")
+    assert module.views == {"image": "pixels", "audio": "waveform"}
+    assert set(module.augmentations) == set(module.resizing) == {"image"}
+    train = module.splits.train
+    assert list(train.inputs) == ["image", "audio"]
+    absent = ~Tuxpaint.table()["present_audio"]
+    assert int((~train.present).sum()) == int(absent[train.inputs["audio"].rows].sum())
+    spoken = Tuxpaint(
+        modalities=("audio", "text"), tokenizers={"text": HashedText().tokenize}, image_sizes={"image": 64}
+    )
+    assert (spoken.views, dict(spoken.augmentations), spoken.conditioning) == ({"audio": "fbank"}, {}, "text")
 
 
 def test_the_audit_of_the_demo_finds_legacy_leaking_and_clean_not(data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -35,8 +35,9 @@ def audit(data: type[PreparedDataModule]) -> Audit:
     """Audit a prepared data set.
 
     ``clean`` promises that no group and no file is in two splits, nor any text where the data set says so, and that every class is in
-    every one of the three splits. Texts are compared by ``text_key``: they count as one if they are equal to the eye. ``legacy``
-    promises the published lists: their counts. What was published of a data set is not held against a variant with classes of its own.
+    every one of the three splits; and of the parts that its folds test the same, but for the classes. Texts are compared by
+    ``text_key``: they count as one if they are equal to the eye. ``legacy`` promises the published lists: their counts. What was
+    published of a data set is not held against a variant with classes of its own.
     """
     manifest, table = data.read_manifest(), data.table()
     usable = table[table["skipped"] == ""]
@@ -74,6 +75,8 @@ def audit(data: type[PreparedDataModule]) -> Audit:
     result.findings += [line for key in keys for line in conflicts(usable, key)]
     for protocol in ("clean", "legacy"):
         audit_protocol(data, protocol, variant, usable, keys, result)
+    if data.folds > 1:
+        audit_folds(data, table, usable, keys, result)
     if usable["clean"].equals(usable["legacy"]):
         result.findings.append(
             "legacy has the splits of clean: what differs is where the epoch is chosen, and nothing else"
@@ -109,13 +112,9 @@ def audit_protocol(
                 result.violations["clean"].append(f"there is no {split} split")
             continue
         counts = part["label"].value_counts()
-        each = [f"{name} {counts.get(number, 0)}" for number, name in enumerate(classes)]
-        if len(each) > SHOWN:
-            sizes = [counts.get(number, 0) for number in range(len(each))]
-            each = [f"{min(sizes)} to {max(sizes)} of a class"]
         told = f" (published: {published[split]})" if split in published else ""
         ids = hash_lines(sorted(part["id"]))[:16]
-        result.facts.append(f"{protocol} {split}: {len(part)} samples{told}, list {ids}: {', '.join(each)}")
+        result.facts.append(f"{protocol} {split}: {len(part)} samples{told}, list {ids}: {by_class(part, classes)}")
         if protocol == "clean" and (gone := [n for i, n in enumerate(classes) if not counts.get(i, 0)]):
             result.violations["clean"].append(f"{split} has no sample of {', '.join(gone)}")
     if left_out := int((usable[protocol] == "").sum()):
@@ -132,6 +131,39 @@ def audit_protocol(
                     result.violations["clean"].append(line)
                 else:
                     result.findings.append(f"{protocol}: {line}")
+
+
+def audit_folds(
+    data: type[PreparedDataModule], table: pd.DataFrame, usable: pd.DataFrame, keys: Iterable[str], result: Audit
+) -> None:
+    """Add what there is to say of the parts that the folds test: ``clean`` promises of them what it promises of its splits."""
+    parts = data.parts(table)
+    usable = usable.assign(part=parts.clean)
+    hashes = ", ".join(f"{split} {parts.hash_of(split)[:16]}" for split in ("clean", "legacy"))
+    result.facts.append(f"{data.folds} folds by {data.folded_by}, lists {hashes}")
+    for fold in range(data.folds):
+        tested = usable[usable["part"] == fold]
+        result.facts.append(f"clean fold {fold}: tests {len(tested)} samples: {by_class(tested, data.class_names())}")
+    if why := parts.lacks():
+        result.violations["clean"].append(f"folds: {why}")
+    for key in ("group", *keys):
+        same = usable[usable[key] != ""].groupby(key)["part"]
+        if crossing := int((same.transform("nunique") > 1).sum()):
+            what = key.removeprefix("sha256_").removeprefix("text_")
+            line = f"{crossing} samples share their {what} with a sample of another fold"
+            if data.distinct_texts or not key.startswith("text_"):
+                result.violations["clean"].append(line)
+            else:
+                result.findings.append(f"clean: {line}")
+
+
+def by_class(part: pd.DataFrame, classes: Sequence[str]) -> str:
+    """How many samples a part has of each class; of many classes, the least and the most."""
+    counts = part["label"].value_counts()
+    sizes = [counts.get(number, 0) for number in range(len(classes))]
+    if len(sizes) > SHOWN:
+        return f"{min(sizes)} to {max(sizes)} of a class"
+    return ", ".join(f"{name} {size}" for name, size in zip(classes, sizes, strict=True))
 
 
 def conflicts(usable: pd.DataFrame, key: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -126,19 +127,43 @@ def list_data(arguments: argparse.Namespace) -> int:
         if data.prepared() is not None:
             state = f"not prepared: mmbench data info {name}"
         count = len(data.class_names() if issubclass(data, PreparedDataModule) else data.classes)
-        print(f"{name:{width}} {count:4} classes  {', '.join(data.modalities):22}  {state}")
+        folds = f"{data.folds} folds" if data.folds > 1 else "1 split"
+        print(f"{name:{width}} {count:4} classes  {folds:7}  {', '.join(data.modalities):22}  {state}")
     return OK
 
 
 def info(arguments: argparse.Namespace) -> int:
     """``mmbench data info``."""
-    from mmbench.arguments import resolve_arguments
+    from mmbench.data import DATASETS
+    from mmbench.data.prepared import PreparedDataModule
+
+    data = DATASETS[arguments.name]
+    prepared = issubclass(data, PreparedDataModule)
+    if prepared:
+        print_source(data)
+    else:
+        print(inspect.cleandoc(data.__doc__ or ""))
+    classes = data.class_names() if prepared else data.classes
+    print(f"\nclasses ({len(classes)}): {', '.join(classes)}")
+    for protocol, counts in getattr(data, "published", {}).items():
+        print(f"published, {protocol}: {', '.join(f'{split} {count}' for split, count in counts.items())}")
+    print_folds(data)
+    print_encoders(data)
+    if prepared:
+        print(f"\nmmbench data prepare {data.name} --raw <raw folder>\nputs it into {data_root() / str(data.name)}")
+    state, done = data.prepared(), "prepared" if prepared else "ready"
+    print(f"It is {done}{', as a made-up demo copy' * is_demo(data)}." if state is None else f"It is not {done}.")
+    if state and (not prepared or (data.folder() / "manifest.json").exists()):
+        print(state)
+    return OK
+
+
+def print_source(data: type[PreparedDataModule]) -> None:
+    """Print where a data set that is prepared comes from, and its layout."""
     from mmbench.data.preparing.media import FRAME_PIXELS
     from mmbench.data.preparing.pictures import PIXELS
     from mmbench.data.preparing.sound import CHANNELS, LONGEST
-    from mmbench.encoders import ENCODERS
 
-    data = find(arguments.name)
     text = data.info
     print(f"{text.title}\n\nsource   {text.source}\nlicence  {text.licence}\ndisk     {text.disk}\n\nraw folder:")
     width = max(len(path) for path, _ in text.layout)
@@ -150,10 +175,27 @@ def info(arguments: argparse.Namespace) -> int:
         f"Not decoded, and counted as files that cannot be used: pictures of more than {PIXELS / 1e6:.0f} million pixels, videos with "
         f"frames of more than {FRAME_PIXELS / 1e6:.0f} million, sound of more than {LONGEST / 60:.0f} minutes or {CHANNELS} channels."
     )
-    classes = data.class_names()
-    print(f"\nclasses ({len(classes)}): {', '.join(classes)}")
-    for protocol, counts in data.published.items():
-        print(f"published, {protocol}: {', '.join(f'{split} {count}' for split, count in counts.items())}")
+
+
+def print_folds(data: type[MultimodalDataModule]) -> None:
+    """Print how many folds a data set has, and by which hash they are published."""
+    if data.folds == 1:
+        print("folds: none, it has one split")
+        return
+    ready = data.prepared() is None
+    print(
+        f"folds: {data.folds}, by {data.folded_by}{'' if ready else '; the hash of their lists is told once the data are there'}"
+    )
+    if ready and (parts := data.parts()):
+        for split in ("clean", "legacy"):
+            print(f"  {split}: SHA-256 {parts.hash_of(split)} of the sorted lines '<sample> <part>'")
+
+
+def print_encoders(data: type[MultimodalDataModule]) -> None:
+    """Print the encoders of a data set, and the files that they read."""
+    from mmbench.arguments import resolve_arguments
+    from mmbench.encoders import ENCODERS
+
     print("encoders, unless an experiment names others, and what they read from the folder of weights:")
     for modality, choice in data.encoders.items():
         given = {"name": choice} if isinstance(choice, str) else dict(choice)
@@ -161,16 +203,6 @@ def info(arguments: argparse.Namespace) -> int:
         resolved = resolve_arguments(ENCODERS[name], given)[0]
         files = [str(resolved[key]) for key in ("weights", "tokenizer") if resolved.get(key)]
         print(f"  {modality}: {name}, {' and '.join(files) or 'nothing: trained from scratch'}")
-    print(f"\nmmbench data prepare {data.name} --raw <raw folder>\nputs it into {data_root() / str(data.name)}")
-    state = data.prepared()
-    print(
-        "It is prepared" + (", as a made-up demo copy." if is_demo(data) else ".")
-        if state is None
-        else "It is not prepared."
-    )
-    if state and (data.folder() / "manifest.json").exists():
-        print(state)
-    return OK
 
 
 def prepare_data(arguments: argparse.Namespace) -> int:

@@ -25,6 +25,8 @@ WORDS = {"Neutral": 0, "Happy": 1, "Sad": 2, "Fear": 3, "Disgust": 4, "Anger": 5
 LABELS = EMOTIONS | WORDS | {str(number): number for number in EMOTIONS.values()}
 ACTORS = sorted(range(1001, 1092), key=lambda actor: digest(f"crema_d:{actor}"))
 TEST, VALIDATION = frozenset(ACTORS[:18]), frozenset(ACTORS[18:27])
+FOLDS = 5
+PARTS = {actor: min(number // len(TEST), FOLDS - 1) for number, actor in enumerate(ACTORS)}  # fold 0 tests TEST
 
 
 def decode_audio(path: Path, sample: Sample) -> Mapping[str, np.ndarray]:
@@ -37,8 +39,8 @@ class CremaD(PreparedDataModule):
     """CREMA-D (Cao et al., 2014): 7,442 clips of 91 actors, 12 sentences, six emotions.
 
     ``clean`` keeps every actor within one split: 18 actors are for testing and 9 for validation, the first ones in the order of the
-    hashes of their numbers. ``legacy`` takes a published list (OGM-GE's, which DMRNet uses too, or MLA's): all 91 actors are on both
-    sides.
+    hashes of their numbers. Of five folds, the first one tests those 18, and the others the next 18, 18, 18 and 19. ``legacy`` takes a
+    published list (OGM-GE's, which DMRNet uses too, or MLA's): all 91 actors are on both sides.
 
     Views of ``audio``: ``fbank`` (1024, 128), as in MLA's release; ``spectrogram`` (257, 188), as in OGM-GE's.
 
@@ -54,6 +56,8 @@ class CremaD(PreparedDataModule):
     modalities = ("audio", "video")
     classes = ("neutral", "happy", "sad", "fear", "disgust", "anger")
     conditioning = "audio"
+    folds = FOLDS
+    folded_by = "actor"
     encoders = {"audio": "resnet18_audio", "video": "resnet18"}
     pictures = {"video": {}}
     sources = {
@@ -113,6 +117,11 @@ class CremaD(PreparedDataModule):
         """By actor."""
         actors = samples["group"].astype(int)
         return ["test" if a in TEST else "validation" if a in VALIDATION else "train" for a in actors]
+
+    @classmethod
+    def part_of(cls, samples: pd.DataFrame) -> Sequence[int]:
+        """By actor."""
+        return [PARTS[actor] for actor in samples["group"].astype(int)]
 
 
 def parse(name: str, where: str) -> tuple[int, int]:

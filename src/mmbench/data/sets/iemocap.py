@@ -77,6 +77,8 @@ class Iemocap(PreparedDataModule):
     sides; the middle part is not used. Where the raw folder holds MLA's lists of training and test, or others, legacy is theirs; else
     the splits are cut by the hashes of the utterances' names, as ``iemocap_features`` cuts them.
 
+    Of five folds, the kth one (from 0) tests session k + 1 and chooses the epoch on the next one; of the fifth, that is session 1.
+
     Views of ``audio``: ``fbank`` (1024, 128), whose 10.255 s MLA's CAV-MAE sees; ``waveform`` (160000,), 16 kHz, for wav2vec 2.0: 10 s,
     with silence behind a shorter utterance. What is beyond is cut; preparing tells of how many utterances.
 
@@ -97,6 +99,8 @@ class Iemocap(PreparedDataModule):
     classes: ClassVar[tuple[str, ...]] = ("neutral", "angry", "sad", "happy")
     emotions: ClassVar[Mapping[str, int]] = {"neu": 0, "ang": 1, "sad": 2, "hap": 3, "exc": 3}
     conditioning = "audio"
+    folds = 5
+    folded_by = "session"
     encoders = {
         "audio": {"name": "cav_mae", "weights": "cav_mae.pth"},
         "image": {"name": "m3ae_image", "weights": "m3ae_base.pkl"},
@@ -230,6 +234,11 @@ class Iemocap(PreparedDataModule):
     def clean(cls, samples: pd.DataFrame) -> Sequence[str]:
         """By session."""
         return [{"4": "validation", "5": "test"}.get(dialogue[4], "train") for dialogue in samples["group"]]
+
+    @classmethod
+    def part_of(cls, samples: pd.DataFrame) -> Sequence[int]:
+        """By session, counted from 0."""
+        return [int(dialogue[4]) - 1 for dialogue in samples["group"]]
 
 
 class Iemocap6(Iemocap):

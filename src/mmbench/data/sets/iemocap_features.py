@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmbench.batch import Input
 from mmbench.data.base import MultimodalDataModule
+from mmbench.data.folds import Parts
 from mmbench.data.split import Loaded, Split
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import data_root
@@ -47,6 +48,7 @@ class IemocapFeatures(MultimodalDataModule):
 
     ``clean`` trains on sessions 1 to 3, chooses the epoch on session 4 and tests on session 5: no actor and no dialogue is in two
     splits. ``legacy`` splits the utterances at random, 60/20/20 as the MLA paper's code does; it leaves the middle part out.
+    Of five folds, the kth one (from 0) tests session k + 1 and chooses the epoch on the next one; of the fifth, that is session 1.
     Every dimension is standardised by the training split's mean and standard deviation (1 where it is constant there).
 
     Inputs: (B, width) float32, never absent. Groups are dialogues.
@@ -56,6 +58,8 @@ class IemocapFeatures(MultimodalDataModule):
     modalities = tuple(WIDTHS)
     classes = ("neutral", "angry", "sad", "happy")
     conditioning = "audio"
+    folds = 5
+    folded_by = "session"
     encoders = {modality: {"name": "mlp", "in_dim": width, "dropout": 0.5} for modality, width in WIDTHS.items()}
     feature_dims = WIDTHS
 
@@ -105,6 +109,12 @@ class IemocapFeatures(MultimodalDataModule):
             )
         return labels, unused
 
+    @classmethod
+    def parts(cls, names: Sequence[str] | None = None) -> Parts:
+        """The sessions."""
+        names = list(cls.index()[0]) if names is None else names
+        return Parts.of(names, [int(name[4]) - 1 for name in names], cls.folds, "iemocap folds")
+
     def load(self) -> Loaded:
         """Read every feature, standardise it and cut the protocol's splits."""
         labels, unused = self.index()
@@ -113,8 +123,9 @@ class IemocapFeatures(MultimodalDataModule):
         names = list(labels)
         train, validation, test = self.cut(names)
         inputs: dict[str, Input] = {}
-        for modality, width in WIDTHS.items():
-            vectors = np.stack([read_vector(self.folder() / modality / f"{name}.npy", width) for name in names])
+        for modality in self.modalities:
+            files = (self.folder() / modality / f"{name}.npy" for name in names)
+            vectors = np.stack([read_vector(file, WIDTHS[modality]) for file in files])
             inputs[modality] = standardised(vectors, train)
         dialogue = np.unique([name.rpartition("_")[0] for name in names], return_inverse=True)[1]
         present = torch.ones(len(names), len(WIDTHS), dtype=torch.bool)
@@ -123,6 +134,8 @@ class IemocapFeatures(MultimodalDataModule):
 
     def cut(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The numbers of the samples of training, validation (none under ``legacy``) and test."""
+        if self.fold is not None:
+            return self.parts(names).rows(self.protocol.split, self.fold)
         if self.protocol.split == "legacy":  # at random, yet the same with every version of numpy: by the names' hashes
             order = np.array(sorted(range(len(names)), key=lambda row: sha256(names[row].encode()).digest()))
             return order[: len(names) * 6 // 10], order[:0], order[len(names) * 8 // 10 :]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mmbench.data.augment import RandomResizedCrop
+from mmbench.data.folds import balanced
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing.audio import SHIFT, WINDOW, fbank
 from mmbench.data.preparing.lists import find_files, need, read_text, within
@@ -52,8 +53,8 @@ class Tuxpaint(PreparedDataModule):
     Stamps come in series, which ``clean`` keeps within one split: stamps of one folder whose names begin with the same word, digits
     and single letters aside (``dreydl``, ``dreydl-hay``; ``flower1``, ``flower2``), and all that share a description, a recording or a
     picture. The largest is the English alphabet, 104 letters. About 70 % of the samples are for training, 10 % for validation, 20 % for
-    testing, in every class as nearly as whole series allow. ``legacy`` splits at random, 80 to 20 %: the same recordings and
-    descriptions are on both sides.
+    testing, in every class as nearly as whole series allow. Five folds are of whole series too. ``legacy`` splits at
+    random, 80 to 20 %: the same recordings and descriptions are on both sides.
 
     Descriptions stay as they are, since what is spoken could not be cut alike. Three name their category ("A thyme plant."); "letter",
     "sign", "coin" or "number" is in 175 of 247 symbols, and in 4 other stamps.
@@ -74,6 +75,8 @@ class Tuxpaint(PreparedDataModule):
     text_modalities = ("text",)
     classes = ("animals", "food", "household", "plants", "seasonal", "symbols", "town", "vehicles")
     conditioning = "text"
+    folds = 5
+    folded_by = "series"
     encoders = {"image": "resnet18", "text": {"name": "hashed_text", "out_dim": 512}, "audio": "resnet18_audio"}
     augmentations = {"image": RandomResizedCrop(SIZE[0], scale=SCALE)}
     pictures = {"image": {"scale": SCALE}}
@@ -131,8 +134,7 @@ class Tuxpaint(PreparedDataModule):
     @classmethod
     def clean(cls, samples: pd.DataFrame) -> Sequence[str]:
         """Whole series, equal recordings and pictures together."""
-        names, labels = samples["group"].tolist(), samples["label"].tolist()
-        groups = link(names, names, samples["sha256_image"], samples["sha256_audio"])
+        groups, labels = linked(samples), samples["label"].tolist()
         test = carve(groups, labels, TEST, "tuxpaint test")
         rest = np.flatnonzero(~test)
         chosen = carve(
@@ -141,6 +143,12 @@ class Tuxpaint(PreparedDataModule):
         split = np.where(test, "test", "train").astype(object)
         split[rest[chosen]] = "validation"
         return split.tolist()
+
+    @classmethod
+    def part_of(cls, samples: pd.DataFrame) -> Sequence[int]:
+        """As ``clean``, but that linked series are called by the least of their names, whatever the order of the samples."""
+        groups = samples["group"].groupby(np.asarray(linked(samples))).transform("min").tolist()
+        return balanced(groups, samples["label"].tolist(), cls.folds, "tuxpaint folds").tolist()
 
 
 def find_root(raw: Path) -> PurePath:
@@ -180,6 +188,12 @@ def series(name: PurePath) -> str:
 def link(names: Sequence[str], *keys: Iterable[str]) -> list[str]:
     """One group for all that share a key, called by the name of its first member."""
     return [names[int(first)] for first in merge(*keys)]
+
+
+def linked(samples: pd.DataFrame) -> list[str]:
+    """Series that share a recording or a picture as one group, called by the series of its first member."""
+    names = samples["group"].tolist()
+    return link(names, names, samples["sha256_image"], samples["sha256_audio"])
 
 
 def group_and_split(samples: Sequence[Sample]) -> list[Sample]:
