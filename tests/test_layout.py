@@ -23,7 +23,7 @@ FLOORS = [
     "data.prepared",
     "data data.sets",
     "data.preparing data.demo",
-    "task fixed curves checkpoint",
+    "task fixed optimised patience curves checkpoint",
     "baselines",
     "training",
     "experiment",

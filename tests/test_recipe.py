@@ -3,14 +3,16 @@
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pydantic import ValidationError
 
 from mmbench.errors import UsageError
 from mmbench.fixed import FixedFeatureTask
+from mmbench.patience import Patience
 from mmbench.recipe import Recipe
 from mmbench.trial import Trial
-from planted import METHODS, fit
+from planted import METHODS, fit, trainer
 
 OWN_OPTIMISER = [name for name in METHODS if issubclass(METHODS[name], FixedFeatureTask)]
 BY_GRADIENT = [name for name in METHODS if name not in OWN_OPTIMISER]
@@ -269,3 +271,58 @@ def test_a_method_of_ones_own_has_to_say_that_the_recipes_optimiser_is_its(world
     ):
         Own(world2.data.spec, world2.encoders(), recipe)
     assert Based(world2.data.spec, world2.encoders(), recipe).recipe == recipe
+
+
+# Patience
+
+
+class Scores(METHODS["mla"]):
+    """Its epochs score as they are told."""
+
+    def __init__(self, *arguments, scores, pretraining=0):
+        super().__init__(*arguments)
+        self.scores, self.pretraining_epochs = scores, pretraining
+
+    def on_validation_epoch_end(self):
+        self.log("validation/accuracy", self.scores[self.current_epoch])
+
+
+def epochs_run(world, patience, scores, pretraining=0, **arguments):
+    recipe = Recipe(epochs=len(scores), batch_size=8, lr=0.01, patience=patience)
+    task = Scores(world.data.spec, world.encoders(), recipe, scores=scores, pretraining=pretraining)
+    run = trainer(len(scores), limit_train_batches=1, limit_val_batches=1, **arguments)
+    run.fit(task, datamodule=world.data)
+    (callback,) = [c for c in run.callbacks if isinstance(c, Patience)]
+    return run.current_epoch, callback.stopped_epoch
+
+
+@pytest.mark.parametrize(
+    ("patience", "scores", "pretraining", "expected"),
+    [
+        (2, [0.5, 0.4, 0.3, 0.9, 0.9], 0, (3, 2)),
+        (2, [0.5, 0.4, 0.6, 0.5, 0.6, 0.9], 0, (5, 4)),  # as good as the best is no new best
+        (1, [0.1, 0.2, 0.3, 0.3], 0, (4, None)),  # in the last epoch there is nothing left to stop
+        (9, [0.5, 0.4, 0.3], 0, (3, None)),
+        (2, [0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.5], 3, (6, 5)),  # from the first epoch that can be chosen
+    ],
+)
+def test_training_ends_after_so_many_epochs_without_a_new_best(world2, patience, scores, pretraining, expected):
+    assert epochs_run(world2, patience, scores, pretraining) == expected
+
+
+def test_a_trainers_own_early_stopping_stays(world2):
+    own = pl.callbacks.EarlyStopping("validation/accuracy", mode="max", patience=1)
+    assert epochs_run(world2, 3, [0.5, 0.4, 0.3, 0.2, 0.1, 0.1], callbacks=[own]) == (2, None)
+
+
+def test_patience_goes_on_where_a_checkpoint_left_it():
+    first, second = Patience(2), Patience(2)
+    first.best, first.best_epoch = 0.5, 3
+    second.load_state_dict(first.state_dict())
+    assert (second.best, second.best_epoch) == (0.5, 3)
+
+
+def test_patience_without_validation_is_refused(world2):
+    task = world2.task("sum", recipe=Recipe(epochs=2, batch_size=8, patience=1))
+    with pytest.raises(UsageError, match=r"recipe.patience is 1, but the trainer does not validate"):
+        fit(task, world2.complete)

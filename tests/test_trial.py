@@ -15,6 +15,7 @@ from mmbench.arguments import resolve_arguments
 from mmbench.baselines import METHODS
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
+from mmbench.cli import main
 from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
@@ -143,6 +144,35 @@ def test_the_record_has_stages_and_masks(tmp_path: Path) -> None:
     assert set(record.realised) == {"train", "validation"}
     assert record.trial.missing == Missing(rate=0.3)
     assert [row["train/pretraining"] for row in record.curves] == [1, 0, 0, 0]
+
+
+# Patience
+
+
+def test_patience_ends_a_trial_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, one = Store(tmp_path / "runs"), with_recipe(trial("forgets", epochs=12), patience=2)
+    store.folder(one.key).mkdir(parents=True)
+    execute(Job(one, str(store.root), 1, "cpu"), store)
+    record = store.done(one.key)
+    assert record is not None
+    accuracy = [row["validation/accuracy"] for row in record.curves]
+    assert accuracy[6:] == [accuracy[6]] * 3, "stage two begins with epoch 6, and knows no better ever after"
+    assert (record.best_epoch, record.stopped_epoch) == (6, 8)
+    assert record.stages == {"pretraining": 6, "training": 6}, "as they were planned"
+    assert main(["show", one.key, "--results", str(tmp_path)]) == 0
+    assert "stopped_epoch: 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("patience", [None, 4])
+def test_a_trial_that_runs_all_its_epochs_was_not_stopped(tmp_path: Path, patience: int | None) -> None:
+    outcome = run_in(tmp_path, with_recipe(trial(), patience=patience))
+    assert (outcome.stopped_epoch, len(outcome.curves)) == (None, 4)
+
+
+def test_a_closed_form_that_ends_after_an_epoch_is_not_out_of_patience(tmp_path: Path) -> None:
+    params, _ = resolve_arguments(METHODS["cca"], {}, ("spec", "encoders", "recipe"))
+    outcome = run_in(tmp_path, with_recipe(trial("cca").model_copy(update={"params": params}), patience=1))
+    assert (outcome.stopped_epoch, len(outcome.curves)) == (None, 1)
 
 
 # The recipe's settings of computing

@@ -112,6 +112,11 @@ def check_trainer(trainer: pl.Trainer, recipe: Recipe) -> None:
             f"the trainer has gradient_clip_val={trainer.gradient_clip_val}, and the recipe clip_norm={recipe.clip_norm}; leave it to "
             "the recipe"
         )
+    if recipe.patience is not None and not trainer.enable_validation:
+        raise UsageError(
+            f"recipe.patience is {recipe.patience}, but the trainer does not validate, so that no epoch is better than another; give "
+            "it the split on which the epoch is chosen, or leave patience out"
+        )
     given = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
     if given is not None and given * trainer.accumulate_grad_batches != recipe.batch_size:
         gathered = trainer.accumulate_grad_batches

@@ -108,6 +108,7 @@ class Record(BaseModel):
     parameters: int | None = None
     best_epoch: int | None = None
     stages: dict[str, int] = {}
+    stopped_epoch: int | None = None  # after which patience ended training, counted from 0; None: it did not
     realised: dict[str, dict[str, float]] = {}
     metrics: dict[str, dict[str, float]] = {}
     curves: list[dict[str, float]] = []

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmbench.batch import Batch, Input, map_input
-from mmbench.checkpoint import BUILT_FROM, Restorable
+from mmbench.checkpoint import BUILT_FROM
 from mmbench.data.split import DataSpec
-from mmbench.encoders.pretrained import Pretrained
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.lightning import MetricCollection, MulticlassAccuracy
 from mmbench.missing import pattern_matrix, pattern_name, patterns
-from mmbench.recipe import Recipe, check_trainer
+from mmbench.optimised import Optimised
+from mmbench.recipe import Recipe
 
 
 class DivergedError(RuntimeError):
     """The training loss, or what the trained model predicts, is not a finite number."""
 
 
-class MultimodalTask(Restorable):
+class MultimodalTask(Optimised):
     """A method: a function of features and of which modalities are present.
 
     A method overrides ``fuse``, and ``training_step`` (or an optimisation hook) where its paper trains by something other than
@@ -47,23 +47,13 @@ class MultimodalTask(Restorable):
     #: Prefixes of the parameters that a training step may leave without gradient (none, for most methods).
     gradient_exempt: tuple[str, ...] = ()
 
-    #: Whether the method makes all its layers by ``linear``, so that ``recipe.head_init`` holds for it.
-    linear_heads: bool = False
-
     #: Whether validation counts the hits of every pattern; if not, of all that is there alone, by which the epoch is chosen.
     validates_patterns: bool = True
 
-    #: Whether the recipe's optimiser trains the method: its kind, its schedule, and the norm that it cuts gradients back to. A class
-    #: that overrides ``configure_optimizers`` has to say so itself; if it does not, this is taken to be False.
-    recipe_optimizer: bool = True
-
-    #: Whether every cross-entropy of class labels goes through ``cross_entropy`` or ``weighted``, so that ``recipe.class_weights``
-    #: holds. A class that overrides ``training_step`` has to say so itself; if it does not, this is taken to be False.
-    weighted_classes: bool = True
+    weighted_classes = True  # by the training step below
 
     log_prior: Tensor
     pattern_masks: Tensor
-    class_weights: Tensor | None
 
     @classmethod
     def artefact_patterns(cls, params: Mapping[str, Any], conditioning: str) -> tuple[str, ...]:
@@ -96,8 +86,7 @@ class MultimodalTask(Restorable):
             raise UsageError(f"encoders must be given for {list(spec.modalities)}, got {list(encoders)}")
         self.save_hyperparameters(ignore=list(BUILT_FROM), logger=False)
         self.spec = spec
-        self.recipe = recipe or Recipe()
-        self._refuse_what_has_no_effect()
+        self.follow(recipe or Recipe(), spec.class_counts)
         if pretraining and self.recipe.epochs < 2:
             raise UsageError(f"pretraining and training need an epoch each, recipe.epochs is {self.recipe.epochs}")
         most = self.recipe.epochs - 1
@@ -109,7 +98,6 @@ class MultimodalTask(Restorable):
 
         counts = torch.tensor(spec.class_counts, dtype=torch.float)
         self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
-        self.register_buffer("class_weights", self._balance(counts), persistent=False)  # (C,), or None
         self.register_buffer("pattern_masks", torch.tensor(pattern_matrix(spec.modalities)), persistent=False)  # (P, M)
         names = ["accuracy", *(f"accuracy/{pattern_name(p)}" for p in patterns(spec.modalities)[:-1])]
         self.accuracies = MetricCollection(
@@ -119,57 +107,7 @@ class MultimodalTask(Restorable):
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
 
-    def _refuse_what_has_no_effect(self) -> None:
-        """Refuse a recipe with settings that the method does not honour.
-
-        Raises:
-            UsageError: it has one.
-        """
-
-        def promises(promise: str, hook: str) -> bool:
-            """Whether the class that the hook is of, or one derived from it, makes the promise."""
-            owner = next(c for c in type(self).__mro__ if promise in vars(c) or hook in vars(c))
-            return bool(vars(owner).get(promise, False))
-
-        recipe, name = self.recipe, type(self).__name__
-        refused: dict[str, str] = {}  # setting -> why it has no effect
-        if not self.linear_heads:
-            refused["head_init"] = f"{name} initialises its layers in its own way"
-        if not promises("weighted_classes", "training_step"):
-            refused["class_weights"] = f"{name} does not weigh classes in what it learns by"
-        if not promises("recipe_optimizer", "configure_optimizers"):
-            refused |= dict.fromkeys(
-                ("schedule", "warmup", "clip_norm"), f"{name} is not trained by the recipe's optimiser"
-            )
-            if recipe.optimizer == "adamw":  # sgd and adam are told apart by no method that has its own
-                refused["optimizer"] = refused["schedule"]
-        for setting, why in refused.items():
-            value, default = getattr(recipe, setting), Recipe.model_fields[setting].default
-            if value != default:
-                raise UsageError(
-                    f"recipe.{setting} is {value!r}, but {why}; leave it out, or give the method a recipe of its own, in which it is "
-                    f"{'null' if default is None else default}"
-                )
-
-    def _balance(self, counts: Tensor) -> Tensor | None:
-        """The weight of each class by the recipe (C,), given how often it occurs in the training split; None if all weigh the same.
-
-        Balanced, the weight is N / (K n_c) for the n_c of N samples, K the number of classes that occur: over the split it is 1 on
-        average. A class that does not occur weighs nothing.
-        """
-        if self.recipe.class_weights == "none":
-            return None
-        return torch.where(counts > 0, counts.sum() / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)
-
     # What a method is made of
-
-    def linear(self, in_dim: int, out_dim: int) -> nn.Linear:
-        """A linear layer behind the encoders, initialised as the recipe says."""
-        layer = nn.Linear(in_dim, out_dim)
-        if self.recipe.head_init == "xavier":
-            nn.init.xavier_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        return layer
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Encode the present samples of each modality.
@@ -222,29 +160,6 @@ class MultimodalTask(Restorable):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of the fused prediction."""
         return self.cross_entropy(self.fuse(self.encode(batch), batch.present), batch.label)
-
-    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The mean cross-entropy of logits (B, C) and labels (B,); by the weights of their classes, where the recipe has some.
-
-        Weighted, it is Σ w ℓ / Σ w over the samples, as in ``torch.nn.CrossEntropyLoss(weight)``.
-        """
-        return F.cross_entropy(logits, label, weight=self.class_weights)
-
-    def weighted(self, losses: Tensor, label: Tensor, counted: Tensor) -> Tensor:
-        """Losses of samples, such that their plain mean over what counts is the mean weighted by class, Σ w ℓ / Σ w.
-
-        For losses that a method goes on to average, or to select from, by a rule of its own. What does not count comes out as zero.
-        Without class weights the losses are returned as they are.
-
-        Args:
-            losses: (B,), or (B, M) of each modality.
-            label: (B,).
-            counted: bool of the shape of the losses: over which the method takes the mean, for each modality by itself.
-        """
-        if self.class_weights is None:
-            return losses
-        weights = counted * self.class_weights[label].view(-1, *[1] * (losses.dim() - 1))
-        return losses * weights * counted.sum(dim=0) / weights.sum(dim=0).clamp(min=1e-12)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C) from all that is present in the batch."""
@@ -346,14 +261,6 @@ class MultimodalTask(Restorable):
 
     # Training
 
-    def on_fit_start(self) -> None:
-        """Refuse a trainer, or a data module, that has another length or other batches than the recipe.
-
-        Raises:
-            UsageError: they differ.
-        """
-        check_trainer(self.trainer, self.recipe)
-
     def on_train_end(self) -> None:
         """Warn where training was stopped before the second of two stages."""
         if self.pretraining_epochs and self.current_epoch <= self.pretraining_epochs and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -362,11 +269,6 @@ class MultimodalTask(Restorable):
                 f"pretraining: what {type(self).__name__} predicts by has learnt nothing yet",
                 stacklevel=2,
             )
-
-    @property
-    def is_pretraining(self) -> bool:
-        """Whether the current epoch is one of pretraining."""
-        return self.current_epoch < self.pretraining_epochs
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Add up the loss (``self.log`` in every step would cost more than the rest of Lightning)."""
@@ -406,47 +308,6 @@ class MultimodalTask(Restorable):
         except torch.linalg.LinAlgError as error:
             raise self.diverged("a matrix cannot be factorised") from error
 
-    def configure_optimizers(self) -> Any:
-        """The recipe's optimiser, and its schedule by epochs.
-
-        Lightning takes a step of the schedule at the end of an epoch. A method that optimises manually has to take it itself, as in
-        ``on_train_epoch_end`` of ``Mla``.
-        """
-        recipe, parameters = self.recipe, self.parameter_groups()
-        common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-        optimizer: torch.optim.Optimizer
-        if recipe.optimizer == "sgd":
-            optimizer = torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
-        else:  # fused: several times faster, but it does itself what mixed precision has to have done before a gradient is changed
-            fused = self._trainer is None or "mixed" not in self.trainer.precision
-            kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-            optimizer = kind(parameters, betas=(recipe.momentum, 0.999), fused=fused, **common)
-        schedulers = torch.optim.lr_scheduler
-        if (
-            recipe.schedule == "step" and not recipe.warmup
-        ):  # the same factors, multiplied up: results of before have its rounding
-            return [optimizer], [schedulers.StepLR(optimizer, recipe.step_size, recipe.gamma)]
-        return [optimizer], [schedulers.LambdaLR(optimizer, recipe.lr_factor)]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Cut the gradient back to the recipe's norm, or as the trainer says, after ``on_before_optimizer_step`` has changed it."""
-        if self.recipe.clip_norm is not None:
-            gradient_clip_val, gradient_clip_algorithm = self.recipe.clip_norm, "norm"
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Cut the gradient back where a method optimises manually: Lightning then leaves it to the method.
-
-        Such a method changes gradients before it steps; if it does so in this hook, it calls this one last.
-        """
-        if self.recipe.clip_norm is not None and not self.automatic_optimization:
-            self.clip_gradients(optimizer, self.recipe.clip_norm, "norm")
-
     def evaluated(self, batch: Batch) -> Batch:
         """A batch that the method read from a split itself, as the data module gives batches for evaluation."""
         if self._trainer is None:
@@ -454,21 +315,6 @@ class MultimodalTask(Restorable):
         batch = self.trainer.precision_plugin.convert_input(batch)
         data = getattr(self.trainer, "datamodule", None)
         return batch if data is None else data.evaluated(batch)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The trainable parameters as an optimiser takes them: those of each learning rate in a group of their own.
-
-        The first group has the recipe's rate; the others are of encoders that give theirs (``encoders.pretrained``).
-        """
-        by_factor: dict[float, list[nn.Parameter]] = {1.0: []}
-        elsewhere: set[int] = set()
-        for encoder in self.encoders.values():
-            for factor, parameters in encoder.parameter_groups() if isinstance(encoder, Pretrained) else []:
-                if factor != 1:
-                    by_factor.setdefault(factor, []).extend(parameters)
-                    elsewhere.update(map(id, parameters))
-        by_factor[1.0] = [p for p in self.parameters() if p.requires_grad and id(p) not in elsewhere]
-        return [{"params": ps, "lr": self.recipe.lr * factor} for factor, ps in by_factor.items() if ps]
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """The mean of a batch statistic over data-parallel ranks; gradient modulation must be the same on all of them."""

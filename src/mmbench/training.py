@@ -24,6 +24,7 @@ from mmbench.data.cache import Given
 from mmbench.data.prepared import PreparedDataModule, picture_sizes
 from mmbench.encoders.building import build_encoder, weights_of
 from mmbench.missing import pattern_name, patterns
+from mmbench.patience import Patience
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
 from mmbench.record import Code, Predictions
 from mmbench.task import DivergedError, MultimodalTask
@@ -41,6 +42,7 @@ class Outcome:
         best_epoch: the epoch that the predictions come from, counted from 0.
         stages: how many epochs each stage of training was planned to take: ``{"training": 30}``, before it ``"pretraining"`` where a
             method has that.
+        stopped_epoch: the epoch after which the recipe's ``patience`` ended training, counted from 0; None if it did not.
         realised: split -> what its mask came to (``missing.realised``), for the splits that were masked.
         parameters: trainable parameters.
         seconds: wall time of building, fitting and testing.
@@ -50,6 +52,7 @@ class Outcome:
     curves: list[dict[str, float]]
     best_epoch: int
     stages: dict[str, int]
+    stopped_epoch: int | None
     realised: dict[str, dict[str, float]]
     parameters: int
     seconds: dict[str, float]
@@ -170,6 +173,7 @@ def run(
     built = time.perf_counter()
     trainer.fit(task, datamodule=data)
     fitted = time.perf_counter()
+    stopped = next((c.stopped_epoch for c in trainer.callbacks if isinstance(c, Patience)), None)  # type: ignore[attr-defined]
     rows, first = curves.rows, task.pretraining_epochs
     best = max(range(first, len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC])
     if not trial.tuning and not task.validates_patterns:
@@ -182,6 +186,7 @@ def run(
         curves=rows,
         best_epoch=best,
         stages={**stages, "training": trial.recipe.epochs - first},
+        stopped_epoch=stopped,
         realised=data.realised,
         parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
         seconds={"build": built - started, "fit": fitted - built, "test": tested - fitted},

@@ -150,6 +150,7 @@ def _outcome(
         parameters=outcome.parameters,
         best_epoch=outcome.best_epoch,
         stages=outcome.stages,
+        stopped_epoch=outcome.stopped_epoch,
         realised=outcome.realised,
         curves=outcome.curves,
         metrics=metrics,
