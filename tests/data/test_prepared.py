@@ -259,6 +259,18 @@ def test_too_few_samples_for_the_clean_splits(raw):
         _ = module().splits
 
 
+def test_a_split_to_choose_the_epoch_on_is_missed_where_a_protocol_needs_it(raw):
+    for i in range(100):
+        if i // 10 in (3, 8):  # the groups of the validation split
+            change(raw, i, group="0")
+    quietly(raw)
+    assert "no validation split, on which the best epoch is chosen" in Toy.lacks("clean")
+    assert Toy.lacks("peek") is Toy.lacks("legacy") is None
+    with pytest.raises(UsageError, match="toy: no clean splits; there is no validation split"):
+        _ = module().splits
+    assert module(protocol="peek").splits.validation is None
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "shape", "type", "pickle", "unknown"])
 def test_a_damaged_array_is_named(raw, damage):
     quietly(raw)

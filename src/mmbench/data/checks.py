@@ -86,7 +86,9 @@ def checked(declared: Declaration, protocol: Protocol, loaded: Loaded) -> Loaded
     if not isinstance(loaded, Loaded):
         raise UsageError(f"{declared.name}: load() returned {_kind(loaded)}, expected a Loaded of three splits")
     if getattr(loaded, protocol.selection) is None:
-        raise UsageError(f"{declared.name}: protocol '{protocol.name}' needs a {protocol.selection} split")
+        raise UsageError(
+            f"{declared.name}: protocol '{protocol.name}' needs a {protocol.selection} split, on which the best epoch is chosen"
+        )
     given = {name: s for name in ("train", "validation", "test") if (s := getattr(loaded, name)) is not None}
     notes: list[str] = []
     splits = {name: _checked_split(declared, name, split, notes) for name, split in given.items()}

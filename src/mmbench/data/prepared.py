@@ -215,10 +215,13 @@ class PreparedDataModule(MultimodalDataModule):
 
     @classmethod
     def lacks(cls, protocol: str) -> str | None:
-        """Why there is no training or no test split under a protocol; None if there are both."""
-        manifest, kind = cls.read_manifest(), PROTOCOLS[protocol].split
-        if {"train", "test"} <= manifest["splits"].get(kind, {}).keys():
+        """Why there is no split to train, to test or to choose the epoch on under a protocol; None if there is each."""
+        manifest, kind, selection = cls.read_manifest(), PROTOCOLS[protocol].split, PROTOCOLS[protocol].selection
+        parts = manifest["splits"].get(kind, {}).keys()
+        if {"train", "test", selection} <= parts:
             return None
+        if {"train", "test"} <= parts:
+            return f"there is no {selection} split, on which the best epoch is chosen; prepare it with more groups, or use peek"
         if kind == "legacy" and "classes" in manifest:
             return "the published lists are those of another variant"
         return (cls.legacy_lists or "it has no published lists") if kind == "legacy" else "too few samples"
