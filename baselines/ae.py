@@ -43,7 +43,8 @@ class Ae(MultimodalTask):
         5. A's weights are initialised as He et al. do (ICCV 2015). Encoders, A and C are ten layers without a shortcut, and with
            PyTorch's default little of the input arrives at their end: on ``openclipart_features`` it costs more than a quarter of the
            validation accuracy. The release draws all weights from a normal distribution of standard deviation 0.02.
-        6. The release clips the gradients of each of its networks at a norm of 5; here they are never clipped.
+        6. The release clips the gradients of each of its networks at a norm of 5; here ``clip_norm`` of the recipe clips all of them
+           together, by default not at all.
         7. A sample that has nothing is an input of zeros, and the cross-entropy of the answer to it is part of the loss. Where every
            sample has one view or none, there is nothing to hide, and no error of reconstruction ever.
 

@@ -50,8 +50,9 @@ class IfMmin(MultimodalTask):
            complete, it is also the better one: 43.6 against 41.2 % on validation with MMIN's (three seeds).
         5. w: the released script asks for 100, through an option of a name that does not exist. 1 is the default of the one that does.
         6. CMD compares the samples that have the one modality with those that have the other.
-        7. As in ``mmin``, weights start from PyTorch's default, where the release initialises as He et al. do, and gradients are never
-           clipped, where the release does so at a norm of 0.5 in the first stage and of 1 in the second.
+        7. As in ``mmin``, weights start from PyTorch's default, where the release initialises as He et al. do, and gradients are
+           clipped by the recipe's ``clip_norm`` alone, by default not at all; the release clips at 0.5 in the first stage and at 1 in
+           the second.
         8. A sample that has nothing is an input of zeros and S(0), and the cross-entropy of the answer to it is part of both
            stages' loss. Where every sample has one view or none, nothing is ever hidden.
 

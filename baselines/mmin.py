@@ -46,7 +46,7 @@ class Mmin(MultimodalTask):
         6. Weights start from PyTorch's default; the release initialises them as He et al. do (ICCV 2015), GCNet's copy of it from a
            normal distribution of standard deviation 0.02, and both set biases to zero.
         7. The release clips the gradients of each of its networks, at a norm of 0.5 in the first stage and of 1 in the second, GCNet's
-           copy of it at 5 in both; here they are never clipped.
+           copy of it at 5 in both; here ``clip_norm`` of the recipe clips all of them together, by default not at all.
         8. A sample that has nothing is an input of zeros, and the cross-entropy of the answer to it is part of both stages' loss. Where
            every sample has one view or none, nothing is ever hidden, and nothing imagined has a target.
 
