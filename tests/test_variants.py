@@ -160,6 +160,18 @@ def test_folds_of_a_set_with_one_split_are_a_mistake() -> None:
     assert "datasets.food101.folds: food101 has one split and no folds; leave it out" in told
 
 
+def test_folds_need_no_published_lists_but_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        OpenClipart, "lacks", classmethod(lambda cls, protocol: "no lists" if protocol == "legacy" else None)
+    )
+    cut = {"openclipart": {"protocols": ["clean", "legacy"], "folds": [0], "recipe": {"epochs": 3}}}
+    assert {t.protocol for t in expand(grid(datasets=cut)).trials} == {"clean", "legacy"}
+    monkeypatch.setattr(OpenClipart, "lacks_folds", classmethod(lambda cls: "part 3 has none"))
+    experiment = expand(grid(datasets=cut))
+    assert experiment.trials == []
+    assert experiment.unprepared == {"openclipart": "no folds: part 3 has none"}
+
+
 @pytest.mark.parametrize("folds", [[], [1, 1], [-1], 1.5, True, "5"])
 def test_what_is_no_choice_of_folds_is_a_mistake(folds: Any) -> None:
     assert "datasets.openclipart.folds" in mistakes(datasets={"openclipart": {"folds": folds}})

@@ -175,6 +175,19 @@ def test_other_code_of_the_encoder_or_the_data_is_other_features() -> None:
     assert len({name(None), name(code), *map(name, others)}) == 4
 
 
+def test_each_fold_has_features_of_its_own_and_peek_has_those_of_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        FeatureCache, "read_or_encode", lambda cache, name, split, *_: torch.zeros(len(split), cache.width)
+    )
+    trial = expand(GRID).trials[0]
+
+    def name(**changes: object) -> str:
+        return build(trial.model_copy(update=changes), "cpu")[1].features["image"].name
+
+    assert name(fold=1, protocol="peek") == name(fold=1), "the splits are the same"
+    assert len({name(), name(fold=1), name(fold=2), name(fold=1, protocol="legacy")}) == 4
+
+
 def test_a_pickle_in_place_of_the_file_is_not_executed(split: Split, folder: Path, tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self):

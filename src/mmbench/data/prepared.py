@@ -72,18 +72,21 @@ class PreparedDataModule(MultimodalDataModule):
         super().__init__(*arguments, **others)
         self.classes = self.class_names()  # type: ignore[misc]  # those of the class, but for a variant
         self.views = {m: view for m, view in self.default_views().items() if m in self.modalities}
-        sizes = {m: size for m, size in (image_sizes or {}).items() if m in self.modalities}
+        for modality in {**(views or {}), **(image_sizes or {}), **(spec_augment or {})}:
+            if self._declared and modality in self._declared and modality not in self.modalities:
+                raise UsageError(
+                    f"{self.name}: a setting of {modality}, which is left out of the modalities; leave it out too"
+                )
+        sizes = image_sizes or {}
         crops = {m: RandomResizedCrop(sizes[m], **options) for m, options in self.pictures.items() if m in sizes}
         self.augmentations = {**self.augmentations, **crops}
         self.resizing = {m: Resize(sizes[m]) for m in crops}
         for modality, view in (views or {}).items():
             self.check_view(modality, view)
-            if modality in self.modalities:
-                self.views[modality] = view
+            self.views[modality] = view
         for modality, limits in (spec_augment or {}).items():
-            self.check_spec_augment(modality, {**self.default_views(), **(views or {})}.get(modality), limits)
-            if modality in self.modalities:
-                self.augmentations[modality] = SpecAugment(**limits)
+            self.check_spec_augment(modality, self.views.get(modality), limits)
+            self.augmentations[modality] = SpecAugment(**limits)
 
     @classmethod
     def default_views(cls) -> dict[str, str]:

@@ -94,8 +94,9 @@ def resolve_dataset(label: str, settings: DatasetGrid, mistakes: list[str]) -> D
     if plan.unprepared is None:
         try:
             plan.manifest, plan.weights = data.manifest(), weights_of(encoders)
-            plan.lacking = {protocol: why for protocol in PROTOCOLS if (why := data.lacks(protocol))}
-            if settings.folds is not None and (why := data.lacks_folds()):
+            if settings.folds is None:
+                plan.lacking = {protocol: why for protocol in PROTOCOLS if (why := data.lacks(protocol))}
+            elif why := data.lacks_folds():  # folds are cut here: they need no published lists
                 plan.unprepared = f"no folds: {why}"
         except UsageError as error:
             plan.unprepared = str(error)

@@ -439,10 +439,11 @@ def test_a_subset_of_its_modalities(data):
     assert list(train.inputs) == ["image", "audio"]
     absent = ~Tuxpaint.table()["present_audio"]
     assert int((~train.present).sum()) == int(absent[train.inputs["audio"].rows].sum())
-    spoken = Tuxpaint(
-        modalities=("audio", "text"), tokenizers={"text": HashedText().tokenize}, image_sizes={"image": 64}
-    )
+    spoken = Tuxpaint(modalities=("audio", "text"), tokenizers={"text": HashedText().tokenize})
     assert (spoken.views, dict(spoken.augmentations), spoken.conditioning) == ({"audio": "fbank"}, {}, "text")
+    for settings in ({"image_sizes": {"image": 64}}, {"views": {"image": "pixels"}}):
+        with pytest.raises(UsageError, match="tuxpaint: a setting of image, which is left out of the modalities"):
+            Tuxpaint(modalities=("audio", "text"), tokenizers={"text": HashedText().tokenize}, **settings)
 
 
 def test_the_audit_of_the_demo_finds_legacy_leaking_and_clean_not(data):
