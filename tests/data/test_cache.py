@@ -224,7 +224,7 @@ def test_while_a_setting_is_tuned_the_test_split_is_not_encoded(monkeypatch: pyt
         return torch.zeros(len(split), cache.width)
 
     monkeypatch.setattr(FeatureCache, "read_or_encode", read)
-    trial = expand(GRID)[1][0]
+    trial = expand(GRID).trials[0]
     for tuning, splits in ((False, ["train", "validation", "test"]), (True, ["train", "validation"])):
         asked.clear()
         build(trial.model_copy(update={"tuning": tuning}), "cpu")
