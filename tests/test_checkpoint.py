@@ -14,7 +14,7 @@ from mmbench.encoders.mlp import Mlp
 from mmbench.encoders.small_cnn import SmallCNN
 from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
-from planted import METHODS, RECIPE, VectorEncoder, fit, same, weights
+from planted import METHODS, RECIPE, VectorEncoder, fit, same, trainer, weights
 
 Mla, Concat = METHODS["mla"], METHODS["concat"]
 ENCODERS = {
@@ -52,6 +52,26 @@ def test_nothing_has_to_be_given(saved):
         assert anew.recipe == RECIPE
         assert anew.spec == task.spec
         assert same(weights(task), weights(anew))
+
+
+def test_a_checkpoint_from_before_a_setting_was_there_has_its_default(saved):
+    _, path = saved
+    old = {
+        name: value for name, value in RECIPE.model_dump(mode="json").items() if name in ("epochs", "batch_size", "lr")
+    }
+    assert Mla.load_from_checkpoint(change(path, recipe=old)).recipe == RECIPE
+
+
+def test_a_recipe_comes_back_with_all_its_settings(world2, tmp_path):
+    recipe = Recipe(
+        epochs=2, batch_size=8, schedule="cosine", warmup=1, clip_norm=1, patience=1, class_weights="balanced"
+    )
+    task = Mla(world2.data.spec, {m: ENCODERS[m]() for m in world2.data.modalities}, recipe)
+    trainer(limit_train_batches=1, limit_val_batches=1).fit(task, datamodule=world2.data)
+    task.trainer.save_checkpoint(tmp_path / "model.ckpt")
+    anew = Mla.load_from_checkpoint(tmp_path / "model.ckpt")
+    assert anew.recipe == recipe
+    assert torch.equal(anew.class_weights, task.class_weights)
 
 
 def test_what_is_given_replaces_what_was_saved(saved):

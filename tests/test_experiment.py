@@ -232,6 +232,28 @@ def test_a_default_written_out_is_the_same_trial() -> None:
     assert keys(changed("datasets", "openclipart", "encoders", to={"image": {"width": 16}})) == keys(GRID)
 
 
+def test_what_a_method_cannot_follow_of_a_recipe_is_told_when_it_is_planned() -> None:
+    recipe = {"epochs": 3, "schedule": "cosine", "warmup": 1, "clip_norm": 1.0, "class_weights": "balanced"}
+    grid = {**changed("datasets", "openclipart", "recipe", to=recipe), "methods": {"cca": None, "mla": None}}
+    told = mistakes(grid)
+    for setting, default in (("schedule", "step"), ("warmup", 0), ("clip_norm", "null"), ("class_weights", "none")):
+        assert f"recipe.{setting} is {recipe[setting]!r}, but Cca " in told
+        assert f"a recipe of its own, in which it is {default}" in told
+    assert "mla" not in told
+    own = {"schedule": "step", "warmup": 0, "clip_norm": None, "class_weights": "none"}
+    assert len(expand({**grid, "methods": {"cca": {"recipe": own}, "mla": None}}).trials) == 8
+
+
+def test_settings_of_a_recipe_that_contradict_each_other_are_named() -> None:
+    recipe = {"epochs": 3, "warmup": 3, "schedule": "constant", "gamma": 0.5}
+    told = mistakes(changed("datasets", "openclipart", "recipe", to=recipe))
+    assert "datasets.openclipart.recipe.warmup: must be less than epochs, of which there are 3, got 3" in told
+    assert (
+        "datasets.openclipart.recipe.gamma: is a setting of schedule: step, and the schedule is constant; leave it out"
+        in told
+    )
+
+
 BASE = expand({**GRID, "seeds": [2]}).trials[
     1
 ]  # MLA, clean (its manifest is the real one: the fixture is not in force here)

@@ -64,13 +64,16 @@ class Optimised(Restorable):
         if not promises("recipe_optimizer", "configure_optimizers"):
             settings = ("schedule", "warmup", "clip_norm", *(["optimizer"] if recipe.optimizer == "adamw" else []))
             refused |= dict.fromkeys(settings, f"{name} is not trained by the recipe's optimiser")
+        mistakes = []
         for setting, why in refused.items():
             value, default = getattr(recipe, setting), Recipe.model_fields[setting].default
             if value != default:
-                raise UsageError(
+                mistakes.append(
                     f"recipe.{setting} is {value!r}, but {why}; leave it out, or give the method a recipe of its own, in which it is "
                     f"{'null' if default is None else default}"
                 )
+        if mistakes:
+            raise UsageError(". ".join(mistakes))
 
     def _balance(self, counts: Tensor) -> Tensor | None:
         """The weight of each class by the recipe (C,), given how often it occurs in the training split; None if all weigh the same.
