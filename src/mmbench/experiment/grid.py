@@ -25,6 +25,13 @@ def distinct(values: list[T]) -> list[T]:
     return values
 
 
+def distinct_seeds(values: list[int]) -> list[int]:
+    """The values, if each is a seed and none is given twice."""
+    if not all(0 <= seed < 2**32 for seed in values):
+        raise ValueError("seeds must lie between 0 and 2^32 − 1")
+    return distinct(values)
+
+
 Folds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1), AfterValidator(distinct)]
 
 
@@ -48,6 +55,9 @@ class DatasetGrid(BaseModel):
     )
     cached: bool = Field(False, description="run frozen encoders once, and train on their features")
     recipe: Recipe = Recipe()
+    seeds: Annotated[list[int], AfterValidator(distinct_seeds)] | None = Field(
+        None, min_length=1, description="in place of the experiment's"
+    )
 
 
 class MethodGrid(BaseModel):
@@ -105,7 +115,7 @@ class Grid(BaseModel):
     title: str
     datasets: dict[str, DatasetGrid] = Field(min_length=1)
     methods: dict[str, MethodGrid] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
+    seeds: Annotated[list[int], AfterValidator(distinct_seeds)] = Field(min_length=1)
     missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
     test_rates: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [], max_length=100, description="rates to test at beside those of training"
@@ -119,8 +129,9 @@ class Grid(BaseModel):
         cuts = 0
         for dataset in self.datasets.values():
             folds = len(dataset.folds) if isinstance(dataset.folds, list) else dataset.folds
-            cuts += len(dataset.protocols) * (folds if isinstance(folds, int) else 1)
-        return cuts * len(self.trainings) * len(self.seeds) * len(self.methods)
+            seeds = len(dataset.seeds or self.seeds)
+            cuts += len(dataset.protocols) * (folds if isinstance(folds, int) else 1) * seeds
+        return cuts * len(self.trainings) * len(self.methods)
 
     def dataset_of(self, label: str) -> str:
         """The data set that a label stands for."""
@@ -151,13 +162,6 @@ class Grid(BaseModel):
     def _nothing_to_set(cls, value: Any) -> Any:
         """``mla:`` with nothing behind it means all defaults."""
         return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds(cls, value: list[int]) -> list[int]:
-        if not all(0 <= seed < 2**32 for seed in value):
-            raise ValueError("seeds must lie between 0 and 2^32 − 1")
-        return distinct(value)
 
 
 def known_keys(place: tuple[Any, ...]) -> Collection[str]:

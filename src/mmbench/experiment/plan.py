@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -163,8 +164,11 @@ def expand(raw: Any, where: str = "experiment") -> Experiment:
         from mmbench.experiment.tryout import try_out
 
         try_out(grid, methods, recipes, planned, mistakes)
-        cuts = sum(len(settings.protocols) * len(planned[label].folds) for label, settings in grid.datasets.items())
-        check_size(cuts * len(grid.trainings) * len(grid.seeds) * len(methods), mistakes)
+        cuts = [
+            (len(s.protocols), len(planned[label].folds), len(s.seeds or grid.seeds))
+            for label, s in grid.datasets.items()
+        ]
+        check_size(sum(map(prod, cuts)) * len(grid.trainings) * len(methods), mistakes)
     refuse(mistakes, where)
     trials: list[Trial] = []
     labels: dict[str, Labels] = {}
@@ -195,9 +199,8 @@ def trials_of(
 ) -> Iterator[tuple[Trial, str]]:
     """The trials of a data set, by its label, each with its method's label."""
     settings = grid.datasets[dataset]
-    for protocol, missing, fold, seed, method in product(
-        [p for p in settings.protocols if p not in plan.lacking], grid.trainings, plan.folds, grid.seeds, methods
-    ):
+    protocols, seeds = [p for p in settings.protocols if p not in plan.lacking], settings.seeds or grid.seeds
+    for protocol, missing, fold, seed, method in product(protocols, grid.trainings, plan.folds, seeds, methods):
         trial = Trial(
             dataset=grid.dataset_of(dataset),
             data=plan.manifest,

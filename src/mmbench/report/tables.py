@@ -197,7 +197,7 @@ def _inflation(results: Results, dataset: str, rows: list[Row]) -> list[Section]
 def header_notes(results: Results) -> list[str]:
     """What holds for the whole report."""
     done = sum(len(row.records) for row in results.rows)
-    seeds = ", ".join(map(str, results.experiment.grid.seeds))
+    seeds = ", ".join(map(str, sorted({trial.seed for trial in results.experiment.trials})))
     of_folds = ", each of all folds that were run" if any(row.folds for row in results.rows) else ""
     notes = [
         f"Accuracy in percent, mean ± standard deviation over n runs, one a seed (of {seeds}){of_folds}. Best bold, second underlined. "
