@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mmbench.arguments import Tunable
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
+from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -51,6 +52,11 @@ class Dmrnet(MultimodalTask):
         hard_weight: β.
         warmup: epochs before combinations are ranked; with 0 none is ever recorded, hence none hard, which switches L_hard off.
         literal_hard_loss: True for what departure 5 describes.
+        decoupled: False for an ablation of the first part: one vector a combination, e = μ in training too. There is no σ² then, so
+            no combination can be hard.
+
+    Raises:
+        UsageError: a weight for hard combinations without σ².
     """
 
     linear_heads = True
@@ -70,24 +76,29 @@ class Dmrnet(MultimodalTask):
         hard_weight: Annotated[float, Field(ge=0), Tunable(0.03, 3.0, log=True)] = 0.3,
         warmup: Annotated[int, Field(ge=0)] = 6,
         literal_hard_loss: bool = False,
+        decoupled: bool = True,
     ) -> None:
         super().__init__(spec, encoders, recipe)
+        if hard_weight and not decoupled:
+            raise UsageError(
+                "hard combinations are those of the largest variance; decoupled: false needs hard_weight: 0"
+            )
         self.kl_weight = kl_weight
         self.hard_weight = hard_weight
         self.warmup = min(warmup, self.recipe.epochs // 2)
         self.literal_hard_loss = literal_hard_loss
         width, patterns = sum(self.dims.values()), len(self.pattern_masks)
         self.mean = nn.Sequential(self.linear(width, width), BatchNorm(width))
-        self.log_variance = nn.Sequential(self.linear(width, width), BatchNorm(width))
+        self.log_variance = nn.Sequential(self.linear(width, width), BatchNorm(width)) if decoupled else None
         self.classifier = self.linear(width, spec.num_classes)
         self.register_buffer("variance_sum", torch.zeros(patterns))  # of the warm-up, in the order of missing.patterns
         self.register_buffer("variance_count", torch.zeros(patterns))
         self.register_buffer("hard", torch.zeros(patterns, dtype=torch.bool))
 
-    def distribution(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
+    def distribution(self, features: dict[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor | None]:
         """μ and log σ² of the fused embedding, each (B, W)."""
         joint = self.concatenate(features, present)  # (B, W)
-        return self.mean(joint), self.log_variance(joint)
+        return self.mean(joint), self.log_variance(joint) if self.log_variance else None
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Classify the mean of the embedding: (B, C)."""
@@ -98,14 +109,17 @@ class Dmrnet(MultimodalTask):
         rows = batch.present.any(dim=1)
         visible = self.draw_visible(batch.present)[rows]  # (B', M)
         mean, log_variance = self.distribution({m: f[rows] for m, f in self.encode(batch).items()}, visible)
-        variance = log_variance.exp()
         combination = (visible.unsqueeze(1) == self.pattern_masks).all(dim=2)  # (B', P), one True a row
-        if self.current_epoch < self.warmup:
-            self.record(variance.detach(), combination)
-        logits = self.classifier(mean + torch.randn_like(mean) * variance.sqrt())
+        embedding, kl = mean, mean.new_zeros(len(mean))
+        if log_variance is not None:
+            variance = log_variance.exp()
+            if self.current_epoch < self.warmup:
+                self.record(variance.detach(), combination)
+            embedding = mean + torch.randn_like(mean) * variance.sqrt()
+            kl = 0.5 * (variance + mean.square() - log_variance - 1).sum(dim=1)
+        logits = self.classifier(embedding)
         losses = F.cross_entropy(logits, batch.label[rows], reduction="none")  # (B',)
         losses = self.weighted(losses, batch.label[rows], torch.ones_like(losses, dtype=torch.bool))
-        kl = 0.5 * (variance + mean.square() - log_variance - 1).sum(dim=1)
         hard = (combination & self.hard).any(dim=1)
         weighted = losses.sum() * hard.sum() if self.literal_hard_loss else (losses * hard).sum()
         return (losses.sum() + self.kl_weight * kl.sum() + self.hard_weight * weighted) / max(1, len(losses))

@@ -6,6 +6,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from mmbench.baselines.dmrnet import BatchNorm
+from mmbench.errors import UsageError
 from mmbench.recipe import Recipe
 from planted import batch_of, every_pattern, fit, random_features
 
@@ -214,3 +215,18 @@ def test_a_batch_in_which_nothing_is_present(step):
     loss.backward()
     assert loss == 0
     assert all(p.grad.isfinite().all() for p in task.mean.parameters())
+
+
+def test_without_decoupling_it_is_the_cross_entropy_of_one_vector_a_combination(step):
+    task, batch, features, visible, run = step(decoupled=False, hard_weight=0.0)
+    rows = [i for i in range(len(batch)) if batch.present[i].any()]
+    mean = normalised([joint(task, features, visible, i) for i in rows], *task.mean)
+    expected = F.cross_entropy(task.classifier(mean), batch.label[rows])
+    assert run(seed=0).item() == pytest.approx(expected.item())
+    assert run(seed=1).item() == pytest.approx(expected.item()), "nothing is drawn"
+    assert not task.variance_count.any()
+
+
+def test_hard_combinations_need_a_variance(world3):
+    with pytest.raises(UsageError, match="needs hard_weight: 0"):
+        world3.task("dmrnet", decoupled=False)
