@@ -122,7 +122,7 @@ def test_a_protocol_without_splits_is_left_out_with_its_reason(monkeypatch: pyte
         OpenClipart, "lacks", classmethod(lambda cls, protocol: reason if protocol == "legacy" else None)
     )
     experiment = load(REPOSITORY / "experiments" / "table1.yaml")
-    assert {t.protocol for t in experiment.trials} == {"clean"}
+    assert {t.protocol for t in experiment.trials} == {"clean", "peek"}
     assert experiment.unprepared["openclipart legacy"] == reason
 
 
