@@ -22,12 +22,13 @@ from typing import Any
 BEFORE = "8de0a20"  # patterns were all validated every epoch, and features fitted by every trial
 TURNS = 5
 ROOT = Path(__file__).parents[1]
-EXPERIMENT: dict[str, Any] = {  # as experiments/missing_rates.yaml has it
-    "title": "",
-    "datasets": {"openclipart_features": {"recipe": {"optimizer": "adam", "epochs": 30, "lr": 0.001, "step_size": 20}}},
-    "methods": {"late_fusion": {}},
-    "seeds": [0],
-}
+EXPERIMENT = """
+title: ""
+datasets: {openclipart_features: {recipe: {optimizer: adam, epochs: 30, lr: 0.001, step_size: 20}}}
+methods: {late_fusion: }
+seeds: [0]
+"""
+"""As experiments/missing_rates.yaml has it."""
 
 
 def main(commit: str = BEFORE) -> None:
@@ -65,6 +66,7 @@ def lay_out(archive: bytes | None, folder: Path) -> None:
     if archive:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(source, filter="data")
+    (folder / "runs").mkdir()
     (folder / "mmbench").mkdir()
     for path in (source / "src" / "mmbench").iterdir():
         (folder / "mmbench" / path.name).symlink_to(path)
@@ -89,11 +91,13 @@ def trial(server: subprocess.Popen[str]) -> float:
 
 def serve(folder: str) -> None:
     """Run trials as the runner does, one for every line of the input, and print what each has cost."""
-    from mmbench.experiment.plan import expand
+    from mmbench.experiment.plan import load
     from mmbench.runner.child import Job
     from mmbench.runner.local import start_server
 
-    context, planned = start_server(), expand(EXPERIMENT)[1][0]
+    file = Path(folder, "experiment.yaml")
+    file.write_text(EXPERIMENT)
+    context, (planned,) = start_server(), load(file).trials
     for number, _ in enumerate(sys.stdin):
         here, there = context.Pipe()
         process = context.Process(target=measured, args=(Job(planned, f"{folder}/{number}", 1, "cpu"), there))

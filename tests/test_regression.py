@@ -309,13 +309,13 @@ def test_a_trial_that_fails_fails_the_check_and_is_shown_in_full(
 # The committed bands
 
 
-def measure_mla(tmp_path: Path) -> pd.DataFrame:
+def measure_mla() -> pd.DataFrame:
     """MLA's trials of the regression grid, run in this process."""
     rows = []
     for trial in load(ROOT / "experiments" / "regression.yaml").trials:
         if trial.method != "mla":
             continue
-        predictions = trial_run(trial, str(tmp_path / trial.key), device="cpu").predictions
+        predictions = trial_run(trial, device="cpu").predictions
         for i, pattern in enumerate(predictions.pattern_names):
             accuracy = 100 * float((predictions.predicted[i] == predictions.label).mean())
             rows.append((trial.dataset, trial.protocol, trial.training, "mla", pattern, trial.seed, accuracy))
@@ -334,13 +334,13 @@ def test_every_method_has_committed_bands() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("broken", [False, True])
 def test_answering_with_the_least_certain_modality_leaves_the_committed_bands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool
+    monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
     """On the shipped data, with the bands that CI holds: MLA stays inside, and does not if its fusion listens to the least certain."""
     held = regression.read(ROOT / "results" / "regression" / "regression.csv")
     if broken:
         monkeypatch.setattr(mla, "entropy", lambda logits: -20 * ENTROPY(logits))
-    violated = regression.violations(held[held.method == "mla"], measure_mla(tmp_path))
+    violated = regression.violations(held[held.method == "mla"], measure_mla())
     assert bool(violated) == broken, violated
     assert all(re.match(r"openclipart clean complete mla \S+\+", line) for line in violated), (
         "a single modality is not fused"

@@ -66,12 +66,12 @@ def trial(method: str = "concat", missing: Missing | None = None, protocol: str 
     )
 
 
-def run_in(folder: Path, of: Trial) -> Outcome:
-    return run(of, str(folder / of.key), device="cpu")
+def in_process(of: Trial) -> Outcome:
+    return run(of, device="cpu")
 
 
-def test_no_epoch_of_pretraining_is_chosen_however_good_it_was(tmp_path: Path) -> None:
-    outcome = run_in(tmp_path, trial("forgets"))
+def test_no_epoch_of_pretraining_is_chosen_however_good_it_was() -> None:
+    outcome = in_process(trial("forgets"))
     accuracy = [row["validation/accuracy"] for row in outcome.curves]
     assert min(accuracy[:2]) > max(accuracy[2:])
     assert outcome.best_epoch == 2
@@ -80,8 +80,8 @@ def test_no_epoch_of_pretraining_is_chosen_however_good_it_was(tmp_path: Path) -
     assert [row["train/pretraining"] for row in outcome.curves] == [1, 1, 0, 0]
 
 
-def test_the_best_epoch_is_that_of_the_curves(tmp_path: Path) -> None:
-    outcome = run_in(tmp_path, trial())
+def test_the_best_epoch_is_that_of_the_curves() -> None:
+    outcome = in_process(trial())
     accuracy = [row["validation/accuracy"] for row in outcome.curves]
     assert outcome.best_epoch == accuracy.index(max(accuracy))
     assert outcome.stages == {"training": 4}
@@ -89,9 +89,9 @@ def test_the_best_epoch_is_that_of_the_curves(tmp_path: Path) -> None:
     assert "train/pretraining" not in outcome.curves[0]
 
 
-def test_peek_trains_as_clean_does_and_chooses_on_the_test_split(tmp_path: Path) -> None:
+def test_peek_trains_as_clean_does_and_chooses_on_the_test_split() -> None:
     missing = Missing(rate=0.3)
-    clean, peek, legacy = (run_in(tmp_path, trial("ogm_ge", missing, p)) for p in ("clean", "peek", "legacy"))
+    clean, peek, legacy = (in_process(trial("ogm_ge", missing, p)) for p in ("clean", "peek", "legacy"))
     losses = [[row["train/loss"] for row in outcome.curves] for outcome in (clean, peek, legacy)]
     assert losses[0] == losses[1] != losses[2]
     assert (clean.predictions.label == peek.predictions.label).all()
@@ -101,9 +101,9 @@ def test_peek_trains_as_clean_does_and_chooses_on_the_test_split(tmp_path: Path)
     assert torch.equal(Tiny(protocol="peek", missing=missing).selection_split.present, natural.test.present & keep)
 
 
-def test_every_pattern_is_validated_once_of_the_best_epoch_unless_a_logger_asks(tmp_path: Path) -> None:
+def test_every_pattern_is_validated_once_of_the_best_epoch_unless_a_logger_asks() -> None:
     of = trial(missing=Missing(rate=0.3))
-    lean, every = run_in(tmp_path, of), run(of, str(tmp_path / "logged"), [CurveLogger()], device="cpu")
+    lean, every = in_process(of), run(of, [CurveLogger()], device="cpu")
     patterns = {f"validation/accuracy/{m}" for m in Tiny.modalities}
     for epoch, (row, whole) in enumerate(zip(lean.curves, every.curves, strict=True)):
         assert whole.keys() - row.keys() == (set() if epoch == lean.best_epoch else patterns)
@@ -114,19 +114,19 @@ def test_every_pattern_is_validated_once_of_the_best_epoch_unless_a_logger_asks(
 
 @pytest.mark.parametrize(("protocol", "selection"), [("clean", "validation"), ("legacy", "test")])
 def test_a_mask_is_noted_and_leaves_the_stored_test_split_whole(
-    tmp_path: Path, protocol: str, selection: str, capsys: pytest.CaptureFixture[str]
+    protocol: str, selection: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = Missing(rate=0.4)
     data = Tiny(protocol=protocol)
     natural = data.splits
-    outcome = run_in(tmp_path, trial(missing=missing, protocol=protocol))
+    outcome = in_process(trial(missing=missing, protocol=protocol))
     assert set(outcome.realised) == {"train", selection}
     keep = missing.mask("tiny", "train", Tiny.modalities, len(natural.train))
     assert outcome.realised["train"]["masked"] == pytest.approx(1 - keep.mean())
     assert f"train split: masked {1 - keep.mean():.3f} missing" in capsys.readouterr().out
     assert (outcome.predictions.present == natural.test.present.numpy()).all()
     # Accuracy where the epoch is chosen is under the mask: no modality that the mask took was looked at.
-    whole = run_in(tmp_path, trial(protocol=protocol))
+    whole = in_process(trial(protocol=protocol))
     left = [o.curves[o.best_epoch]["validation/accuracy/left"] for o in (outcome, whole)]
     assert left[0] < left[1]
 
@@ -191,7 +191,7 @@ def outputs(module: torch.nn.Module) -> list[torch.dtype]:
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_trains_while_its_encoders_compute_in_bfloat16(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params, _ = resolve_arguments(METHODS[method], {}, ("spec", "encoders", "recipe"))
     exact = with_recipe(trial(method, Missing(rate=0.3)).model_copy(update={"params": params}), lr=0.01)
@@ -214,16 +214,16 @@ def test_every_method_trains_while_its_encoders_compute_in_bfloat16(
         return task, data
 
     monkeypatch.setattr("mmbench.training.build", build)
-    one = run_in(tmp_path, exact)
-    other = run_in(tmp_path, with_recipe(exact, precision="bf16"))
+    one = in_process(exact)
+    other = in_process(with_recipe(exact, precision="bf16"))
     assert [set(dtypes) for dtypes in seen] == [{torch.float32}, {torch.float32}, {torch.bfloat16}, {torch.float32}]
     assert (one.predictions.predicted == other.predictions.predicted).mean() > 0.8
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler for the CPU")
-def test_compiled_encoders_give_the_same_trial(tmp_path: Path) -> None:
+def test_compiled_encoders_give_the_same_trial() -> None:
     plain = trial(missing=Missing(rate=0.3))
-    one, other = run_in(tmp_path, plain), run_in(tmp_path, with_recipe(plain, compile=True))
+    one, other = in_process(plain), in_process(with_recipe(plain, compile=True))
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "something was compiled"
     assert np.abs(one.predictions.log_probs - other.predictions.log_probs).max() < 0.02

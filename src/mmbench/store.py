@@ -40,10 +40,6 @@ class Store:
         """What the trial's process printed."""
         return self.folder(key) / "log.txt"
 
-    def scratch(self, key: str) -> Path:
-        """Where the trial's process keeps checkpoints while it runs."""
-        return self.folder(key) / "scratch"
-
     def keys(self) -> list[str]:
         """The keys of all trials that have a record, whole or not.
 
@@ -171,7 +167,6 @@ class Store:
                     return
             for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
                 torn.unlink(missing_ok=True)
-            shutil.rmtree(self.scratch(key), ignore_errors=True)
             for path in (self.folder(key) / name for name in ("record.json", "predictions.npz")):
                 if path.is_dir() and not path.is_symlink():  # something else was put in its place
                     shutil.rmtree(path)

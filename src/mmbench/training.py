@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
@@ -26,6 +28,7 @@ from mmbench.encoders.building import build_encoder, weights_of
 from mmbench.missing import pattern_name, patterns
 from mmbench.patience import Patience
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
+from mmbench.recipe import Recipe
 from mmbench.record import Code, Predictions
 from mmbench.task import DivergedError, MultimodalTask
 from mmbench.trial import Trial
@@ -114,28 +117,33 @@ def check_unchanged(trial: Trial, data: MultimodalDataModule) -> None:
         )
 
 
-class BestEpoch(ModelCheckpoint):
-    """The checkpoint of the best epoch after pretraining."""
+class BestEpoch(pl.Callback):
+    """Keeps the method as it was after the best epoch, pretraining aside; in memory, as a checkpoint would on disk."""
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(
-            folder, monitor=SELECTION_METRIC, mode="max", save_weights_only=True, save_on_train_epoch_end=False
-        )
+    def __init__(self) -> None:
+        self.score = -math.inf
+        self.checkpoint: dict[str, Any] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch if it is the best so far."""
-        if not (isinstance(pl_module, MultimodalTask) and pl_module.is_pretraining):
-            super().on_validation_end(trainer, pl_module)
+        score = float(trainer.callback_metrics[SELECTION_METRIC])
+        if score <= self.score or (isinstance(pl_module, MultimodalTask) and pl_module.is_pretraining):
+            return
+        self.score, checkpoint = score, {"state_dict": pl_module.state_dict()}
+        pl_module.on_save_checkpoint(checkpoint)
+        self.checkpoint = deepcopy(checkpoint)
+
+    def restore(self, task: MultimodalTask) -> None:
+        """Make the method what it was then."""
+        task.on_load_checkpoint(self.checkpoint)
+        task.load_state_dict(self.checkpoint["state_dict"])
 
 
-def run(
-    trial: Trial, scratch: str, loggers: Sequence[Logger] = (), device: str = "auto", code: Code | None = None
-) -> Outcome:
+def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code: Code | None = None) -> Outcome:
     """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern, unless the trial tunes.
 
     Args:
         trial: what to run.
-        scratch: a folder for checkpoints that the caller removes.
         loggers: of metrics per epoch, beside the trial's own record.
         device: "cpu", "gpu" or "auto", Lightning's accelerator.
         code: what the trial runs, where that is known.
@@ -156,29 +164,20 @@ def run(
         print(f"{split} split:", *(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
     curves = CurveLogger()
     task.validates_patterns = bool(loggers)
-    trainer = pl.Trainer(
-        accelerator=device,
-        devices=1,
-        max_epochs=trial.recipe.epochs,
-        deterministic=True,
-        logger=[curves, *loggers],
-        callbacks=[] if trial.tuning else [BestEpoch(scratch)],
-        enable_checkpointing=not trial.tuning,
-        num_sanity_val_steps=0,
-        log_every_n_steps=0,  # by epoch only
-        plugins=[LightningEnvironment()],  # a trial is one process, also inside a cluster's allocation
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    chosen = BestEpoch()
+    trainer = lean_trainer(trial.recipe, device, [curves, *loggers], [] if trial.tuning else [chosen])
     built = time.perf_counter()
     trainer.fit(task, datamodule=data)
     fitted = time.perf_counter()
     stopped = next((c.stopped_epoch for c in trainer.callbacks if isinstance(c, Patience)), None)  # type: ignore[attr-defined]
     rows, first = curves.rows, task.pretraining_epochs
     best = max(range(first, len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC])
-    if not trial.tuning and not task.validates_patterns:
-        rows[best].update(validate(trainer, task, data))
-    predictions = None if trial.tuning else predict(trainer, task, data)
+    predictions = None
+    if not trial.tuning:
+        chosen.restore(task)
+        if not task.validates_patterns:
+            rows[best].update(validate(trainer, task, data))
+        predictions = predict(trainer, task, data)
     tested = time.perf_counter()
     stages = {"pretraining": first} if first else {}
     return Outcome(
@@ -193,6 +192,27 @@ def run(
     )
 
 
+def lean_trainer(
+    recipe: Recipe, device: str, loggers: Sequence[Logger], callbacks: Sequence[pl.Callback], **more: Any
+) -> pl.Trainer:
+    """A trainer that does what a trial needs and nothing else."""
+    return pl.Trainer(
+        accelerator=device,
+        devices=1,
+        max_epochs=recipe.epochs,
+        deterministic=True,
+        logger=loggers,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=0,  # by epoch only
+        plugins=[LightningEnvironment()],  # a trial is one process, also inside a cluster's allocation
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **more,
+    )
+
+
 def quieten() -> None:
     """Silence what libraries say of every trial, and leave out a check that costs time."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -204,14 +224,14 @@ def quieten() -> None:
 
 
 def validate(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModule) -> dict[str, float]:
-    """The best epoch's accuracies under every pattern, where the epoch was chosen."""
+    """The accuracies under every pattern, on the split on which the epoch was chosen."""
     task.validates_patterns, trainer.loggers = True, []  # the epochs have been logged
-    return dict(trainer.validate(task, datamodule=data, ckpt_path="best", verbose=False)[0])
+    return dict(trainer.validate(task, datamodule=data, verbose=False)[0])
 
 
 def predict(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModule) -> Predictions:
-    """The best epoch's predictions of the test split under every pattern."""
-    outputs = trainer.predict(task, datamodule=data, ckpt_path="best")
+    """The predictions of the test split under every pattern."""
+    outputs = trainer.predict(task, datamodule=data)
     log_probs = torch.cat(outputs, dim=1).float().cpu().numpy()  # type: ignore[arg-type]  # (P, N, C)
     named = zip(map(pattern_name, patterns(data.modalities)), log_probs, strict=True)
     if wrong := [name for name, values in named if np.isnan(values).any()]:

