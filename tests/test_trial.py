@@ -164,14 +164,14 @@ def test_patience_ends_a_trial_and_is_recorded(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("patience", [None, 4])
-def test_a_trial_that_runs_all_its_epochs_was_not_stopped(tmp_path: Path, patience: int | None) -> None:
-    outcome = run_in(tmp_path, with_recipe(trial(), patience=patience))
+def test_a_trial_that_runs_all_its_epochs_was_not_stopped(patience: int | None) -> None:
+    outcome = in_process(with_recipe(trial(), patience=patience))
     assert (outcome.stopped_epoch, len(outcome.curves)) == (None, 4)
 
 
-def test_a_closed_form_that_ends_after_an_epoch_is_not_out_of_patience(tmp_path: Path) -> None:
+def test_a_closed_form_that_ends_after_an_epoch_is_not_out_of_patience() -> None:
     params, _ = resolve_arguments(METHODS["cca"], {}, ("spec", "encoders", "recipe"))
-    outcome = run_in(tmp_path, with_recipe(trial("cca").model_copy(update={"params": params}), patience=1))
+    outcome = in_process(with_recipe(trial("cca").model_copy(update={"params": params}), patience=1))
     assert (outcome.stopped_epoch, len(outcome.curves)) == (None, 1)
 
 
