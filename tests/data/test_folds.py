@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from folding import check_folds, check_module
+from mmbench.data import DATASETS
 from mmbench.data.folds import Parts, assignment_hash, balanced
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.sets.openclipart_features import OpenClipartFeatures
@@ -228,3 +229,12 @@ def test_a_trial_takes_its_fold_and_the_modalities_that_it_has_encoders_for():
     assert task.spec.class_counts == tuple(np.bincount(data.splits.train.label, minlength=10))
     tested = OpenClipart.parts().rows("clean", 3)[2]
     assert data.splits.test.label.tolist() == OpenClipart.read()["label"][tested].tolist()
+
+
+def test_these_data_sets_have_folds():
+    own = {name: DATASETS[name] for name in DATASETS if DATASETS[name].__module__.startswith("mmbench.")}
+    folded = {name: (data.folds, data.folded_by) for name, data in own.items() if data.folds > 1}
+    assert folded == {
+        "crema_d": (5, "actor"), "iemocap": (5, "session"), "iemocap6": (5, "session"), "iemocap_features": (5, "session"),
+        "openclipart": (5, "artist"), "openclipart_features": (5, "artist"), "tuxpaint": (5, "series"),
+    }  # fmt: skip
