@@ -12,6 +12,7 @@ import yaml
 from mmbench.baselines import METHODS
 from mmbench.cli import parser
 from mmbench.data.sets.openclipart import OpenClipart
+from mmbench.experiment.plan import expand
 
 ROOT = Path(__file__).parent.parent
 QUOTED = ["table1", "missing_rates"]
@@ -76,6 +77,15 @@ def test_every_command_in_the_readme_parses():
     assert len(commands) >= 9
     for command in commands:
         parser().parse_args(shlex.split(command.replace("methods|datasets|encoders|experiments", "methods"))[1:])
+
+
+def test_the_experiments_in_the_readme_can_be_run():
+    found = [yaml.safe_load(text) for text in blocks("yaml")]
+    assert len(found) >= 1
+    for raw in found:
+        experiment = expand(raw)
+        assert {label.dataset for label in experiment.labels.values()} == set(raw["datasets"])
+        assert {label.method for label in experiment.labels.values()} == set(raw["methods"])
 
 
 def test_the_readme_quotes_the_reports_in_git():

@@ -16,7 +16,7 @@ from scipy import stats
 from mmbench import cli, commands, regression
 from mmbench.baselines import METHODS, mla
 from mmbench.errors import UsageError
-from mmbench.experiment.plan import load
+from mmbench.experiment.plan import expand, load
 from mmbench.record import Failure, Record
 from mmbench.training import run as trial_run
 
@@ -32,7 +32,7 @@ def run(cells: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
         for (m, p), values in cells.items()
         for seed, value in enumerate(values)
     ]
-    return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"])
+    return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"]).assign(fold=-1)
 
 
 CELLS = {
@@ -103,9 +103,28 @@ def test_bands_hold_what_they_promise() -> None:
     assert alarms / repeats < 0.03
 
 
+def test_folds_are_trials_of_their_own_and_labels_name_the_cells() -> None:
+    experiment = expand(
+        {
+            "title": "folds",
+            "datasets": {"clip art": {"dataset": "openclipart", "folds": "all"}},
+            "methods": {"mine": {"method": "mla"}},
+            "seeds": [0, 1],
+        }
+    )
+    common = {"status": "done", "started": "", "finished": "", "environment": {}}
+    metrics = [{"image": {"accuracy": 40.0 + i}} for i in range(10)]
+    records = [Record(key=t.key, trial=t, metrics=m, **common) for t, m in zip(experiment.trials, metrics, strict=True)]
+    measured = regression.accuracies(records, experiment)
+    assert len(measured) == 10
+    assert sorted(zip(measured.seed, measured.fold, strict=True)) == [(s, f) for s in (0, 1) for f in range(5)]
+    (band,) = regression.bands(measured, measured).itertuples()
+    assert (band.dataset, band.method, band.n, band.mean) == ("clip art", "mine", 10, 44.5)
+
+
 def test_too_few_seeds_are_refused() -> None:
     table = flat({("sum", "image"): 50.0}, n=4)
-    with pytest.raises(UsageError, match="at least 5 seeds, got 4"):
+    with pytest.raises(UsageError, match="at least 5 seeds or folds, got 4"):
         regression.bands(table, table)
 
 
@@ -319,7 +338,7 @@ def measure_mla() -> pd.DataFrame:
         for i, pattern in enumerate(predictions.pattern_names):
             accuracy = 100 * float((predictions.predicted[i] == predictions.label).mean())
             rows.append((trial.dataset, trial.protocol, trial.training, "mla", pattern, trial.seed, accuracy))
-    return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"])
+    return pd.DataFrame(rows, columns=[*regression.CELL, "seed", "accuracy"]).assign(fold=-1)
 
 
 @pytest.mark.merged

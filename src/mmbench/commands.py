@@ -313,13 +313,13 @@ def check_regression(arguments: argparse.Namespace) -> int:
     records = run_anew(experiment, arguments, slots)
     if records is None:
         return FAILED
-    measured = regression.accuracies(records)
+    measured = regression.accuracies(records, experiment)
     if held is None:
         # Half as many at a time: more threads than cores are many times slower.
         again = run_anew(experiment, arguments, plan_slots(arguments.devices, max(1, len(slots) // 2), threads + 1))
         if again is None:
             return FAILED
-        regression.write(path, regression.bands(measured, regression.accuracies(again)))
+        regression.write(path, regression.bands(measured, regression.accuracies(again, experiment)))
         print(f"wrote {path}")
         return OK
     wrong = regression.violations(held, measured)

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from mmbench.errors import UsageError
+from mmbench.experiment.plan import Experiment
 from mmbench.files import atomic_write
 from mmbench.record import Record
 
 CELL = ["dataset", "protocol", "training", "method", "pattern"]
 GRID = ["dataset", "protocol", "training"]
+RUN = ["seed", "fold"]
 COLUMNS = [*CELL, "n", "mean", "std", "low", "high"]
 ERROR_RATE = 0.01
 LEAST_SEEDS = 5
@@ -31,22 +33,14 @@ EXPLANATION = f"""\
 """
 
 
-def accuracies(records: Iterable[Record]) -> pd.DataFrame:
-    """The accuracy of every finished trial under every pattern: ``CELL``, seed, accuracy in percent."""
-    rows = [
-        (
-            r.trial.dataset,
-            r.trial.protocol,
-            r.trial.training,
-            r.trial.method,
-            pattern,
-            r.trial.seed,
-            metrics["accuracy"],
-        )
-        for r in records
-        for pattern, metrics in r.metrics.items()
-    ]
-    return pd.DataFrame(rows, columns=[*CELL, "seed", "accuracy"])
+def accuracies(records: Iterable[Record], experiment: Experiment) -> pd.DataFrame:
+    """The accuracy of every finished trial under every pattern: ``CELL``, seed, fold (-1: none) and accuracy in percent."""
+    rows = []
+    for record in records:
+        trial, labels = record.trial, experiment.labels_of(record.trial)
+        where, run = (labels.dataset, trial.protocol, trial.training, labels.method), (trial.seed, trial.fold)
+        rows += [(*where, pattern, *run, metrics["accuracy"]) for pattern, metrics in record.metrics.items()]
+    return pd.DataFrame(rows, columns=[*CELL, *RUN, "accuracy"]).fillna({"fold": -1})
 
 
 def bands(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -60,11 +54,11 @@ def bands(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """
     from scipy.stats import t as student
 
-    both = first.merge(second, on=[*CELL, "seed"], suffixes=("", "_again"), validate="one_to_one")
+    both = first.merge(second, on=[*CELL, *RUN], suffixes=("", "_again"), validate="one_to_one")
     both["squared"] = (both.accuracy_again - both.accuracy) ** 2
     cells = both.groupby(CELL, sort=False).accuracy.agg(n="count", mean="mean", std="std").reset_index()
     if cells.n.min() < LEAST_SEEDS:
-        raise UsageError(f"accuracy bands need at least {LEAST_SEEDS} seeds, got {cells.n.min()}")
+        raise UsageError(f"accuracy bands need at least {LEAST_SEEDS} seeds or folds, got {cells.n.min()}")
     noise = []
     for kind in ("method", "pattern"):
         pool = both.groupby([*GRID, kind]).squared.agg(variance="mean", freedom="count")
