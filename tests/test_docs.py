@@ -20,7 +20,8 @@ PAGES = ["README.md", "CONTRIBUTING.md", "results/README.md", "baselines/README.
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [text for kind, text in found if kind == language]
 
 
 @pytest.fixture
@@ -69,6 +70,14 @@ def test_the_example_method_works_in_two_touches():
     assert torch.equal(logits[1], own[1, 0])
     assert torch.equal(logits[2], torch.maximum(own[2, 1], own[2, 2]))
     assert torch.equal(logits[4], torch.zeros(10))
+
+
+def test_the_example_of_a_fair_comparison_is_planned():
+    (text,) = (block for block in blocks("yaml") if "tune:" in block)
+    experiment = expand(yaml.safe_load(text))
+    assert len(experiment.trials) == 2 * 5 * 3
+    assert [len(search.draws) for search in experiment.searches] == [16] * 10
+    assert set(experiment.searches[1].draws[1].drawn) == {"alpha", "recipe.lr", "recipe.weight_decay"}
 
 
 def test_every_command_in_the_readme_parses():

@@ -29,7 +29,9 @@ FLOORS = [
     "experiment",
     "provenance tracking runner",
     "evidence",
+    "tuning",
     "report",
+    "running",
     "regression commands cli __main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}

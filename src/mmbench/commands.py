@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mmbench.report.collect import Results
     from mmbench.runner.local import Slot
     from mmbench.store import Store
-    from mmbench.trial import Trial
 
 EXPERIMENTS = Path("experiments")
 REGRESSION = "regression"
@@ -61,115 +60,26 @@ def open_store(arguments: argparse.Namespace, write: bool = False) -> Store:
     return Store(arguments.results / "runs")
 
 
-def split_done(
-    trials: Sequence[Trial], store: Store, codes: Codes, keep_stale: bool
-) -> tuple[list[Record], list[Trial]]:
-    """The results that the store has, and the trials still to be run.
-
-    Results that are damaged, or of other code, are named and run again; with ``keep_stale`` those of other code are kept.
-    """
-    from mmbench.provenance import grouped, why_stale
-    from mmbench.store import CorruptRecord
-
-    done: list[Record] = []
-    todo: list[Trial] = []
-    reasons: list[str] = []
-    for trial in trials:
-        try:
-            record = store.done(trial.key)
-        except CorruptRecord as error:
-            print(f"damaged, will be run again: {error}", file=sys.stderr)
-            record = None
-        if record is not None and (reason := why_stale(record, codes)) is not None:
-            reasons.append(reason)
-            record = record if keep_stale else None
-        if record is None:
-            todo.append(trial)
-        else:
-            done.append(record)
-    for line in grouped(reasons, "kept, of other code than this" if keep_stale else "run again"):
-        print(line, file=sys.stderr)
-    tell_of_code(done, codes)
-    return done, todo
-
-
-def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
-    """Say what is no reason to run trials again, but has to be known."""
-    if other := sum(record.code is not None and record.code.core != codes.core for record in done):
-        print(
-            f"{other} of the done trials ran with another core of mmbench than this, which is no reason to run them again; "
-            "delete them to run them anew",
-            file=sys.stderr,
-        )
-    if codes.unreadable:
-        print(f"edits of {', '.join(codes.unreadable)} cannot be seen: there is no file of its source", file=sys.stderr)
-
-
 def run_experiment(arguments: argparse.Namespace) -> int:
     """``mmbench run``."""
-    from mmbench.experiment.plan import check_filters, select
+    from mmbench.experiment.plan import check_filters
 
     check_filters(arguments.filters)
     experiment, store = load_experiment(arguments), open_store(arguments, write=not arguments.dry_run)
     from mmbench.provenance import Codes
     from mmbench.runner.local import plan_slots
+    from mmbench.running import Running, dry_run
 
     slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
-    chosen = select(experiment, arguments.filters)
-    codes = Codes()
-    done, todo = split_done(chosen, store, codes, arguments.keep_stale)
-    strict = arguments.strict and bool(experiment.unprepared)
+    running = Running(experiment, store, arguments, slots, Codes())
+    strict = FAILED if arguments.strict and experiment.unprepared else OK
     if arguments.dry_run:
-        finished = {record.key for record in done}
-        for trial in chosen:
-            print(f"{trial.key}  {'done' if trial.key in finished else 'to do'}  {experiment.describe(trial)}")
-        print(f"{len(chosen)} trials, {len(done)} done, {len(todo)} to do")
-        return FAILED if strict else OK
-    print(f"{experiment.name}: {len(chosen)} trials, {len(done)} done, {len(todo)} to do", file=sys.stderr)
-    records = run_all(todo, store, arguments, experiment, slots, codes, len(done)) if todo else []
-    collected = write_report(experiment, store, arguments.results, codes)
-    unselected = {experiment.describe(trial) for trial in experiment.trials} - set(map(experiment.describe, chosen))
-    print_report(collected, committed_table(experiment, arguments.results), unselected)
-    return max(exit_code(records, experiment), FAILED if strict else OK)
-
-
-def run_all(
-    trials: Sequence[Trial],
-    store: Store,
-    arguments: argparse.Namespace,
-    experiment: Experiment,
-    slots: Sequence[Slot],
-    codes: Codes,
-    done: int = 0,
-) -> list[Record]:
-    """Run trials as the arguments say, showing their progress; ``done`` of the same grid are done already."""
-    from mmbench.runner.local import run_trials, start_server
-
-    start_server()  # it imports what trials need while this process goes on
-    import mmbench.report.figures  # noqa: F401  imported now, while trials run, and not when they have ended
-    from mmbench.provenance import source_state
-    from mmbench.runner.view import GridView
-    from mmbench.tracking import WandbSettings, usable_mode
-
-    mode, message = usable_mode(getattr(arguments, "wandb", "off"))
-    if message:
-        print(message, file=sys.stderr)
-    folder = (arguments.results / "wandb").resolve()
-    wandb = WandbSettings(mode=mode, group=experiment.name, folder=str(folder))
-    with GridView(done + len(trials), done, store.log, describe=experiment.describe) as view:
-        records = run_trials(trials, store, slots, view, wandb, source_state(), codes)
-    if mode == "offline":
-        print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
-    return records
-
-
-def exit_code(records: Sequence[Record], experiment: Experiment) -> int:
-    """Name the trials that failed; 1 if there are any."""
-    failed = [record for record in records if record.status == "failed"]
-    for record in failed:
-        reason = " ".join(record.failure.message.split()) if record.failure else "unknown"
-        print(f"failed: {experiment.describe(record.trial)}: {reason} (`mmbench show {record.key}`)", file=sys.stderr)
-    return FAILED if failed else OK
+        dry_run(running)
+        return strict
+    failed = running.run()
+    collected = write_report(experiment, store, arguments.results, running.codes)
+    print_report(collected, committed_table(experiment, arguments.results), running.unselected())
+    return max(FAILED if failed else OK, strict)
 
 
 def write_report(experiment: Experiment, store: Store, results: Path, codes: Codes, publish: bool = False) -> Results:
@@ -206,7 +116,7 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
 def print_report(results: Results, committed: Path | None = None, unselected: Collection[str] = ()) -> None:
     """Print the tables, and how they compare with the ``table.csv`` that git keeps, if there is one.
 
-    Trials, by their labels, that were not selected to be run are counted and not listed.
+    What was not selected to be run is counted and not listed, by its line among ``Results.not_run``.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -232,7 +142,7 @@ def print_report(results: Results, committed: Path | None = None, unselected: Co
         for note in section.notes:
             console.print(one_line(note))
         console.print()
-    left_out = {f"{label}: not run" for label in unselected} & set(results.not_run)
+    left_out = set(unselected) & set(results.not_run)
     listed = [gap for gap in results.not_run if gap not in left_out]
     count = [f"–: {len(left_out)} trials that --filter leaves out: not run"] if left_out else []
     for note in [*header_notes(results), *(f"–: {gap}" for gap in listed), *count]:
@@ -252,10 +162,10 @@ def report(arguments: argparse.Namespace) -> int:
         raise UsageError("--publish is of the experiment as its file says; leave --set and --quick out")
     experiment = load_experiment(arguments)
     store = open_store(arguments, write=True)
-    if not {trial.key for trial in experiment.trials} & set(store.keys()):
+    if not set(keys := keys_of(experiment, store)) & set(store.keys()):
         raise DataError(
-            f"nothing of {experiment.name} has been run, so there is nothing to report: no result of its "
-            f"{len(experiment.trials)} trials in {store.root}; `mmbench run {arguments.experiment}` runs them"
+            f"nothing of {experiment.name} has been run, so there is nothing to report: no result of its {len(keys)} trials in "
+            f"{store.root}; `mmbench run {arguments.experiment}` runs them"
         )
     collected = write_report(experiment, store, arguments.results, Codes(), arguments.publish)
     print_report(collected, None if arguments.publish else committed_table(experiment, arguments.results))
@@ -275,10 +185,10 @@ def status(arguments: argparse.Namespace) -> int:
     store = open_store(arguments)
     if (arguments.settings or arguments.quick) and not arguments.experiment:
         raise UsageError("status --set, --quick: name the experiment that they change")
-    planned = load_experiment(arguments).trials if arguments.experiment else None
-    counts: dict[str, int] = {}
     codes, stale = Codes(), []
-    for key in [trial.key for trial in planned] if planned is not None else store.keys():
+    keys = keys_of(load_experiment(arguments), store) if arguments.experiment else store.keys()
+    counts: dict[str, int] = {}
+    for key in keys:
         try:
             record = store.record(key)
             state: str = "not run" if record is None else record.status
@@ -300,6 +210,14 @@ def status(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def keys_of(experiment: Experiment, store: Store) -> list[str]:
+    """The trials of an experiment: of the default settings, those that tune, and of the settings that are chosen by now."""
+    from mmbench.tuning import choose, distinct, tuning_trials
+
+    finals = [trial for search in experiment.searches for trial in choose(search, store).finals]
+    return [trial.key for trial in distinct([*experiment.trials, *tuning_trials(experiment.searches), *finals])]
+
+
 def check_regression(arguments: argparse.Namespace) -> int:
     """``mmbench check``."""
     from mmbench import regression
@@ -308,6 +226,8 @@ def check_regression(arguments: argparse.Namespace) -> int:
     path = arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv"
     held = None if arguments.update else regression.read(path)
     experiment = load_experiment(arguments)
+    if experiment.searches:
+        raise UsageError(f"{experiment.name} tunes; bands are of settings that stay as they are, so leave tune out")
     threads = arguments.threads or 1
     slots = plan_slots(arguments.devices, arguments.jobs, threads)
     records = run_anew(experiment, arguments, slots)
@@ -334,6 +254,7 @@ def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Seque
     import tempfile
 
     from mmbench.provenance import Codes
+    from mmbench.running import run_all
     from mmbench.store import Store
 
     with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:

@@ -44,12 +44,14 @@ class Tiny(MultimodalDataModule):
     def manifest(cls) -> str:
         return os.environ.get("MMBENCH_TESTING_MANIFEST", "tiny-1")
 
-    def load(self) -> Loaded:
+    @staticmethod
+    def whole() -> Split:
+        """All 120 samples, in twelve groups."""
         rng = np.random.default_rng(7)
         label = np.arange(120) % 3
         group = np.arange(120) // 10
         truth = np.eye(4, dtype=np.float32)[label]
-        whole = Split(
+        return Split(
             inputs={
                 "left": torch.from_numpy(2 * truth + rng.normal(0, 0.7, (120, 4)).astype(np.float32)),
                 "right": torch.from_numpy(truth + rng.normal(0, 1.2, (120, 4)).astype(np.float32)),
@@ -58,6 +60,10 @@ class Tiny(MultimodalDataModule):
             label=torch.from_numpy(label),
             group=torch.from_numpy(group),
         )
+
+    def load(self) -> Loaded:
+        whole = self.whole()
+        group = whole.group.numpy()
         if self.protocol.split == "clean":
             cuts = np.flatnonzero(group < 6), np.flatnonzero((group == 6) | (group == 7)), np.flatnonzero(group >= 8)
             return Loaded(*(whole.rows(rows) for rows in cuts))
@@ -78,6 +84,24 @@ class Spoof(Tiny):
             return replace(split, label=(split.label > 0).long(), attack=split.label)
 
         return Loaded(detect(parts.train), parts.validation and detect(parts.validation), detect(parts.test))
+
+
+class Folded(Tiny):
+    """The same data in three folds of four groups."""
+
+    name = "folded"
+    folds = 3
+    folded_by = "group"
+
+    def load(self) -> Loaded:
+        if self.fold is None:
+            return super().load()
+        whole = self.whole()
+        part = (whole.group.numpy() if self.protocol.split == "clean" else np.arange(120)) % 3
+        test, validation, train = (np.flatnonzero(part == (self.fold + shift) % 3) for shift in range(3))
+        return Loaded(
+            whole.rows(train), whole.rows(validation) if self.protocol.split == "clean" else None, whole.rows(test)
+        )
 
 
 class Untouchable(Mapped):
@@ -137,6 +161,15 @@ class NotANumber(Concat):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
         return loss * float("nan") if self.current_epoch else loss
+
+
+class Touchy(Concat):
+    """A method that diverges at learning rates above 1, and from 0.2 on where it is not tuned."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        tunes = self.trainer.datamodule.tuning  # type: ignore[attr-defined]
+        loss = super().training_step(batch, batch_idx)
+        return loss * float("nan") if self.recipe.lr > (1 if tunes else 0.2) else loss
 
 
 class Hungry(Concat):

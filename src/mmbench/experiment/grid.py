@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, field_validator, model_validator
 
+from mmbench.experiment.space import RANGE_KEYS, Tune
 from mmbench.missing import Missing
+from mmbench.protocol import PROTOCOLS
 from mmbench.recipe import Recipe
 
 T = TypeVar("T")
@@ -121,17 +123,31 @@ class Grid(BaseModel):
         [], max_length=100, description="rates to test at beside those of training"
     )
     patterns: Literal["single", "all"] = Field("single", description="the columns of its tables, beside every modality")
+    tune: Tune | None = Field(None, description="how the settings of every method are tuned, with equal budgets")
     quick: dict[str, Any] = {}
 
     @property
     def size(self) -> int:
         """How many trials it stands for, if all data sets are there and "all" folds are one."""
         cuts = 0
-        for dataset in self.datasets.values():
+        for label, dataset in self.datasets.items():
             folds = len(dataset.folds) if isinstance(dataset.folds, list) else dataset.folds
-            seeds = len(dataset.seeds or self.seeds)
+            seeds = len(self.seeds_of(label))
             cuts += len(dataset.protocols) * (folds if isinstance(folds, int) else 1) * seeds
         return cuts * len(self.trainings) * len(self.methods)
+
+    @property
+    def tuned_protocols(self) -> dict[str, list[str]]:
+        """Label of a data set -> those of its protocols under which settings are tuned: they choose on a validation split."""
+        chosen = {} if self.tune is None else self.datasets
+        return {
+            label: [p for p in dataset.protocols if p in PROTOCOLS and PROTOCOLS[p].selection == "validation"]
+            for label, dataset in chosen.items()
+        }
+
+    def seeds_of(self, label: str) -> list[int]:
+        """The seeds of a data set's trials, by its label."""
+        return self.datasets[label].seeds or self.seeds
 
     def dataset_of(self, label: str) -> str:
         """The data set that a label stands for."""
@@ -166,6 +182,8 @@ class Grid(BaseModel):
 
 def known_keys(place: tuple[Any, ...]) -> Collection[str]:
     """The keys that the file may have where an unknown one was found."""
+    if place[0] == "tune" and len(place) > 1:
+        return Tune.model_fields if len(place) == 2 else RANGE_KEYS
     if place[0] == "methods":
         return Recipe.model_fields
     model: type[BaseModel] = Grid

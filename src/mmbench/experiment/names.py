@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,8 +14,10 @@ from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.errors import did_you_mean
 from mmbench.experiment.grid import MissingGrid
+from mmbench.experiment.space import TUNED, Tune, check_recipe_space
 from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
+from mmbench.recipe import Recipe
 
 MOST_LABEL = 60
 """Characters of a label."""
@@ -79,6 +82,42 @@ def check_missing(given: Mapping[str, MissingGrid], mistakes: list[str]) -> None
             settings.expand()
         except ValidationError as error:
             mistakes += describe(error, lambda _: Missing.model_fields, ("missing", name))
+
+
+def check_tune(raw: Any, mistakes: list[str]) -> None:
+    """Add what is wrong with ``tune:``, as far as that can be told without looking at the methods."""
+    if not isinstance(raw, dict) or "tune" not in raw:
+        return
+    if raw["tune"] is None:
+        mistakes.append("tune: nothing behind it; write tune: {draws: 16}, or leave it out")
+        return
+    try:
+        tune = Tune.model_validate(raw["tune"])
+    except ValidationError:
+        return  # told with all else that has not the form of an experiment
+    if tune.draws < 2:
+        mistakes.append(f"tune.draws: expected at least 2, of which the first is the default setting, got {tune.draws}")
+    methods, datasets = mapping(raw, "methods"), mapping(raw, "datasets")
+    for label in tune.methods:
+        if label not in methods:
+            hint = did_you_mean(label, map(str, methods))
+            mistakes.append(f"tune.methods.{shown(label)}: the experiment has no such method; {hint}")
+    for label in methods:
+        if f"{label}{TUNED}" in methods:
+            mistakes.append(
+                f"methods.{label}{TUNED}: is what tables call {label} where it is tuned; choose another label"
+            )
+    recipes: list[Recipe] = []
+    protocols: list[Any] = []
+    for settings in datasets.values():
+        with suppress(ValidationError):
+            recipes.append(Recipe.model_validate(mapping(settings, "recipe")))
+        given = settings.get("protocols") if isinstance(settings, dict) else None
+        protocols += given if isinstance(given, list) else ["clean"]
+    check_recipe_space(tune.recipe, recipes or [Recipe()], mistakes)
+    known = [PROTOCOLS[protocol] for protocol in protocols if is_key(protocol, PROTOCOLS)]
+    if known and all(protocol.selection == "test" for protocol in known):
+        mistakes.append("tune: no data set has a protocol that chooses on a validation split; add clean")
 
 
 def is_key(name: Any, table: Collection[str]) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,13 +15,14 @@ from pydantic import ValidationError
 from mmbench.arguments import describe, in_words
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.experiment.grid import Grid, known_keys
-from mmbench.experiment.names import check_missing, check_names, mapping
+from mmbench.experiment.names import check_missing, check_names, check_tune, mapping
 from mmbench.experiment.settings import apply_setting, plain, read_yaml, set_value
 from mmbench.recipe import Recipe
 from mmbench.trial import Trial
 
 if TYPE_CHECKING:
     from mmbench.experiment.resolve import DatasetPlan
+    from mmbench.experiment.searches import Search
 
 MOST_TRIALS = 20_000
 """Trials of an experiment; each takes a few kilobytes while it is planned."""
@@ -39,6 +39,7 @@ class Experiment:
         grid: the validated file.
         trials: one a data set, protocol, way of missing, fold, seed and method.
         unprepared: data set -> what is missing of it on this machine; it has no trials.
+        searches: for the settings of methods, where they are tuned.
         labels: key of a trial -> what the file calls its data set and its method; without an entry they have their own names.
     """
 
@@ -47,6 +48,7 @@ class Experiment:
     trials: list[Trial]
     unprepared: dict[str, str] = field(default_factory=dict)
     labels: dict[str, Labels] = field(default_factory=dict)
+    searches: list[Search] = field(default_factory=list)
 
     def labels_of(self, trial: Trial) -> Labels:
         """What the file calls the trial's data set and method."""
@@ -124,6 +126,7 @@ def check_file(raw: Any, where: str) -> Grid:
     except ValidationError as error:
         mistakes += describe(error, known_keys)
     check_names(raw, mistakes)
+    check_tune(raw, mistakes)
     if grid is not None:
         check_missing(grid.missing, mistakes)
     if grid is not None and not mistakes:
@@ -156,22 +159,22 @@ def expand(raw: Any, where: str = "experiment") -> Experiment:
     """
     grid = check_file(raw, where)
     from mmbench.experiment.resolve import resolve_dataset, resolve_methods, resolve_recipes
+    from mmbench.experiment.searches import resolve_draws, search_of
 
     mistakes: list[str] = []
     methods, recipes = resolve_methods(grid, mistakes), resolve_recipes(grid, mistakes)
     planned = {label: resolve_dataset(label, settings, mistakes) for label, settings in grid.datasets.items()}
+    drawn = resolve_draws(grid, methods, recipes, mistakes)
+    if not mistakes:
+        check_size(count_trials(grid, planned), mistakes)
     if not mistakes:
         from mmbench.experiment.tryout import try_out
 
-        try_out(grid, methods, recipes, planned, mistakes)
-        cuts = [
-            (len(s.protocols), len(planned[label].folds), len(s.seeds or grid.seeds))
-            for label, s in grid.datasets.items()
-        ]
-        check_size(sum(map(prod, cuts)) * len(grid.trainings) * len(methods), mistakes)
+        try_out(grid, methods, recipes, planned, drawn, mistakes)
     refuse(mistakes, where)
     trials: list[Trial] = []
     labels: dict[str, Labels] = {}
+    searches: list[Search] = []
     for dataset, plan in planned.items():
         if plan.unprepared is not None:
             continue
@@ -182,12 +185,29 @@ def expand(raw: Any, where: str = "experiment") -> Experiment:
                 if (told := f"{twice} are the same trials; change one, or leave it out") not in mistakes:
                     mistakes.append(told)
             trials.append(trial)
+            if trial.protocol in grid.tuned_protocols.get(dataset, ()) and trial.seed == grid.seeds_of(dataset)[0]:
+                searches.append(search_of(grid, dataset, method, trial, drawn[dataset, method]))
     refuse(mistakes, where)
     unprepared = {name: plan.unprepared for name, plan in planned.items() if plan.unprepared is not None}
     for name, settings in grid.datasets.items():
         absent = {p: planned[name].lacking[p] for p in settings.protocols if p in planned[name].lacking}
         unprepared |= {f"{name} {protocol}": why for protocol, why in absent.items()}
-    return Experiment("", grid, trials, unprepared, labels)
+    for search in searches:
+        for number, draw in enumerate(search.draws):
+            labels.setdefault(draw.trial.key, Labels(search.dataset, f"{search.method} draw {number}"))
+    return Experiment("", grid, trials, unprepared, labels, searches)
+
+
+def count_trials(grid: Grid, plans: Mapping[str, DatasetPlan]) -> int:
+    """How many trials there are, with those that tune and those of chosen settings."""
+    count, each = 0, len(grid.trainings) * len(grid.methods)
+    for label, settings in grid.datasets.items():
+        seeds = len(grid.seeds_of(label))
+        count += len(settings.protocols) * len(plans[label].folds) * each * seeds
+        if grid.tune is not None:
+            tuned = len(grid.tuned_protocols[label]) * len(plans[label].folds) * each
+            count += tuned * (grid.tune.draws + seeds)
+    return count
 
 
 def trials_of(
@@ -199,7 +219,7 @@ def trials_of(
 ) -> Iterator[tuple[Trial, str]]:
     """The trials of a data set, by its label, each with its method's label."""
     settings = grid.datasets[dataset]
-    protocols, seeds = [p for p in settings.protocols if p not in plan.lacking], settings.seeds or grid.seeds
+    protocols, seeds = [p for p in settings.protocols if p not in plan.lacking], grid.seeds_of(dataset)
     for protocol, missing, fold, seed, method in product(protocols, grid.trainings, plan.folds, seeds, methods):
         trial = Trial(
             dataset=grid.dataset_of(dataset),
@@ -238,28 +258,54 @@ def check_filters(filters: Sequence[str]) -> None:
         raise UsageError("\n".join(mistakes))
 
 
-def select(experiment: Experiment, filters: Sequence[str]) -> list[Trial]:
-    """The trials that match ``key=value`` filters: any of the values of one key, and all of the keys; names are the file's labels.
+class Filters:
+    """``key=value`` filters of an experiment's trials: any of the values of one key, and all of the keys; names are the file's labels.
 
     Raises:
         UsageError: a key that trials do not have, or a value that no trial has.
     """
 
-    def value_of(trial: Trial, key: str) -> str:
-        labels = experiment.labels_of(trial)
-        return str(getattr(labels if key in Labels._fields else trial, key))
+    def __init__(self, experiment: Experiment, filters: Sequence[str]) -> None:
+        self.experiment = experiment
+        self.wanted: dict[str, set[str]] = {}
+        mistakes = []
+        for text in filters:
+            key, _, value = text.partition("=")
+            if key not in FILTER_KEYS:
+                mistakes.append(f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}")
+                continue
+            values = {value_of(trial, experiment.labels_of(trial), key) for trial in experiment.trials}
+            if value not in values:
+                mistakes.append(f"--filter {text}: no trial has this {key}; {did_you_mean(value, values)}")
+            self.wanted.setdefault(key, set()).add(value)
+        if mistakes:
+            raise UsageError("\n".join(mistakes))
 
-    wanted: dict[str, set[str]] = {}
-    mistakes = []
-    for text in filters:
-        key, _, value = text.partition("=")
-        if key not in FILTER_KEYS:
-            mistakes.append(f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}")
-            continue
-        values = {value_of(trial, key) for trial in experiment.trials}
-        if value not in values:
-            mistakes.append(f"--filter {text}: no trial has this {key}; {did_you_mean(value, values)}")
-        wanted.setdefault(key, set()).add(value)
-    if mistakes:
-        raise UsageError("\n".join(mistakes))
-    return [t for t in experiment.trials if all(value_of(t, key) in values for key, values in wanted.items())]
+    @property
+    def trials(self) -> list[Trial]:
+        """Those of the default settings that match."""
+        return [trial for trial in self.experiment.trials if self.matches(trial, self.experiment.labels_of(trial))]
+
+    @property
+    def searches(self) -> list[Search]:
+        """Those whose trials match; a setting is chosen for all seeds, so the seed does not count."""
+        found = self.experiment.searches
+        return [s for s in found if self.matches(s.like, Labels(s.dataset, s.method), but="seed")]
+
+    def matches(self, trial: Trial, labels: Labels, but: str = "") -> bool:
+        """Whether a trial of these labels matches; in all keys, or all but one."""
+        return all(value_of(trial, labels, key) in values for key, values in self.wanted.items() if key != but)
+
+
+def value_of(trial: Trial, labels: Labels, key: str) -> str:
+    """What a filter's key says of a trial."""
+    return str(getattr(labels if key in Labels._fields else trial, key))
+
+
+def select(experiment: Experiment, filters: Sequence[str]) -> list[Trial]:
+    """The trials of the default settings that match filters.
+
+    Raises:
+        UsageError: a key that trials do not have, or a value that no trial has.
+    """
+    return Filters(experiment, filters).trials

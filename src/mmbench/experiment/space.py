@@ -20,6 +20,9 @@ DIGITS = 4
 OF_RECIPE = "recipe."
 """What the name of a drawn setting begins with if it is the recipe's, and not an argument of the method."""
 
+TUNED = ", tuned"
+"""What a method's label is followed by where its setting was chosen."""
+
 Refuse = Callable[[str, Any], list[str]]
 """What is wrong with a value of a setting, by the validation that the values of the file itself pass."""
 
@@ -85,6 +88,7 @@ class Dimension(BaseModel):
 
 
 Space = dict[str, Dimension]
+RANGE_KEYS = ("low", "high", "log")
 
 
 class Tune(BaseModel):
@@ -99,17 +103,10 @@ class Tune(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    draws: int = Field(16, le=MOST_DRAWS)
+    draws: int = Field(16, ge=0, le=MOST_DRAWS)
     seed: int = Field(0, ge=0, lt=2**32)
     recipe: Space = {}
     methods: dict[str, Space] = {}
-
-    @field_validator("draws")
-    @classmethod
-    def _some(cls, value: int) -> int:
-        if value < 2:
-            raise ValueError("expected at least 2 draws, of which the first is the default")
-        return value
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -121,13 +118,6 @@ class Tune(BaseModel):
     def _nothing_of_its_own(cls, value: Any) -> Any:
         """``ogm_ge:`` with nothing behind it has no argument to tune."""
         return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def check_labels(tune: Tune, labels: Collection[str], mistakes: list[str]) -> None:
-    """Add the methods in ``tune.methods`` that the experiment does not have."""
-    for label in tune.methods:
-        if label not in labels:
-            mistakes.append(f"tune.methods.{label}: the experiment has no such method; {did_you_mean(label, labels)}")
 
 
 def check_recipe_space(space: Space, recipes: Collection[Recipe], mistakes: list[str]) -> None:
@@ -176,7 +166,7 @@ def drawn_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """
     settings = {**recipe.model_dump(), **changes}
     if settings["schedule"] != "step":
-        settings = {key: value for key, value in settings.items() if key not in ("step_size", "gamma")}
+        settings = {k: v for k, v in settings.items() if k in changes or k not in ("step_size", "gamma")}
     return Recipe.model_validate(settings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -22,6 +22,8 @@ from mmbench.encoders.building import build_encoder
 from mmbench.errors import NeedsLightning, UsageError
 from mmbench.experiment.grid import Grid
 from mmbench.experiment.resolve import DatasetPlan
+from mmbench.experiment.searches import Setting
+from mmbench.experiment.space import in_short
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 
@@ -55,6 +57,7 @@ def try_out(
     methods: Mapping[str, dict[str, Any]],
     recipes: Mapping[tuple[str, str], Recipe],
     plans: Mapping[str, DatasetPlan],
+    drawn: Mapping[tuple[str, str], Sequence[Setting]],
     mistakes: list[str],
 ) -> None:
     """Add what encoders, methods and ways of missing refuse on the data sets.
@@ -73,7 +76,7 @@ def try_out(
             except UsageError as error:
                 found.append(f"missing, with datasets.{name}: {error}")
         if not found and plans[name].unprepared is None:
-            try_methods(name, grid, methods, recipes, encoders, found)
+            try_methods(name, grid, methods, recipes, encoders, drawn, found)
         mistakes += found
 
 
@@ -136,16 +139,18 @@ def try_methods(
     methods: Mapping[str, dict[str, Any]],
     recipes: Mapping[tuple[str, str], Recipe],
     encoders: Mapping[str, nn.Module],
+    drawn: Mapping[tuple[str, str], Sequence[Setting]],
     mistakes: list[str],
 ) -> None:
-    """Build every method for a data set; adds what they refuse."""
+    """Build every method for a data set, with each setting that tuning tries; adds what they refuse."""
     data = DATASETS[grid.dataset_of(name)]
     classes = data.class_names() if issubclass(data, PreparedDataModule) else data.classes
     widths = {m: width for m, width in data.feature_dims.items() if m in encoders}
     conditioning = data.conditioning if data.conditioning in encoders else next(iter(encoders))
     spec = DataSpec(tuple(encoders), (1,) * len(classes), conditioning, widths)
     for method, params in methods.items():
-        build = partial(METHODS[grid.method_of(method)], spec, encoders, recipes[name, method], **params)
+        factory, known = METHODS[grid.method_of(method)], len(mistakes)
+        build = partial(factory, spec, encoders, recipes[name, method], **params)
         try:
             if any(isinstance(value, int) and value > WIDE for value in params.values()):
                 with torch.device("meta"), WithoutValues():
@@ -157,6 +162,14 @@ def try_methods(
             if machine.plans_only() and not isinstance(error, UsageError):
                 raise NeedsLightning from error  # the stand-ins may lack what it asks for
             mistakes.append(f"methods.{method}, with datasets.{name}: {reason(error)}")
+        for number, setting in enumerate(drawn.get((name, method), ())[1:], 1):
+            if len(mistakes) > known:
+                break  # what refuses the default, or one draw, would be told of the others too
+            try:
+                factory(spec, encoders, setting.recipe, **setting.params)
+            except Exception as error:
+                short = in_short(setting.drawn)
+                mistakes.append(f"tune, draw {number} of {method} on {name} ({short}): {reason(error)}")
 
 
 def reason(error: Exception) -> str:

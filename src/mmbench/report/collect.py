@@ -13,15 +13,18 @@ from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.data.prepared import MADE_UP
 from mmbench.evidence.accuracy import SplitFacts, describe_test, distinct_runs, estimate, fingerprint, join
-from mmbench.evidence.comparisons import difference
+from mmbench.evidence.comparisons import Difference, difference
 from mmbench.experiment.plan import Experiment, Labels
+from mmbench.experiment.space import TUNED
 from mmbench.missing import Missing, pattern_name, patterns, split_name, training_name
 from mmbench.provenance import Codes, grouped, why_stale
 from mmbench.record import Predictions, Record
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.rates import Outcomes, Rates, collect_rates
+from mmbench.report.tuning import Cell, Tuning, cell_of, collect_tuning
 from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
+from mmbench.tuning import Choice, choose
 
 COLUMNS = (
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "samples",
@@ -42,6 +45,7 @@ class Row:
         data: the data set's own name.
         missing: what training lacked; None: nothing.
         folds: how many of the data set's folds there are trials of; 0: it is not cut into folds.
+        tuned: its settings were chosen, fold by fold.
         made_up: the data are a demo copy.
         artefacts: patterns whose score follows from a role in the method (``MultimodalTask.artefact_patterns``).
         unlike: what the trials do otherwise than a paper that has numbers of this method and data set; nothing, if they stand beside.
@@ -58,6 +62,7 @@ class Row:
     method: str
     data: str
     folds: int = 0
+    tuned: bool = False
     made_up: bool = False
     artefacts: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
@@ -114,6 +119,7 @@ class Results:
         tests: the test split of a (data set, protocol) of which anything was run.
         commits: of the code that produced the trials.
         stale: how many of the trials other code produced, and which; empty where that was not asked.
+        tuning: what tuning came to, where the experiment tunes.
     """
 
     experiment: Experiment
@@ -125,12 +131,21 @@ class Results:
     tests: dict[tuple[str, str], SplitFacts]
     commits: list[str]
     stale: list[str]
+    tuning: Tuning | None = None
 
     def mark(self, dataset: str) -> str:
         """What every title has to say of where a data set's numbers come from: ``", MADE UP"`` or nothing, for one."""
         return "".join(
             f", {track.replace('made up', 'MADE UP')}" for track in _tracks(self.experiment, self.rows, dataset)
         )
+
+    @property
+    def planned(self) -> int:
+        """How many trials the rows stand for: those of the default settings, and those of what was or will be chosen."""
+        choices = self.tuning.choices if self.tuning else []
+        finals = [trial for choice in choices for trial in choice.finals]
+        open_yet = sum(len(choice.search.seeds) for choice in choices if choice.chosen is None)
+        return len({trial.key for trial in (*self.experiment.trials, *finals)}) + open_yet
 
     @property
     def not_run(self) -> list[str]:
@@ -154,11 +169,16 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     by_cell: dict[tuple[Labels, str, Missing | None], list[Trial]] = {}
     for trial in experiment.trials:
         by_cell.setdefault((experiment.labels_of(trial), trial.protocol, trial.missing), []).append(trial)
+    choices: dict[tuple[Labels, str, Missing | None], list[Choice]] = {}
+    for search in experiment.searches:
+        cell = Labels(search.dataset, search.method), search.like.protocol, search.like.missing
+        choices.setdefault(cell, []).append(choose(search, store, lambda record: _holds(record, codes)))
     protocols = {labels: {p for own, p, m in by_cell if own == labels and m is None} for labels, _, _ in by_cell}
     rows, lines, modalities, tests, outcomes = [], [], {}, {}, []
     complete: dict[Labels, dict[str, tuple[Row, list[Run]]]] = {}
+    gains: dict[Cell, Difference] = {}
     for (labels, protocol, missing), trials in by_cell.items():
-        row, runs = _read_row(labels, trials, store)
+        row, runs = _read_row(labels, trials, trials, store)
         predictions = [run.predictions for run in runs]
         rows.append(row)
         modalities[row.dataset] = tuple(trials[0].encoders)
@@ -172,23 +192,50 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
         outcomes.append(replace(_outcomes(row, runs), comparable=comparable))
         if missing is None and len(protocols[labels]) > 1:
             complete.setdefault(labels, {})[protocol] = row, runs
+        if found := choices.get((labels, protocol, missing)):
+            finals = [trial for choice in found for trial in choice.finals]
+            tuned, tuned_runs = _read_row(Labels(labels.dataset, labels.method + TUNED), trials, finals, store)
+            tuned.tuned = True
+            tuned.gaps += [f"{choice.search.fold} {choice.gap}" for choice in found if choice.gap]
+            rows.append(tuned)
+            lines += _lines(tuned, trials[0], [run.predictions for run in tuned_runs], Printed())
+            outcomes.append(_outcomes(tuned, tuned_runs))
+            if row.seeds and row.seeds == tuned.seeds:
+                gains[cell_of(found[0])] = difference([r.predictions for r in tuned_runs], predictions)
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
-    commits = sorted({_commit(r) for row in rows for r in row.records})
+    tuning = collect_tuning([choice for found in choices.values() for choice in found], gains)
+    records = [*(r for row in rows for r in row.records), *(tuning.records if tuning else ())]
+    records = list({record.key: record for record in records}.values())  # a default that was chosen is in two rows
+    commits = sorted({_commit(record) for record in records})
     rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates)
-    for frame in (table, *((rates.curves, rates.areas) if rates else ())):
+    for frame in (table, *((rates.curves, rates.areas) if rates else ()), *(tuning.frames if tuning else ())):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
     inflation = pd.DataFrame(
         [line for cells in complete.values() for line in _inflation(cells, tests)], columns=list(INFLATION_COLUMNS)
     )
-    reasons = [why_stale(record, codes) for row in rows for record in row.records] if codes else []
+    reasons = [why_stale(record, codes) for record in records] if codes else []
     stale = grouped(filter(None, reasons), "of other code than this")
-    return Results(experiment, table, rates, inflation, rows, modalities, tests, commits, stale)
+    return Results(experiment, table, rates, inflation, rows, modalities, tests, commits, stale, tuning)
 
 
-def _read_row(labels: Labels, trials: Sequence[Trial], store: Store) -> tuple[Row, list[Run]]:
-    """A row of its trials, one a seed and fold, and the runs of the seeds of which every fold is done."""
-    first = trials[0]
-    folds = sorted({trial.fold for trial in trials if trial.fold is not None})
+def _holds(record: Record, codes: Codes | None) -> bool:
+    """Whether it still counts that a trial diverged: by the code that is here, if that was asked."""
+    return codes is None or why_stale(record, codes) is None
+
+
+def _read_row(
+    labels: Labels, defaults: Sequence[Trial], trials: Sequence[Trial], store: Store
+) -> tuple[Row, list[Run]]:
+    """A row of its trials, one a seed and fold, and the runs of the seeds of which every fold is done.
+
+    Args:
+        labels: what the row is called.
+        defaults: the trials of the default setting, of every seed and fold.
+        trials: those of the row: the same, or of settings that were chosen.
+        store: the results.
+    """
+    first = defaults[0]
+    folds = sorted({trial.fold for trial in defaults if trial.fold is not None})
     row = Row(labels.dataset, first.protocol, first.missing, labels.method, first.dataset, len(folds))
     row.made_up = first.data.startswith(MADE_UP)
     conditioning = DATASETS[first.dataset].conditioning if first.dataset in DATASETS else ""

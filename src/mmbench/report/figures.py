@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mmbench.missing import pattern_name, patterns
 from mmbench.report.cells import ARTEFACT
@@ -18,6 +19,7 @@ from mmbench.report.collect import Results
 from mmbench.report.escape import one_line
 from mmbench.report.rates import Rates
 from mmbench.report.tables import columns
+from mmbench.report.tuning import Tuning
 
 ROLE = f"{ARTEFACT} artefact of a role"
 
@@ -152,6 +154,22 @@ def draw_curves(rates: Rates, evaluation: str, training: str) -> Figure | None:
     Bands are one standard deviation over seeds; dotted lines are the papers' numbers. Where a rate was not run, the line is broken.
     """
     every = rates.curves[(rates.curves.evaluation == evaluation) & (rates.curves.training == training)]
+    return _curves(every, "nominal missing rate", "accuracy, %")
+
+
+@matplotlib.rc_context(NO_MATHS)
+def draw_tuning(tuning: Tuning) -> Figure | None:
+    """The best score to be expected against the number of draws; None if no search is finished."""
+    curves = tuning.expected.rename(columns={"draws": "rate", "score": "mean"})
+    masks = curves.training.where(curves.training != "complete", "")
+    figure = _curves(curves.assign(mask=masks, std=np.nan, reported=np.nan), "draws", "validation score, %")
+    for panel in figure.axes if figure else ():
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _curves(every: pd.DataFrame, across: str, up: str) -> Figure | None:
+    """Lines of methods over ``rate``, up to four a panel; a block of panels a data set, protocol and mask."""
     groups = [g for _, g in every.groupby(["dataset", "protocol", "mask"], sort=False) if g["mean"].notna().any()]
     if not groups:
         return None
@@ -177,8 +195,8 @@ def draw_curves(rates: Rates, evaluation: str, training: str) -> Figure | None:
                 panel.set_title(_where(values.iloc[0]), fontsize=8, loc="left")
         for panel in axes[len(chunks) :]:
             panel.set_visible(False)
-    figure.supxlabel("nominal missing rate", fontsize=9)
-    figure.supylabel("accuracy, %", fontsize=9)
+    figure.supxlabel(across, fontsize=9)
+    figure.supylabel(up, fontsize=9)
     return figure
 
 

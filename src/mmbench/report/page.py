@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def write(results: Results, folder: Path) -> list[Path]:
     """Write ``table.{md,csv,tex,html}`` and the figures, as SVG and PNG.
 
-    Where there are any, ``rates.csv`` and ``areas.csv`` hold missing rates, ``inflation.csv`` differences of protocols.
+    Where there are any, ``rates.csv`` and ``areas.csv`` hold missing rates, ``inflation.csv`` differences of protocols,
+    ``tuning.csv`` draws of settings.
 
     Returns:
         The files.
@@ -41,6 +42,8 @@ def write(results: Results, folder: Path) -> list[Path]:
         content |= {"rates.csv": _csv(results.rates.curves), "areas.csv": _csv(results.rates.areas)}
     if len(results.inflation):
         content["inflation.csv"] = _csv(results.inflation)
+    if results.tuning is not None:
+        content["tuning.csv"] = _csv(results.tuning.draws)
     for name, (figure, _) in drawn.items():
         content |= {f"{name}.svg": svg[name], f"{name}.png": render(figure, "png")}
     for name, data in content.items():
@@ -52,10 +55,11 @@ def figures(results: Results) -> dict[str, tuple[Figure, str]]:
     """The figures of a report and their captions, by name.
 
     ``figure`` shows the main table. Where training lacks modalities there are also ``robustness``, ``dropout`` (one for each way of
-    dropping them), ``surface``, and ``training`` for a modality that training alone lacks.
+    dropping them), ``surface``, and ``training`` for a modality that training alone lacks. Where settings are
+    tuned there is ``tuning``.
     """
     from mmbench.report.cells import ARTEFACT_NOTE
-    from mmbench.report.figures import draw, draw_curves, draw_surface, draw_training
+    from mmbench.report.figures import draw, draw_curves, draw_surface, draw_training, draw_tuning
 
     bands = "Bands: one standard deviation over seeds; dotted: the papers' numbers; grey: the other methods."
     drawn: dict[str, tuple[Figure | None, str]] = {}
@@ -75,6 +79,11 @@ def figures(results: Results) -> dict[str, tuple[Figure, str]]:
     role = f" {ARTEFACT_NOTE}" if results.table.artefact.any() else ""
     caption = f"One modality missing in training alone; the test split is complete.{role}"
     drawn["training"] = (draw_training(results), caption)
+    if results.tuning is not None:
+        drawn["tuning"] = (
+            draw_tuning(results.tuning),
+            "Best validation score that so many draws may be expected to have.",
+        )
     found = {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None}
     for main in ("matched", "training"):
         if main in found:

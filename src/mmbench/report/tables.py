@@ -24,6 +24,7 @@ from mmbench.report.cells import (
 from mmbench.report.collect import INFLATION, Results, Row
 from mmbench.report.escape import latex, markdown, one_line
 from mmbench.report.rate_tables import by_rate
+from mmbench.report.tuning_tables import of_tuning
 
 INFLATION_NOTES = {
     "leakage": "leakage: legacy minus peek, what a split that ignores groups adds",
@@ -57,7 +58,8 @@ def sections(results: Results) -> list[Section]:
             made.append(_by_pattern(results, accuracy, here, names))
             if "acer" in table.index and (dataset, protocol) in table.loc["acer"].index:
                 made.append(_by_pattern(results, table.loc["acer"], here, names, "acer"))
-        made += _inflation(results, dataset, [r for r in rows if r.missing is None])
+        made += _inflation(results, dataset, [r for r in rows if r.missing is None and not r.tuned])
+    made += of_tuning(results, results.tuning) if results.tuning else []
     return made + (by_rate(results, results.rates) if results.rates else []) + _unprepared(results)
 
 
@@ -196,13 +198,13 @@ def _inflation(results: Results, dataset: str, rows: list[Row]) -> list[Section]
 
 def header_notes(results: Results) -> list[str]:
     """What holds for the whole report."""
-    done = sum(len(row.records) for row in results.rows)
+    done = len({record.key for row in results.rows for record in row.records})
     seeds = ", ".join(map(str, sorted({trial.seed for trial in results.experiment.trials})))
     of_folds = ", each of all folds that were run" if any(row.folds for row in results.rows) else ""
     notes = [
         f"Accuracy in percent, mean ± standard deviation over n runs, one a seed (of {seeds}){of_folds}. Best bold, second underlined. "
         "Intervals, macro F1, calibration error and all patterns: table.csv.",
-        f"{done} of {len(results.experiment.trials)} trials, commit {', '.join(results.commits) or DASH}.",
+        f"{done} of {results.planned} trials, commit {', '.join(results.commits) or DASH}.",
     ]
     if len(results.commits) > 1:
         notes.append("The trials come from more than one commit: delete results/runs to run them all with one.")

@@ -1,0 +1,221 @@
+"""``mmbench run``: what is missing of an experiment, in one stage, or in two where settings are tuned."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from mmbench.experiment.plan import Experiment, Filters, Labels
+from mmbench.experiment.space import TUNED
+from mmbench.provenance import Codes, grouped, source_state, why_stale
+from mmbench.record import Record
+from mmbench.runner.local import Slot
+from mmbench.store import CorruptRecord, Store
+from mmbench.trial import Trial
+from mmbench.tuning import Choice, choose, distinct, has_diverged, tuning_trials
+
+if TYPE_CHECKING:
+    from mmbench.experiment.searches import Search
+
+
+class Running:
+    """An experiment that is run.
+
+    Args:
+        experiment: which.
+        store: where its results are.
+        arguments: of the command: the filters, ``keep_stale``, where results are, and tracking.
+        slots: where trials run.
+        codes: the code that is here.
+
+    Raises:
+        UsageError: a filter that no trial matches.
+    """
+
+    def __init__(
+        self, experiment: Experiment, store: Store, arguments: argparse.Namespace, slots: Sequence[Slot], codes: Codes
+    ) -> None:
+        self.experiment, self.store, self.arguments, self.slots, self.codes = experiment, store, arguments, slots, codes
+        self.filters = Filters(experiment, arguments.filters)
+        self.searches: list[Search] = self.filters.searches
+        self.tuning = tuning_trials(self.searches)
+        self.first = distinct([*self.filters.trials, *self.tuning])
+        self.replaceable = {trial.key for trial in self.tuning}  # trials whose divergence is an answer
+
+    def split(self, trials: Sequence[Trial]) -> tuple[list[Record], list[Trial]]:
+        """What the store has of trials, and what is to be run."""
+        return split_done(trials, self.store, self.codes, self.arguments.keep_stale, self.replaceable)
+
+    def run(self) -> bool:
+        """Run what is missing: the default settings and the trials that tune; then what is chosen by these. Whether anything failed."""
+        done, todo = self.split(self.first)
+        print(f"{self.experiment.name}: {counts(self.first, done, todo)}{self.budget()}", file=sys.stderr)
+        records = self.run_all(todo, len(done))
+        choices: list[Choice] = []
+        known = {trial.key for trial in self.first}
+        while self.searches:
+            choices = [choose(search, self.store, self.still_holds) for search in self.searches]
+            trials = distinct((trial for choice in choices for trial in self.finals(choice)), known)
+            if not trials:
+                break
+            known |= {trial.key for trial in trials}
+            self.replaceable |= {trial.key for trial in trials}
+            done, todo = self.split(trials)
+            print(f"{self.experiment.name}, chosen settings: {counts(trials, done, todo)}", file=sys.stderr)
+            records += self.run_all(todo, len(done))
+        tell_of_choices(choices)
+        failed = tell_of_failures([r for r in records if not self.is_answer(r)], self.experiment)
+        return failed or any(choice.gap.endswith("diverged") for choice in choices)
+
+    def finals(self, choice: Choice) -> list[Trial]:
+        """The trials that test what was chosen, as far as they are to be run; they get their labels."""
+        labels = Labels(choice.search.dataset, choice.search.method)
+        trials = [trial for trial in choice.finals if self.filters.matches(trial, labels)]
+        for trial in trials:
+            self.experiment.labels.setdefault(trial.key, Labels(labels.dataset, labels.method + TUNED))
+        return trials
+
+    def still_holds(self, record: Record) -> bool:
+        """Whether a trial that diverged would do so with the code that is here."""
+        return self.arguments.keep_stale or why_stale(record, self.codes) is None
+
+    def is_answer(self, record: Record) -> bool:
+        """Whether it is a trial that failed as a setting may: it diverged, and another one takes its place."""
+        return has_diverged(record) and record.key in self.replaceable
+
+    def budget(self) -> str:
+        """How many trials tuning takes, in words; nothing where nothing is tuned."""
+        if not self.searches:
+            return ""
+        draws = max(len(search.draws) for search in self.searches)
+        finals = sum(len(search.seeds) for search in self.searches)
+        return (
+            f"; {len(self.tuning)} of them tune, {draws} draws for each of {len(self.searches)} settings to choose; then at most "
+            f"{finals} trials of what is chosen, more where one diverges"
+        )
+
+    def unselected(self) -> set[str]:
+        """Lines of a report for what the filters leave out."""
+        chosen, kept = {trial.key for trial in self.first}, {id(search) for search in self.searches}
+        trials = (trial for trial in self.experiment.trials if trial.key not in chosen)
+        lines = {f"{self.experiment.describe(trial)}: not run" for trial in trials}
+        return lines | {
+            search.line(choose(search, self.store).gap) for search in self.experiment.searches if id(search) not in kept
+        }
+
+    def run_all(self, trials: Sequence[Trial], done: int) -> list[Record]:
+        """Run trials as the arguments say, showing their progress; ``done`` of the same stage are done already."""
+        if not trials:
+            return []
+        return run_all(trials, self.store, self.arguments, self.experiment, self.slots, self.codes, done)
+
+
+def counts(trials: Sequence[Trial], done: Sequence[Record], todo: Sequence[Trial]) -> str:
+    """How far a stage is, in words."""
+    return f"{len(trials)} trials, {len(done)} done, {len(todo)} to do"
+
+
+def dry_run(running: Running) -> None:
+    """Print the trials, how many are done, and what tuning takes."""
+    done, todo = running.split(running.first)
+    finished = {record.key for record in done}
+    for trial in running.first:
+        state = "done" if trial.key in finished else "to do"
+        print(f"{trial.key}  {state}  {running.experiment.describe(trial)}")
+    print(f"{counts(running.first, done, todo)}{running.budget()}")
+
+
+def tell_of_choices(choices: Sequence[Choice]) -> None:
+    """Say which settings made way for the next best one, and which could not be chosen."""
+    if diverged := sum(has_diverged(record) for choice in choices for record in choice.records):
+        print(f"{diverged} draws diverged while they were tuned, and are no choice", file=sys.stderr)
+    for choice in choices:
+        if choice.passed_over:
+            numbers = ", ".join(map(str, choice.passed_over))
+            print(choice.search.line(f"draw {numbers} diverged when tested, and made way"), file=sys.stderr)
+        if choice.gap:
+            print(choice.search.line(choice.gap), file=sys.stderr)
+
+
+def split_done(
+    trials: Sequence[Trial], store: Store, codes: Codes, keep_stale: bool, replaceable: Collection[str] = ()
+) -> tuple[list[Record], list[Trial]]:
+    """The results that the store has, and the trials still to be run.
+
+    Results that are damaged, or of other code, are named and run again; with ``keep_stale`` those of other code are kept. That one of
+    the ``replaceable`` trials, by their keys, has diverged is a result.
+    """
+    done: list[Record] = []
+    todo: list[Trial] = []
+    reasons: list[str] = []
+    for trial in trials:
+        try:
+            record = store.done(trial.key)
+            if record is None and trial.key in replaceable and has_diverged(failed := store.record(trial.key)):
+                record = failed
+        except CorruptRecord as error:
+            print(f"damaged, will be run again: {error}", file=sys.stderr)
+            record = None
+        if record is not None and (reason := why_stale(record, codes)) is not None:
+            reasons.append(reason)
+            record = record if keep_stale else None
+        if record is None:
+            todo.append(trial)
+        else:
+            done.append(record)
+    for line in grouped(reasons, "kept, of other code than this" if keep_stale else "run again"):
+        print(line, file=sys.stderr)
+    tell_of_code(done, codes)
+    return done, todo
+
+
+def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
+    """Say what is no reason to run trials again, but has to be known."""
+    if other := sum(record.code is not None and record.code.core != codes.core for record in done):
+        print(
+            f"{other} of the done trials ran with another core of mmbench than this, which is no reason to run them again; "
+            "delete them to run them anew",
+            file=sys.stderr,
+        )
+    if codes.unreadable:
+        print(f"edits of {', '.join(codes.unreadable)} cannot be seen: there is no file of its source", file=sys.stderr)
+
+
+def run_all(
+    trials: Sequence[Trial],
+    store: Store,
+    arguments: argparse.Namespace,
+    experiment: Experiment,
+    slots: Sequence[Slot],
+    codes: Codes,
+    done: int = 0,
+) -> list[Record]:
+    """Run trials as the arguments say, showing their progress; ``done`` of the same grid are done already."""
+    from mmbench.runner.local import run_trials, start_server
+
+    start_server()  # it imports what trials need while this process goes on
+    import mmbench.report.figures  # noqa: F401  imported now, while trials run, and not when they have ended
+    from mmbench.runner.view import GridView
+    from mmbench.tracking import WandbSettings, usable_mode
+
+    mode, message = usable_mode(getattr(arguments, "wandb", "off"))
+    if message:
+        print(message, file=sys.stderr)
+    folder = (arguments.results / "wandb").resolve()
+    wandb = WandbSettings(mode=mode, group=experiment.name, folder=str(folder))
+    with GridView(done + len(trials), done, store.log, describe=experiment.describe) as view:
+        records = run_trials(trials, store, slots, view, wandb, source_state(), codes)
+    if mode == "offline":
+        print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
+    return records
+
+
+def tell_of_failures(records: Sequence[Record], experiment: Experiment) -> bool:
+    """Name the trials that failed; whether there are any."""
+    failed = [record for record in records if record.status == "failed"]
+    for record in failed:
+        reason = " ".join(record.failure.message.split()) if record.failure else "unknown"
+        print(f"failed: {experiment.describe(record.trial)}: {reason} (`mmbench show {record.key}`)", file=sys.stderr)
+    return bool(failed)
