@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mmbench import cli, commands, regression
+from mmbench import cli, regression, running
 from mmbench.baselines import METHODS, mla
 from mmbench.errors import UsageError
 from mmbench.experiment.plan import expand, load
@@ -316,7 +316,7 @@ def test_a_trial_that_fails_fails_the_check_and_is_shown_in_full(
         key=trial.key, trial=trial, status="failed", started="", finished="", environment={}, failure=failure
     )
     monkeypatch.setattr("mmbench.runner.local.start_server", lambda: None)
-    monkeypatch.setattr(commands, "run_all", lambda *_: [record])
+    monkeypatch.setattr(running, "run_all", lambda *_: [record])
     path = str(ROOT / "experiments" / "regression.yaml")
     assert cli.main(["--results", str(tmp_path), "check", path, "--update"]) == 1
     told = capsys.readouterr().err
