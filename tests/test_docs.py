@@ -93,8 +93,9 @@ def test_the_experiments_in_the_readme_can_be_run():
     assert len(found) >= 1
     for raw in found:
         experiment = expand(raw)
-        assert {label.dataset for label in experiment.labels.values()} == set(raw["datasets"])
-        assert {label.method for label in experiment.labels.values()} == set(raw["methods"])
+        labels = [experiment.labels_of(trial) for trial in experiment.trials]
+        assert {label.dataset for label in labels} == set(raw["datasets"])
+        assert {label.method for label in labels} == set(raw["methods"])
 
 
 def test_the_readme_quotes_the_reports_in_git():
