@@ -62,6 +62,19 @@ def test_random_parts_have_the_sizes_of_the_others_and_follow_names_alone():
     assert Parts.of(names, clean, 4, "another").legacy.tolist() != parts.legacy.tolist()
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([0, 1, 3], "folds: sample 'c' is in part 3, expected 0 to 2"),
+        ([0, -1, 2], "folds: sample 'b' is in part -1, expected 0 to 2"),
+        ([0, 1], "folds: expected a part for each of 3 samples, got 2"),
+    ],
+)
+def test_parts_that_there_are_not(parts, message):
+    with pytest.raises(UsageError, match=message):
+        Parts.of(list("abc"), parts, 3, "s")
+
+
 def test_the_hash_is_of_sorted_lines():
     from hashlib import sha256
 

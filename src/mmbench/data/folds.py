@@ -71,8 +71,17 @@ class Parts:
             clean: the part of each.
             count: of parts, K.
             salt: another salt is another draw.
+
+        Raises:
+            UsageError: a sample has no part, or one that there is not.
         """
         clean = np.asarray(clean, np.int64)
+        if clean.shape != (len(names),):
+            raise UsageError(f"folds: expected a part for each of {len(names)} samples, got {len(clean)}")
+        if wrong := np.flatnonzero((clean < 0) | (clean >= count)).tolist():
+            raise UsageError(
+                f"folds: sample '{names[wrong[0]]}' is in part {clean[wrong[0]]}, expected 0 to {count - 1}"
+            )
         order = sorted(range(len(names)), key=lambda row: digest(f"{salt}:{names[row]}"))
         legacy = np.empty_like(clean)
         legacy[order] = np.repeat(np.arange(count), np.bincount(clean, minlength=count))
