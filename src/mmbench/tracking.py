@@ -74,7 +74,7 @@ class WandbLogger(Logger):
             project=settings.project,
             group=settings.group,
             job_type=trial.dataset,
-            name=f"{trial.method}/{trial.seed}",
+            name=f"{trial.method}/{trial.seed}" + ("" if trial.fold is None else f"/{trial.fold}"),
             id=trial.key,
             resume="allow",
             mode="online" if settings.mode == "online" else "offline",
