@@ -23,7 +23,7 @@ FLOORS = [
     "data.prepared",
     "data data.sets",
     "data.preparing data.demo",
-    "task fixed optimised patience curves checkpoint",
+    "task fixed optimised patience curves checkpoint lean",
     "baselines",
     "training",
     "experiment",

@@ -120,6 +120,10 @@ class MultimodalTask(Optimised):
 
     def embed(self, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
         """Run encoders on those cells of a batch, (B, M) bool, alone: modality -> (B, out_dim), zero elsewhere."""
+        if cells.all():  # one look for all modalities
+            return {
+                modality: self.run_encoder(encoder, batch.inputs[modality]) for modality, encoder in encoders.items()
+            }
         features = {}
         for here, (modality, encoder) in zip(cells.T, encoders.items(), strict=True):
             value = batch.inputs[modality]

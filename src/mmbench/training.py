@@ -25,6 +25,7 @@ from mmbench.data.base import MultimodalDataModule
 from mmbench.data.cache import Given
 from mmbench.data.prepared import PreparedDataModule, picture_sizes
 from mmbench.encoders.building import build_encoder, weights_of
+from mmbench.lean import LeanEpoch
 from mmbench.missing import pattern_name, patterns
 from mmbench.patience import Patience
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
@@ -196,7 +197,7 @@ def lean_trainer(
     recipe: Recipe, device: str, loggers: Sequence[Logger], callbacks: Sequence[pl.Callback], **more: Any
 ) -> pl.Trainer:
     """A trainer that does what a trial needs and nothing else."""
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=device,
         devices=1,
         max_epochs=recipe.epochs,
@@ -211,6 +212,8 @@ def lean_trainer(
         enable_model_summary=False,
         **more,
     )
+    trainer.fit_loop.epoch_loop = LeanEpoch(trainer)
+    return trainer
 
 
 def quieten() -> None:

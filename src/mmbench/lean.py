@@ -1,0 +1,98 @@
+"""A training step as Lightning takes it, without the detours that a trial has no use for.
+
+Lightning calls every hook through layers of wrappers, which with a small model take as long as a third of the training. A trial knows
+its one trainer: no gradients are accumulated or scaled, nothing is logged by step, nothing is profiled. What a step does, and in
+which order, is the same, and so are its numbers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loops.fetchers import _DataFetcher
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+OF_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
+OF_OPTIMISING = ("on_before_zero_grad", "on_before_backward", "on_after_backward")
+OF_METHODS = (
+    *OF_TRANSFER,
+    *OF_OPTIMISING,
+    "on_after_batch_transfer",
+    "on_train_batch_start",
+    "optimizer_zero_grad",
+    "backward",
+    "optimizer_step",
+)
+OF_CALLBACKS = (*OF_OPTIMISING, "on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
+"""Hooks that a lean step does not call: of methods, and of callbacks."""
+
+
+class LeanEpoch(_TrainingEpochLoop):
+    """Lightning's loop over an epoch's batches, with steps that call only those hooks that the suite's own classes have.
+
+    A method, a data module or a callback that has any of the others gets Lightning's own steps.
+    """
+
+    lean: bool | None = None
+
+    def advance(self, data_fetcher: _DataFetcher) -> None:
+        """Train on the next batch."""
+        if self.lean is None:
+            self.lean = not has_other_hooks(self.trainer)
+        if not self.lean:
+            super().advance(data_fetcher)
+            return
+        trainer: Any = self.trainer
+        task, data, progress = trainer.lightning_module, trainer.datamodule, self.batch_progress
+        number = self.batch_idx + 1
+        batch, *_ = next(data_fetcher)
+        progress.is_last_batch = data_fetcher.done
+        batch = data.on_after_batch_transfer(batch.to(trainer.strategy.root_device), 0)
+        progress.increment_ready()
+        trainer._logger_connector.on_batch_start(batch)
+        progress.increment_started()
+        if task.automatic_optimization:
+            outputs = self._optimise(task, batch, number)
+        else:
+            outputs = self.manual_optimization.run(OrderedDict(batch=batch, batch_idx=number))
+        progress.increment_processed()
+        self.update_lr_schedulers("step", update_plateau_schedulers=False)
+        if self._num_ready_batches_reached():
+            self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+        task._current_fx_name = "on_train_batch_end"
+        task.on_train_batch_end(outputs, batch, number)
+        task._current_fx_name = None
+        if self._results:  # the method logs something itself
+            trainer._logger_connector.on_batch_end()
+        self._results.batch = self._results.batch_size = None
+        progress.increment_completed()
+
+    def _optimise(self, task: pl.LightningModule, batch: Any, number: int) -> dict[str, Any]:
+        """Forward, backward, and a step of the optimiser; returns what the method does, the loss without its graph."""
+        optimizer, progress = self.trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer
+        task._current_fx_name = "training_step"
+        output = task.training_step(batch, number)
+        outputs: dict[str, Any] = dict(output) if isinstance(output, Mapping) else {"loss": output}
+        optimizer.zero_grad()
+        outputs["loss"].backward()
+        task._current_fx_name = "on_before_optimizer_step"
+        task.on_before_optimizer_step(optimizer)
+        task.configure_gradient_clipping(optimizer, None, None)
+        progress.step.increment_ready()
+        optimizer.step()
+        progress.step.increment_completed()
+        return {**outputs, "loss": outputs["loss"].detach()}
+
+
+def has_other_hooks(trainer: Any) -> bool:
+    """Whether what is trained, its data or a callback has a hook that a lean step would leave out."""
+    task, data = trainer.lightning_module, trainer.datamodule
+    return (
+        any(is_overridden(hook, task, pl.LightningModule) for hook in OF_METHODS)
+        or any(is_overridden(hook, data, pl.LightningDataModule) for hook in OF_TRANSFER)
+        or any(is_overridden(hook, callback, pl.Callback) for hook in OF_CALLBACKS for callback in trainer.callbacks)
+    )
