@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +25,10 @@ CONTROL = "late_fusion"
 
 def of_tuning(results: Results, tuning: Tuning) -> Iterator[Section]:
     """For each data set, protocol and way of training: the gain, the chosen settings, and the expected best score by draws."""
-    for where, found in groupby(sorted(tuning.choices, key=lambda c: cell_of(c)[:3]), key=lambda c: cell_of(c)[:3]):
-        choices = list(found)
-        dataset, protocol, training = where
+    groups: dict[tuple[str, ...], list[Choice]] = {}
+    for choice in tuning.choices:
+        groups.setdefault(cell_of(choice)[:3], []).append(choice)
+    for (dataset, protocol, training), choices in groups.items():
         parts = [f"{dataset}{results.mark(dataset)}", protocol, *([training] if training != "complete" else [])]
         title = ", ".join(parts)
         yield _gains(results, tuning, title, choices)
@@ -66,7 +66,7 @@ def _gains(results: Results, tuning: Tuning, title: str, choices: list[Choice]) 
         f"Accuracy with every modality, and what tuning adds to it, in points with 95 % intervals over the same test samples. {draws} "
         f"settings were tried for each method{fold}, the default one of them, with seed {choices[0].search.like.seed}. Each is judged "
         f"by its mean accuracy over the best {SPAN} epochs in a row on the validation part{' of its own fold' if fold else ''}; these "
-        "trials never read the test part. Trials and epochs are what tuning took.",
+        "trials never read the test part. Trials, and the epochs of those that did not diverge, are what tuning took.",
     ]
     untuned = [p for p in results.experiment.grid.datasets[dataset].protocols if PROTOCOLS[p].selection == "test"]
     if untuned:
