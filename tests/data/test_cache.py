@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmbench.data import cache as cache_module
 from mmbench.data.cache import FeatureCache, Given
 from mmbench.data.split import Split
 from mmbench.errors import DataError
@@ -153,9 +154,9 @@ def test_a_flipped_bit_anywhere_is_noticed(split: Split, folder: Path) -> None:
         flipped = bytearray(whole)
         flipped[position] ^= 1 << position % 8
         file.write_bytes(flipped)
-        assert cache.read(file, 150) is None
+        assert cache_module.read(file, (150, 8)) is None
     file.write_bytes(whole)
-    stored = cache.read(file, 150)
+    stored = cache_module.read(file, (150, 8))
     assert stored is not None
     assert torch.equal(stored, features)
 

@@ -1,4 +1,4 @@
-"""Features of frozen encoders: computed once, kept on disk, and given to every trial that asks for the same."""
+"""Features of frozen encoders, and others that take their time: made once, kept on disk, given to all trials that ask for the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmbench.batch import Batch
 from mmbench.errors import DataError
-from mmbench.files import atomic_write
+from mmbench.files import atomic_write, data_root
 
 if TYPE_CHECKING:
     from mmbench.data.split import Split
@@ -32,11 +32,50 @@ class Given(nn.Identity):
         self.out_dim = out_dim
 
 
+def path_of(key: str) -> Path:
+    """Where vectors are kept that a key names: ``<MMBENCH_DATA>/cache/<hash>.npy``."""
+    return data_root() / "cache" / f"{sha256(key.encode()).hexdigest()}.npy"
+
+
+def read_or_make(path: Path, shape: tuple[int, int], make: Callable[[], Tensor]) -> Tensor:
+    """Vectors (N, D) float32 from their file; they are made, and the file is written, where there is none or a damaged one.
+
+    Raises:
+        OSError: the folder cannot be made or locked.
+        StoreError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:  # trials that start together wait for the first of them
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (stored := read(path, shape)) is not None:
+            return stored
+        vectors, content = make(), BytesIO()
+        np.save(content, vectors.numpy())
+        atomic_write(path, content.getvalue() + sha256(content.getvalue()).digest())
+        return vectors
+
+
+def read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """The vectors of a file; None if there is none, or it is not as it should be.
+
+    The 32 bytes behind the array are the SHA-256 of what is before them.
+    """
+    try:
+        content = path.read_bytes()
+        if sha256(memoryview(content)[:-32]).digest() != content[-32:]:
+            return None
+        stored = np.lib.format.open_memmap(path, mode="r")  # refuses a shape that the file does not fill
+    except Exception:  # none yet, or a damaged header, about which numpy's errors are of many kinds
+        return None
+    whole = stored.shape == shape and stored.dtype == np.float32 and np.isfinite(stored).all()
+    return torch.from_numpy(np.array(stored)) if whole else None
+
+
 class FeatureCache:
     """What a frozen encoder makes of the splits of one modality.
 
-    Files are ``<MMBENCH_DATA>/cache/<hash>.npy``, named after the key and all the encoder's values: another seed of a random encoder is
-    another file. The 32 bytes behind the array are the SHA-256 of what is before them. Features are of data that are not augmented.
+    Files are named after the key and all the encoder's values: another seed of a random encoder is another file. Features are of data
+    that are not augmented.
 
     Args:
         encoder: any module with an ``out_dim``; it is put into evaluation mode.
@@ -57,9 +96,7 @@ class FeatureCache:
 
     def path(self, split: str, rows: int) -> Path:
         """The file of a split."""
-        from mmbench.files import data_root
-
-        return data_root() / "cache" / f"{sha256(f'{self.name} {split} {rows}'.encode()).hexdigest()}.npy"
+        return path_of(f"{self.name} {split} {rows}")
 
     def read_or_encode(
         self, name: str, split: Split, modality: str, column: int, prepare: Callable[[Batch], Batch]
@@ -76,31 +113,14 @@ class FeatureCache:
         Raises:
             DataError: a feature is not finite.
         """
-        path = self.path(name, len(split))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:  # trials that start together wait for the first of them
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if (stored := self.read(path, len(split))) is not None:
-                return stored
+
+        def make() -> Tensor:
             features = self.encode(split, modality, column, prepare)
             if not features.isfinite().all():
                 raise DataError(f"the frozen encoder of {modality} gives features that are not finite ({name} split)")
-            content = BytesIO()
-            np.save(content, features.numpy())
-            atomic_write(path, content.getvalue() + sha256(content.getvalue()).digest())
             return features
 
-    def read(self, path: Path, rows: int) -> Tensor | None:
-        """The features that are stored; None if there are none, or not as they should be."""
-        try:
-            content = path.read_bytes()
-            if sha256(memoryview(content)[:-32]).digest() != content[-32:]:
-                return None
-            stored = np.lib.format.open_memmap(path, mode="r")  # refuses a shape that the file does not fill
-        except Exception:  # none yet, or a damaged header, about which numpy's errors are of many kinds
-            return None
-        whole = stored.shape == (rows, self.width) and stored.dtype == np.float32 and np.isfinite(stored).all()
-        return torch.from_numpy(np.array(stored)) if whole else None
+        return read_or_make(self.path(name, len(split)), (len(split), self.width), make)
 
     @torch.no_grad()
     def encode(self, split: Split, modality: str, column: int, prepare: Callable[[Batch], Batch]) -> Tensor:

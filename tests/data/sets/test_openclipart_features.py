@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmbench.data.sets import openclipart_features
 from mmbench.data.sets.openclipart_features import WIDTH, OpenClipartFeatures, latent_semantics, principal_components
 
 
@@ -82,3 +83,36 @@ def test_texts_alike_have_features_alike(data):
     vectors = latent_semantics(titles, train)[train[:3]]
     near, far = (torch.cosine_similarity(vectors[0], vectors[i], dim=0).item() for i in (1, 2))
     assert near > 0.5 > far
+
+
+# Features that are kept
+
+
+def test_another_trial_reads_what_the_first_has_fitted(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
+    first = OpenClipartFeatures(protocol=data.protocol.name).splits
+    monkeypatch.setattr(openclipart_features, "fitted", lambda *_: pytest.fail("fitted anew"))
+    again = OpenClipartFeatures(protocol=data.protocol.name).splits
+    for other in (first, again):
+        for name in ("train", "test"):
+            for modality, vectors in getattr(data.splits, name).inputs.items():
+                assert torch.equal(getattr(other, name).inputs[modality], vectors)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
+
+
+def test_another_training_split_has_features_of_its_own(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
+    asked = []
+    monkeypatch.setattr(
+        openclipart_features, "fitted", lambda m, raw, train: asked.append(m) or torch.ones(len(raw), WIDTH)
+    )
+    for fold in (None, 0, 1, None, 0):
+        OpenClipartFeatures(protocol=data.protocol.name, fold=fold).setup()
+    assert asked == [*data.modalities] * 3
+
+
+def test_where_nothing_can_be_kept_every_trial_fits(data, capsys, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", __file__)
+    again = OpenClipartFeatures(protocol=data.protocol.name)
+    assert torch.equal(again.splits.train.inputs["title"], data.splits.train.inputs["title"])
+    assert "features of title are fitted for this trial alone" in capsys.readouterr().out

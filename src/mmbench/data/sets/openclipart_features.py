@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmbench.batch import Input
+from mmbench.data.cache import path_of, read_or_make
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.split import Loaded
+from mmbench.errors import StoreError
 
 WIDTH = 128
 VERSION = 1
@@ -23,7 +28,7 @@ class OpenClipartFeatures(OpenClipart):
     so that their mean square over the training split is 1: the leading components stay the largest.
 
     Samples, splits, folds, groups and natural gaps are those of ``openclipart``. The features are made before any mask is drawn, as
-    pre-extracted features are; nothing of the validation and test splits enters them.
+    pre-extracted features are; nothing of the validation and test splits enters them. They are kept (``mmbench.data.cache``).
 
     Inputs: (B, 128) float32 for every modality; zero where tags are absent.
     """
@@ -41,20 +46,33 @@ class OpenClipartFeatures(OpenClipart):
         return f"{super().manifest()}-features-{VERSION}"
 
     def load(self) -> Loaded:
-        """Fit the features on the training split and apply them to all."""
-        from threadpoolctl import threadpool_limits
-
+        """Apply to all samples the features that are fitted to the training split."""
         data = self.read()
         rows = self.rows(data)
-        train, inputs = rows[0], dict[str, Input]()
-        with threadpool_limits(1):  # the last bits depend on how many threads there are, and these matrices are small
-            for modality in self.modalities:
-                if modality == "image":
-                    pixels = data["image"].reshape(len(data["image"]), -1).astype(np.float32) / 255
-                    inputs["image"] = principal_components(pixels, train)
-                else:
-                    inputs[modality] = latent_semantics(data[modality], train)
-        return self.cut(data, inputs, rows)
+        packages = [version(package) for package in ("numpy", "scipy", "scikit-learn")]
+        digests = [sha256(part).hexdigest() for part in (rows[0].tobytes(), Path(__file__).read_bytes())]
+        key = " ".join([self.manifest(), *packages, *digests])
+        return self.cut(data, {m: self.vectors(m, data[m], rows[0], f"{key} {m}") for m in self.modalities}, rows)
+
+    def vectors(self, modality: str, raw: np.ndarray, train: np.ndarray, key: str) -> Tensor:
+        """The vectors (N, 128) of N raw inputs, fitted to the rows ``train``; kept for other trials, where that is possible."""
+        try:
+            return read_or_make(path_of(key), (len(raw), WIDTH), lambda: fitted(modality, raw, train))
+        except (OSError, StoreError) as error:
+            print(f"{self.name}: features of {modality} are fitted for this trial alone: {error}", flush=True)
+            return fitted(modality, raw, train)
+
+
+def fitted(modality: str, raw: np.ndarray, train: np.ndarray) -> Tensor:
+    """The vectors (N, 128) of N pictures or texts, fitted to the rows ``train``."""
+    import sklearn.decomposition  # before the limit, which holds for the libraries that are loaded
+    import sklearn.feature_extraction.text  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # the last bits depend on how many threads there are, and these matrices are small
+        if modality == "image":
+            return principal_components(raw.reshape(len(raw), -1).astype(np.float32) / 255, train)
+        return latent_semantics(raw, train)
 
 
 def principal_components(vectors: np.ndarray, train: np.ndarray) -> Tensor:
