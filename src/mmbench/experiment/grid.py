@@ -34,6 +34,7 @@ def distinct_seeds(values: list[int]) -> list[int]:
     return distinct(values)
 
 
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(distinct_seeds)]
 Folds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1), AfterValidator(distinct)]
 
 
@@ -57,9 +58,15 @@ class DatasetGrid(BaseModel):
     )
     cached: bool = Field(False, description="run frozen encoders once, and train on their features")
     recipe: Recipe = Recipe()
-    seeds: Annotated[list[int], AfterValidator(distinct_seeds)] | None = Field(
-        None, min_length=1, description="in place of the experiment's"
+    seeds: Seeds | dict[str, Seeds] | None = Field(
+        None, description="in place of the experiment's; or protocol -> seeds, for those of which they are other"
     )
+
+    @model_validator(mode="after")
+    def _of_its_protocols(self) -> DatasetGrid:
+        if isinstance(self.seeds, dict) and (other := [p for p in self.seeds if p not in self.protocols]):
+            raise ValueError(f"seeds are given for {', '.join(other)}, its protocols are {', '.join(self.protocols)}")
+        return self
 
 
 class MethodGrid(BaseModel):
@@ -117,7 +124,7 @@ class Grid(BaseModel):
     title: str
     datasets: dict[str, DatasetGrid] = Field(min_length=1)
     methods: dict[str, MethodGrid] = Field(min_length=1)
-    seeds: Annotated[list[int], AfterValidator(distinct_seeds)] = Field(min_length=1)
+    seeds: Seeds
     missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
     test_rates: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [], max_length=100, description="rates to test at beside those of training"
@@ -132,8 +139,8 @@ class Grid(BaseModel):
         cuts = 0
         for label, dataset in self.datasets.items():
             folds = len(dataset.folds) if isinstance(dataset.folds, list) else dataset.folds
-            seeds = len(self.seeds_of(label))
-            cuts += len(dataset.protocols) * (folds if isinstance(folds, int) else 1) * seeds
+            seeds = sum(len(self.seeds_of(label, protocol)) for protocol in dataset.protocols)
+            cuts += (folds if isinstance(folds, int) else 1) * seeds
         return cuts * len(self.trainings) * len(self.methods)
 
     @property
@@ -145,9 +152,10 @@ class Grid(BaseModel):
             for label, dataset in chosen.items()
         }
 
-    def seeds_of(self, label: str) -> list[int]:
-        """The seeds of a data set's trials, by its label."""
-        return self.datasets[label].seeds or self.seeds
+    def seeds_of(self, label: str, protocol: str) -> list[int]:
+        """The seeds of a data set's trials under a protocol, by its label."""
+        own = self.datasets[label].seeds
+        return (own.get(protocol) if isinstance(own, dict) else own) or self.seeds
 
     def dataset_of(self, label: str) -> str:
         """The data set that a label stands for."""

@@ -185,7 +185,10 @@ def expand(raw: Any, where: str = "experiment") -> Experiment:
                 if (told := f"{twice} are the same trials; change one, or leave it out") not in mistakes:
                     mistakes.append(told)
             trials.append(trial)
-            if trial.protocol in grid.tuned_protocols.get(dataset, ()) and trial.seed == grid.seeds_of(dataset)[0]:
+            if (
+                trial.protocol in grid.tuned_protocols.get(dataset, ())
+                and trial.seed == grid.seeds_of(dataset, trial.protocol)[0]
+            ):
                 searches.append(search_of(grid, dataset, method, trial, drawn[dataset, method]))
     refuse(mistakes, where)
     unprepared = {name: plan.unprepared for name, plan in planned.items() if plan.unprepared is not None}
@@ -202,11 +205,11 @@ def count_trials(grid: Grid, plans: Mapping[str, DatasetPlan]) -> int:
     """How many trials there are, with those that tune and those of chosen settings."""
     count, each = 0, len(grid.trainings) * len(grid.methods)
     for label, settings in grid.datasets.items():
-        seeds = len(grid.seeds_of(label))
-        count += len(settings.protocols) * len(plans[label].folds) * each * seeds
-        if grid.tune is not None:
-            tuned = len(grid.tuned_protocols[label]) * len(plans[label].folds) * each
-            count += tuned * (grid.tune.draws + seeds)
+        for protocol in settings.protocols:
+            here, seeds = len(plans[label].folds) * each, len(grid.seeds_of(label, protocol))
+            count += here * seeds
+            if grid.tune is not None and protocol in grid.tuned_protocols[label]:
+                count += here * (grid.tune.draws + seeds)
     return count
 
 
@@ -219,8 +222,13 @@ def trials_of(
 ) -> Iterator[tuple[Trial, str]]:
     """The trials of a data set, by its label, each with its method's label."""
     settings = grid.datasets[dataset]
-    protocols, seeds = [p for p in settings.protocols if p not in plan.lacking], grid.seeds_of(dataset)
-    for protocol, missing, fold, seed, method in product(protocols, grid.trainings, plan.folds, seeds, methods):
+    cells = [
+        (protocol, *rest)
+        for protocol in settings.protocols
+        if protocol not in plan.lacking
+        for rest in product(grid.trainings, plan.folds, grid.seeds_of(dataset, protocol), methods)
+    ]
+    for protocol, missing, fold, seed, method in cells:
         trial = Trial(
             dataset=grid.dataset_of(dataset),
             data=plan.manifest,

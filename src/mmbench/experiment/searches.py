@@ -141,4 +141,4 @@ def search_of(grid: Grid, dataset: str, method: str, default: Trial, settings: S
     tried = (
         Draw(s.drawn, default.model_copy(update={**shared, "recipe": s.recipe, "params": s.params})) for s in settings
     )
-    return Search(dataset, method, tuple(tried), tuple(grid.seeds_of(dataset)))
+    return Search(dataset, method, tuple(tried), tuple(grid.seeds_of(dataset, default.protocol)))

@@ -12,7 +12,7 @@ import pandas as pd
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.data.prepared import MADE_UP
-from mmbench.evidence.accuracy import SplitFacts, describe_test, distinct_runs, estimate, fingerprint, join
+from mmbench.evidence.accuracy import SplitFacts, describe_test, distinct_runs, estimate, fingerprint, join, same_run
 from mmbench.evidence.comparisons import Difference, difference
 from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.space import TUNED
@@ -273,13 +273,15 @@ def _outcomes(row: Row, runs: Sequence[Run]) -> Outcomes:
 
 
 def _inflation(cells: Mapping[str, tuple[Row, list[Run]]], tests: Mapping[tuple[str, str], SplitFacts]) -> list[tuple]:
-    """What leaking and peeking add for one method: lines with the columns ``INFLATION_COLUMNS``, of protocols with the same seeds."""
+    """What leaking and peeking add for one method: lines with the columns ``INFLATION_COLUMNS``, of the seeds that protocols share."""
     lines = []
     for part, (more, less) in INFLATION.items():
         if more not in cells or less not in cells:
             continue
         (row, one), (other_row, other) = cells[more], cells[less]
-        if not row.seeds or row.seeds != other_row.seeds or row.predicted == other_row.predicted:
+        shared = [seed for seed in row.seeds if seed in other_row.seeds]
+        one, other = ([run for run in runs if run.seed in shared] for runs in (one, other))
+        if not shared or all(map(same_run, *([run.predictions for run in runs] for runs in (one, other)))):
             continue
         facts = [tests[row.dataset, protocol].samples for protocol in (more, less)]
         paired = facts[0] == facts[1]
