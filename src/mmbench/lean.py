@@ -66,7 +66,7 @@ class LeanEpoch(_TrainingEpochLoop):
         task._current_fx_name = "on_train_batch_end"
         task.on_train_batch_end(outputs, batch, number)
         task._current_fx_name = None
-        if self._results:  # the method logs something itself
+        if any(metric.meta.on_step for metric in self._results.values()):  # the method logs something itself
             trainer._logger_connector.on_batch_end()
         self._results.batch = self._results.batch_size = None
         progress.increment_completed()

@@ -1,9 +1,9 @@
 """What the suite's base classes derive from: Lightning's classes, or stand-ins for them in a process that only plans.
 
 The command line builds every method once, without memory, to see whether it takes its arguments; the trials run in processes of their
-own. It needs Lightning and torchmetrics for the names of base classes alone, and importing them takes twice as long as importing torch.
-So it says ``machine.plan_only()`` before anything heavy is imported, and these classes stand in there. A method whose constructor needs
-more of Lightning than they have raises an AttributeError, say; ``experiment.resolve.try_out`` then asks for the real classes.
+own. It needs Lightning for the names of base classes alone, and importing it takes twice as long as importing torch. So it says
+``machine.plan_only()`` before anything heavy is imported, and these classes stand in there. A method whose constructor needs more of
+Lightning than they have raises an AttributeError, say; ``experiment.resolve.try_out`` then asks for the real classes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from mmbench import machine
 
-__all__ = ["LightningDataModule", "LightningModule", "Logger", "MetricCollection", "MulticlassAccuracy"]
+__all__ = ["LightningDataModule", "LightningModule", "Logger"]
 
 if TYPE_CHECKING or not machine.plans_only():
     from pytorch_lightning import LightningDataModule, LightningModule
     from pytorch_lightning.loggers import Logger
-    from torchmetrics import MetricCollection
-    from torchmetrics.classification import MulticlassAccuracy
 else:
     from torch import nn
 
@@ -41,16 +39,3 @@ else:
         """Of ``pytorch_lightning.loggers``."""
 
         __module__ = "pytorch_lightning.loggers.logger"
-
-    class MetricCollection(nn.Module):
-        """Of ``torchmetrics``."""
-
-        __module__ = "torchmetrics.collections"
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__()
-
-    class MulticlassAccuracy(MetricCollection):
-        """Of ``torchmetrics.classification``."""
-
-        __module__ = "torchmetrics.classification.accuracy"

@@ -2,8 +2,14 @@
 
 import os
 import sys
+from functools import cache
+from importlib.metadata import version
 
 _plans_only = False
+
+
+installed_version = cache(version)
+"""The version of an installed package, which takes milliseconds to look up: the fork server does it for its trials."""
 
 
 def cores() -> int:

@@ -16,7 +16,6 @@ from mmbench.batch import Batch, Input, map_input
 from mmbench.checkpoint import BUILT_FROM
 from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError, did_you_mean
-from mmbench.lightning import MetricCollection, MulticlassAccuracy
 from mmbench.missing import pattern_matrix, pattern_name, patterns
 from mmbench.optimised import Optimised
 from mmbench.recipe import Recipe
@@ -99,11 +98,8 @@ class MultimodalTask(Optimised):
         counts = torch.tensor(spec.class_counts, dtype=torch.float)
         self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
         self.register_buffer("pattern_masks", torch.tensor(pattern_matrix(spec.modalities)), persistent=False)  # (P, M)
-        names = ["accuracy", *(f"accuracy/{pattern_name(p)}" for p in patterns(spec.modalities)[:-1])]
-        self.accuracies = MetricCollection(
-            {n: MulticlassAccuracy(spec.num_classes, average="micro", validate_args=False) for n in names},
-            compute_groups=False,
-        )
+        self._hits: Tensor | float = 0.0
+        self._seen = 0
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
 
@@ -248,20 +244,19 @@ class MultimodalTask(Optimised):
         self._log_accuracies("test", every_pattern=True)
 
     def _count_hits(self, batch: Batch, every_pattern: bool) -> None:
-        features = self.encode(batch)
-        if not every_pattern:
-            self.accuracies["accuracy"].update(self.answer(features, batch.present).argmax(dim=-1), batch.label)
-            return
-        predicted = self.fuse_patterns(features, batch.present).argmax(dim=-1)  # (P, B)
-        named = dict(zip(map(pattern_name, patterns(self.modalities)), predicted, strict=True))
-        complete = pattern_name(self.modalities)
-        for name, metric in self.accuracies.items():
-            metric.update(named[name.removeprefix("accuracy").removeprefix("/") or complete], batch.label)
+        features, present = self.encode(batch), batch.present
+        logits = self.fuse_patterns(features, present) if every_pattern else self.answer(features, present)[None]
+        self._hits = self._hits + (logits.argmax(dim=-1) == batch.label).sum(dim=1)  # (P,), or (1,)
+        self._seen += len(batch)
 
     def _log_accuracies(self, stage: str, every_pattern: bool) -> None:
-        counted = self.accuracies.items() if every_pattern else [("accuracy", self.accuracies["accuracy"])]
-        self.log_dict({f"{stage}/{name}": metric.compute() for name, metric in counted})
-        self.accuracies.reset()
+        shown = patterns(self.modalities) if every_pattern else [self.modalities]
+        names = [f"{stage}/accuracy" + ("" if p == self.modalities else f"/{pattern_name(p)}") for p in shown]
+        hits, seen = self._hits, torch.tensor(self._seen, device=self.device)
+        self._hits, self._seen = 0.0, 0
+        if self.trainer.world_size > 1:
+            hits, seen = (self.trainer.strategy.reduce(count, reduce_op="sum") for count in (hits, seen))
+        self.log_dict(dict(zip(names, hits / seen, strict=True)))
 
     # Training
 

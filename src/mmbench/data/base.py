@@ -15,7 +15,7 @@ from mmbench.batch import Batch, Input
 from mmbench.data.cache import FeatureCache
 from mmbench.data.checks import Declaration, check_declaration, checked
 from mmbench.data.folds import Parts, checked_fold
-from mmbench.data.split import EVALUATION_BATCH, DataSpec, Loaded, Split, as_is, narrowed, subset
+from mmbench.data.split import EVALUATION_BATCH, Batches, DataSpec, Loaded, Split, as_is, narrowed, subset
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.lightning import LightningDataModule
 from mmbench.missing import Missing, realised, split_name
@@ -270,17 +270,14 @@ class MultimodalDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training batches; the seed decides the order of every epoch of a run."""
-        return DataLoader(
-            self.splits.train,
-            batch_size=self.batch_size,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(self.seed),
-            collate_fn=as_is,
+        generator = torch.Generator().manual_seed(self.seed)
+        return Batches(
+            self.splits.train, batch_size=self.batch_size, shuffle=True, generator=generator, collate_fn=as_is
         )
 
     def val_dataloader(self) -> DataLoader:
         """The split on which the epoch is chosen."""
-        return DataLoader(self.selection_split, batch_size=EVALUATION_BATCH, collate_fn=as_is)
+        return Batches(self.selection_split, batch_size=EVALUATION_BATCH, collate_fn=as_is)
 
     def test_dataloader(self) -> DataLoader:
         """The test split, in order.
@@ -292,7 +289,7 @@ class MultimodalDataModule(LightningDataModule):
             raise UsageError(
                 f"{self.name}: no test split while a setting is tuned; build the data module with tuning=False"
             )
-        return DataLoader(test, batch_size=EVALUATION_BATCH, collate_fn=as_is)
+        return Batches(test, batch_size=EVALUATION_BATCH, collate_fn=as_is)
 
     predict_dataloader = test_dataloader
 

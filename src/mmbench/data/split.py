@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from mmbench.batch import Batch, Input, map_input
 from mmbench.errors import UsageError, did_you_mean
@@ -164,6 +164,18 @@ def narrowed(split: Any, declared: Sequence[str], kept: Sequence[str]) -> Any:
 def select(values: Any, rows: Tensor) -> Any:
     """The given rows of a tensor; of rows on disk, without reading them."""
     return values[rows] if isinstance(values, Tensor) else values.select(rows)
+
+
+class Batches(DataLoader):
+    """A DataLoader of a split, whose way from an epoch's order to its batches is the shortest there is, where it has no workers."""
+
+    def __iter__(self) -> Any:
+        """Go through the batches, in an order that is drawn anew."""
+        if self.num_workers or self.batch_sampler is None:
+            return super().__iter__()
+        # DataLoader draws a seed for its workers, also where it has none; so what is drawn afterwards is the same.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return map(self.dataset.__getitems__, self.batch_sampler)  # type: ignore[attr-defined]
 
 
 def as_is(batch: Any) -> Any:

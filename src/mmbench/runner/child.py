@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from multiprocessing import connection, parent_process
 from types import TracebackType
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from mmbench.errors import StoreError
 from mmbench.files import check_writable, disk_error
 from mmbench.lightning import Logger
+from mmbench.machine import installed_version
 from mmbench.record import Code, Failure, Predictions, Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbLogger, WandbSettings
@@ -49,6 +49,19 @@ class Job:
     wandb: WandbSettings = field(default_factory=WandbSettings)
     code: Code | None = None
 
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorch-lightning",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "timm",
+    "transformers",
+)
+"""Whose versions a record has."""
 
 CANNOT_WRITE = 64
 """A process that cannot write, and so leaves no record, exits with this code and the number of the system's error."""
@@ -178,19 +191,9 @@ def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory"]
 
 def describe_environment(job: Job) -> dict[str, Any]:
     """Versions, machine and commit, for the record."""
-    packages = (
-        "torch",
-        "torchvision",
-        "pytorch-lightning",
-        "torchmetrics",
-        "numpy",
-        "scikit-learn",
-        "timm",
-        "transformers",
-    )
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: installed_version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu_model(),
         "device": job.device,

@@ -10,12 +10,16 @@ import sklearn.pipeline
 import sklearn.svm  # noqa: F401
 import threadpoolctl  # noqa: F401
 
+import mmbench.machine
 import mmbench.runner.child
 import mmbench.tracking
 import mmbench.training
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
+
+for package in mmbench.runner.child.PACKAGES:
+    mmbench.machine.installed_version(package)
 
 sys.excepthook = mmbench.runner.child.orphaned
 

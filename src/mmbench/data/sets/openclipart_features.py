@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from mmbench.data.cache import path_of, read_or_make
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.split import Loaded
 from mmbench.errors import StoreError
+from mmbench.machine import installed_version
 
 WIDTH = 128
 VERSION = 1
@@ -49,7 +49,7 @@ class OpenClipartFeatures(OpenClipart):
         """Apply to all samples the features that are fitted to the training split."""
         data = self.read()
         rows = self.rows(data)
-        packages = [version(package) for package in ("numpy", "scipy", "scikit-learn")]
+        packages = [installed_version(package) for package in ("numpy", "scipy", "scikit-learn")]
         digests = [sha256(part).hexdigest() for part in (rows[0].tobytes(), Path(__file__).read_bytes())]
         key = " ".join([self.manifest(), *packages, *digests])
         return self.cut(data, {m: self.vectors(m, data[m], rows[0], f"{key} {m}") for m in self.modalities}, rows)
