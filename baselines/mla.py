@@ -102,13 +102,15 @@ class Mla(MultimodalTask):
         optimizer = self.optimizers()
         passed = batch_idx / self.trainer.num_training_batches if self.decay else 0.0  # share of the epoch
         features = self.encode(batch)
-        total = torch.zeros((), device=self.device)
+        total, complete = torch.zeros((), device=self.device), bool(batch.present.all())
         for column, modality in enumerate(self.modalities):
-            rows = batch.present[:, column]
-            if not rows.any():
-                continue
-            feature = features[modality][rows]  # (B', D)
-            loss = self.cross_entropy(self.head(feature), batch.label[rows])
+            feature, label = features[modality], batch.label
+            if not complete:
+                rows = batch.present[:, column]
+                if not rows.any():
+                    continue
+                feature, label = feature[rows], label[rows]  # (B', D), (B',)
+            loss = self.cross_entropy(self.head(feature), label)
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(loss)
             if self.head_gradient_modification and self.global_step > 0:

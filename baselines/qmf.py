@@ -91,11 +91,11 @@ class Qmf(Sum):
 
     def rank_loss(self, confidence: Tensor, batch: Batch) -> Tensor:
         """Σ_m rank_m for confidences (B, M)."""
-        low, high = self.history.amin(dim=0), self.history.amax(dim=0)
+        low, high = self.history.aminmax(dim=0)
         kappa = (self.history[batch.index] - low) / (high - low).clamp(min=1e-12)  # (B, M)
-        loss = confidence.new_zeros(())
+        loss, complete = confidence.new_zeros(()), bool(batch.present.all())
         for column in range(len(self.modalities)):
-            rows = batch.present[:, column]
+            rows = slice(None) if complete else batch.present[:, column]  # masks take their time
             c, k = confidence[rows, column], kappa[rows, column]
             if len(c):
                 difference = k - k.roll(-1)

@@ -8,13 +8,15 @@ which order, is the same, and so are its numbers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
+from torch.optim import Optimizer
 
 OF_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
 OF_OPTIMISING = ("on_before_zero_grad", "on_before_backward", "on_after_backward")
@@ -43,6 +45,9 @@ class LeanEpoch(_TrainingEpochLoop):
         """Train on the next batch."""
         if self.lean is None:
             self.lean = not has_other_hooks(self.trainer)
+            if self.lean:
+                strategy: Any = self.trainer.strategy
+                strategy.backward, strategy.optimizer_step = self._backward, self._step
         if not self.lean:
             super().advance(data_fetcher)
             return
@@ -73,19 +78,29 @@ class LeanEpoch(_TrainingEpochLoop):
 
     def _optimise(self, task: pl.LightningModule, batch: Any, number: int) -> dict[str, Any]:
         """Forward, backward, and a step of the optimiser; returns what the method does, the loss without its graph."""
-        optimizer, progress = self.trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer
+        optimizer, progress = self.trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer.step
         task._current_fx_name = "training_step"
         output = task.training_step(batch, number)
         outputs: dict[str, Any] = dict(output) if isinstance(output, Mapping) else {"loss": output}
         optimizer.zero_grad()
         outputs["loss"].backward()
-        task._current_fx_name = "on_before_optimizer_step"
-        task.on_before_optimizer_step(optimizer)
-        task.configure_gradient_clipping(optimizer, None, None)
-        progress.step.increment_ready()
-        optimizer.step()
-        progress.step.increment_completed()
+        progress.increment_ready()
+        self._step(optimizer)
+        progress.increment_completed()
         return {**outputs, "loss": outputs["loss"].detach()}
+
+    def _backward(self, loss: Tensor, optimizer: Any, *arguments: Any, **settings: Any) -> None:
+        """What ``manual_backward`` of a method comes to."""
+        loss.backward(*arguments, **settings)
+
+    def _step(self, optimizer: Optimizer, closure: Callable[[], Any] = lambda: None, **settings: Any) -> Any:
+        """A step of an optimiser, after the hook that may change gradients."""
+        task, result = self.trainer.lightning_module, closure()
+        task.on_before_optimizer_step(optimizer)
+        if task.automatic_optimization:
+            task.configure_gradient_clipping(optimizer, None, None)
+        optimizer.step(**settings)
+        return result
 
 
 def has_other_hooks(trainer: Any) -> bool:

@@ -4,12 +4,21 @@ import os
 import sys
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 _plans_only = False
 
 
 installed_version = cache(version)
-"""The version of an installed package, which takes milliseconds to look up: the fork server does it for its trials."""
+"""The version of an installed package. To look it up takes milliseconds, so that the fork server does it for its trials."""
+
+
+@cache
+def thread_pools() -> Any:
+    """What holds the threads of the libraries that are loaded, such as NumPy's linear algebra; the fork server looks for them, too."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def cores() -> int:

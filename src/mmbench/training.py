@@ -130,9 +130,9 @@ class BestEpoch(pl.Callback):
         score = float(trainer.callback_metrics[SELECTION_METRIC])
         if score <= self.score or (isinstance(pl_module, MultimodalTask) and pl_module.is_pretraining):
             return
-        self.score, checkpoint = score, {"state_dict": pl_module.state_dict()}
-        pl_module.on_save_checkpoint(checkpoint)
-        self.checkpoint = deepcopy(checkpoint)
+        self.score, extra = score, dict[str, Any]()
+        pl_module.on_save_checkpoint(extra)
+        self.checkpoint = {"state_dict": {n: v.clone() for n, v in pl_module.state_dict().items()}, **deepcopy(extra)}
 
     def restore(self, task: MultimodalTask) -> None:
         """Make the method what it was then."""

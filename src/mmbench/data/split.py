@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from mmbench.batch import Batch, Input, map_input
 from mmbench.errors import UsageError, did_you_mean
@@ -175,7 +175,10 @@ class Batches(DataLoader):
             return super().__iter__()
         # DataLoader draws a seed for its workers, also where it has none; so what is drawn afterwards is the same.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        return map(self.dataset.__getitems__, self.batch_sampler)  # type: ignore[attr-defined]
+        rows: Any = self.batch_sampler
+        if type(rows) is BatchSampler and not rows.drop_last:
+            rows = torch.tensor(list(rows.sampler)).split(rows.batch_size)
+        return map(self.dataset.__getitems__, rows)  # type: ignore[attr-defined]
 
 
 def as_is(batch: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from mmbench.errors import StoreError
 from mmbench.files import check_writable, disk_error
 from mmbench.lightning import Logger
-from mmbench.machine import installed_version
+from mmbench.machine import installed_version, thread_pools
 from mmbench.record import Code, Failure, Predictions, Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbLogger, WandbSettings
@@ -82,10 +82,11 @@ def main(job: Job) -> None:
     # A trial on the CPU sees no GPU: Adam asks in every step whether there is one, and to look for it takes a tenth of the step.
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if job.device == "cpu" else job.device
     import torch
-    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(job.threads)
-    threadpool_limits(job.threads)  # NumPy's and SciPy's linear algebra would take every core, in every process
+    thread_pools().limit(
+        limits=job.threads
+    )  # NumPy's and SciPy's linear algebra would take every core, in every process
     store = Store(job.root)
     try:
         with store.lock(job.trial.key):

@@ -8,7 +8,6 @@ import sklearn.decomposition
 import sklearn.feature_extraction.text
 import sklearn.pipeline
 import sklearn.svm  # noqa: F401
-import threadpoolctl  # noqa: F401
 
 import mmbench.machine
 import mmbench.runner.child
@@ -18,12 +17,14 @@ from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 
-for package in mmbench.runner.child.PACKAGES:
-    mmbench.machine.installed_version(package)
-
 sys.excepthook = mmbench.runner.child.orphaned
 
 for registry in (METHODS, DATASETS, ENCODERS):
     for name in registry:
         with suppress(Exception):  # a trial that names it will say what is wrong
             registry[name]
+
+# What every trial would look up for itself; after the imports, since it is about what they have loaded.
+mmbench.machine.thread_pools()
+for package in mmbench.runner.child.PACKAGES:
+    mmbench.machine.installed_version(package)
