@@ -102,6 +102,7 @@ def serve(folder: str) -> None:
         here, there = context.Pipe()
         process = context.Process(target=measured, args=(Job(planned, f"{folder}/{number}", 1, "cpu"), there))
         process.start()
+        there.close()  # so that the end of the process is noticed
         print(here.recv(), flush=True)
         process.join()
 

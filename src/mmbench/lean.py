@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.utilities.model_helpers import is_overridden
@@ -101,6 +102,13 @@ class LeanEpoch(_TrainingEpochLoop):
             task.configure_gradient_clipping(optimizer, None, None)
         optimizer.step(**settings)
         return result
+
+
+def log_epoch(trainer: Any, values: Mapping[str, float]) -> None:
+    """Give an epoch's values to callbacks and loggers, in single precision, as Lightning's ``log_dict`` does in the end."""
+    tensors, connector = {name: torch.tensor(value) for name, value in values.items()}, trainer._logger_connector
+    connector._callback_metrics.update(tensors)
+    connector.log_metrics(tensors)
 
 
 def has_other_hooks(trainer: Any) -> bool:

@@ -256,7 +256,11 @@ class MultimodalTask(Optimised):
         self._hits, self._seen = 0.0, 0
         if self.trainer.world_size > 1:
             hits, seen = (self.trainer.strategy.reduce(count, reduce_op="sum") for count in (hits, seen))
-        self.log_dict(dict(zip(names, hits / seen, strict=True)))
+        self.log_epoch(dict(zip(names, (hits / seen).tolist(), strict=True)))
+
+    def log_epoch(self, values: dict[str, float]) -> None:
+        """Log what has become known at the end of an epoch."""
+        self.log_dict(values)
 
     # Training
 
@@ -282,11 +286,10 @@ class MultimodalTask(Optimised):
         """
         loss = float(self._loss_sum) / max(1, self._loss_count)
         self._loss_sum, self._loss_count = 0.0, 0
-        self.log("train/loss", loss)
-        if self.pretraining_epochs:
-            self.log("train/pretraining", float(self.is_pretraining))
         if not math.isfinite(loss):
             raise self.diverged(f"the training loss is {loss}")
+        stage = {"train/pretraining": float(self.is_pretraining)} if self.pretraining_epochs else {}
+        self.log_epoch({"train/loss": loss, **stage})
 
     def diverged(self, what: str) -> DivergedError:
         """The error to raise where training has left the numbers that can be computed with."""

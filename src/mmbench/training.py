@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from mmbench.data.base import MultimodalDataModule
 from mmbench.data.cache import Given
 from mmbench.data.prepared import PreparedDataModule, picture_sizes
 from mmbench.encoders.building import build_encoder, weights_of
-from mmbench.lean import LeanEpoch
+from mmbench.lean import LeanEpoch, log_epoch
 from mmbench.missing import pattern_name, patterns
 from mmbench.patience import Patience
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
@@ -127,6 +128,8 @@ class BestEpoch(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch if it is the best so far."""
+        if trainer.state.fn != "fit":
+            return
         score = float(trainer.callback_metrics[SELECTION_METRIC])
         if score <= self.score or (isinstance(pl_module, MultimodalTask) and pl_module.is_pretraining):
             return
@@ -167,6 +170,7 @@ def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code
     task.validates_patterns = bool(loggers)
     chosen = BestEpoch()
     trainer = lean_trainer(trial.recipe, device, [curves, *loggers], [] if trial.tuning else [chosen])
+    task.log_epoch = partial(log_epoch, trainer)  # type: ignore[method-assign]
     built = time.perf_counter()
     trainer.fit(task, datamodule=data)
     fitted = time.perf_counter()
@@ -228,8 +232,10 @@ def quieten() -> None:
 
 def validate(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModule) -> dict[str, float]:
     """The accuracies under every pattern, on the split on which the epoch was chosen."""
-    task.validates_patterns, trainer.loggers = True, []  # the epochs have been logged
-    return dict(trainer.validate(task, datamodule=data, verbose=False)[0])
+    values: dict[str, float] = {}
+    task.validates_patterns, task.log_epoch = True, values.update  # type: ignore[assignment, method-assign]
+    trainer.validate(task, datamodule=data, verbose=False)
+    return values
 
 
 def predict(trainer: pl.Trainer, task: MultimodalTask, data: MultimodalDataModule) -> Predictions:
