@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.loops.evaluation_loop import _EvaluationLoop
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 from mmbench.arguments import resolve_arguments
@@ -15,7 +16,7 @@ from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
-from mmbench.lean import LeanEpoch
+from mmbench.lean import LeanEpoch, LeanValidation
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 from mmbench.training import Outcome, run
@@ -48,6 +49,9 @@ class Hooked(Plain):
     def on_after_backward(self) -> None:
         SEEN.append("after backward")
 
+    def on_validation_start(self) -> None:
+        SEEN.append("validation")
+
 
 @pytest.fixture(autouse=True)
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +81,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[Trial], tuple[Outcome, Ou
         lean = run(of, device="cpu")
         with monkeypatch.context() as patch:
             patch.setattr(LeanEpoch, "advance", _TrainingEpochLoop.advance)
+            patch.setattr(LeanValidation, "run", _EvaluationLoop.run)
             return lean, run(of, device="cpu")
 
     return run_both
@@ -108,3 +113,4 @@ def test_a_method_sees_its_hooks_in_order_and_may_log_what_it_likes(both: Any) -
 def test_a_method_with_another_hook_gets_lightnings_steps() -> None:
     run(trial("hooked"), device="cpu")
     assert SEEN[:4] == ["step 0", "after backward", "before", "end 0 1"]
+    assert SEEN.count("validation") == 4, "after each of three epochs, and of the best one"

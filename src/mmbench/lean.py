@@ -1,4 +1,4 @@
-"""A training step as Lightning takes it, without the detours that a trial has no use for.
+"""Training steps and validation as in Lightning, without the detours that a trial has no use for.
 
 Lightning calls every hook through layers of wrappers, which with a small model take as long as a third of the training. A trial knows
 its one trainer: no gradients are accumulated or scaled, nothing is logged by step, nothing is profiled. What a step does, and in
@@ -13,11 +13,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loops.evaluation_loop import _EvaluationLoop
 from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.trainer.states import RunningStage, TrainerFn
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
+
+from mmbench.fixed import evaluation
+from mmbench.task import MultimodalTask
 
 OF_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
 OF_OPTIMISING = ("on_before_zero_grad", "on_before_backward", "on_after_backward")
@@ -32,6 +37,13 @@ OF_METHODS = (
 )
 OF_CALLBACKS = (*OF_OPTIMISING, "on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
 """Hooks that a lean step does not call: of methods, and of callbacks."""
+OF_VALIDATION = (
+    "on_validation_start",
+    "on_validation_epoch_start",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
+)
+"""Hooks that lean validation does not call, of methods and of callbacks."""
 
 
 class LeanEpoch(_TrainingEpochLoop):
@@ -41,6 +53,12 @@ class LeanEpoch(_TrainingEpochLoop):
     """
 
     lean: bool | None = None
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        super().__init__(trainer)
+        self.val_loop = LeanValidation(
+            trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
+        )
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Train on the next batch."""
@@ -104,6 +122,33 @@ class LeanEpoch(_TrainingEpochLoop):
         return result
 
 
+class LeanValidation(_EvaluationLoop):
+    """Lightning's validation after an epoch, on the same terms."""
+
+    lean: bool | None = None
+
+    def run(self) -> list[Any]:
+        """Validate what is trained."""
+        trainer: Any = self.trainer
+        if self.lean is None:
+            self.lean = not (has_other_hooks(trainer) or has_hooks_of_validation(trainer))
+        if not self.lean:
+            return super().run()
+        self.setup_data()
+        if self.skip:
+            return []
+        task, data, loaders = trainer.lightning_module, trainer.datamodule, self._combined_loader
+        assert loaders is not None
+        with evaluation(task), torch.no_grad():
+            for number, batch in enumerate(loaders.flattened[0]):
+                moved = batch.to(trainer.strategy.root_device)
+                task.validation_step(data.on_after_batch_transfer(moved, 0), number)
+            task.on_validation_epoch_end()
+            for callback in trainer.callbacks:
+                callback.on_validation_end(trainer, task)
+        return []
+
+
 def log_epoch(trainer: Any, values: Mapping[str, float]) -> None:
     """Give an epoch's values to callbacks and loggers, in single precision, as Lightning's ``log_dict`` does in the end."""
     tensors, connector = {name: torch.tensor(value) for name, value in values.items()}, trainer._logger_connector
@@ -118,4 +163,19 @@ def has_other_hooks(trainer: Any) -> bool:
         any(is_overridden(hook, task, pl.LightningModule) for hook in OF_METHODS)
         or any(is_overridden(hook, data, pl.LightningDataModule) for hook in OF_TRANSFER)
         or any(is_overridden(hook, callback, pl.Callback) for hook in OF_CALLBACKS for callback in trainer.callbacks)
+    )
+
+
+def has_hooks_of_validation(trainer: Any) -> bool:
+    """Whether what is trained, or a callback, has a hook of validation that is not the suite's own."""
+    task = trainer.lightning_module
+    others = (*OF_VALIDATION, "on_validation_end", "on_validation_model_eval", "on_validation_model_train")
+    return (
+        any(is_overridden(hook, task, pl.LightningModule) for hook in others)
+        or any(is_overridden(hook, task, MultimodalTask) for hook in ("validation_step", "on_validation_epoch_end"))
+        or any(
+            is_overridden(hook, callback, pl.Callback)
+            for hook in (*OF_VALIDATION, "on_validation_epoch_end")
+            for callback in trainer.callbacks
+        )
     )
