@@ -95,8 +95,9 @@ def test_quick_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
 @pytest.mark.parametrize(
     ("settings", "absent"),
     [
-        (["methods.summ="], ("torch", "pytorch_lightning", "torchmetrics")),
-        (["seeds=[0, 0]"], ("torch", "pytorch_lightning", "torchmetrics")),
+        (["methods=3"], ("torch", "pytorch_lightning", "torchmetrics")),
+        (["methods.summ="], ("pytorch_lightning", "torchmetrics", "torch._dynamo")),
+        (["seeds=[0, 0]"], ("pytorch_lightning", "torchmetrics", "torch._dynamo")),
         (["methods.sum.nonsense=1"], ("pytorch_lightning", "torchmetrics", "torch._dynamo")),
         (["datasets.tiny.recipe.epochs=3"], ("pytorch_lightning", "torchmetrics", "torch._dynamo", "sympy")),
     ],

@@ -196,8 +196,43 @@ def test_what_is_no_choice_of_folds_is_a_mistake(folds: Any) -> None:
 
 def test_two_labels_of_the_same_trials_are_a_mistake() -> None:
     told = mistakes(methods={"mla": None, "again": {"method": "mla", "alpha": 0.1}, "sum": None}, seeds=[0, 1])
-    assert "mla on openclipart and again on openclipart are the same trials; change one, or leave it out" in told
+    assert "methods.again: the same trials as methods.mla; change one, or leave it out" in told
     assert told.startswith("experiment: 1 mistake\n")
+    whole: dict[str, Any] = {"dataset": "openclipart", "modalities": ["image", "title", "tags"]}
+    told = mistakes(datasets={"openclipart": None, "whole": whole}, methods={"sum": None})
+    assert "sum on openclipart and sum on whole are the same trials; change one, or leave it out" in told
+
+
+@pytest.mark.usefixtures("three_folds")
+def test_mistakes_of_every_kind_come_all_at_once() -> None:
+    told = mistakes(
+        datasets={
+            "openclipart": {"folds": [0, 7], "recipe": {"epochs": 3, "patience": 0}},
+            "x": {"dataset": "openclipar"},
+            "food101": {"folds": "all"},
+        },
+        methods={
+            "mla": None,
+            "again": {"method": "mla"},
+            "m2": {"method": "mlaa"},
+            "sum": {"recipe": {"lrr": 3}},
+        },
+        tune={
+            "draws": 0,
+            "recipe": {"lr": {"low": 0, "high": 0.1}, "momentum": [0.5, 2], "epocs": [3]},
+            "methods": {"mla": {"alfa": {"low": 0.1, "high": 1}, "alpha": {"low": -1, "high": 1}}, "nope": {}},
+        },
+        seeds="many",
+    )
+    places = [line.strip().partition(": ")[0] for line in told.splitlines()[1:]]
+    assert sorted(places) == sorted(
+        [
+            "datasets.openclipart.recipe.patience", "datasets.openclipart.folds", "datasets.x.dataset", "datasets.food101.folds",
+            "methods.again", "methods.m2.method", "methods.sum.recipe.lrr", "seeds",
+            "tune.draws", "tune.recipe.lr.low", "tune.recipe.momentum[1]", "tune.recipe.epocs", "tune.methods.mla.alfa",
+            "tune.methods.mla.alpha.low", "tune.methods.nope",
+        ]
+    )  # fmt: skip
 
 
 # Reports

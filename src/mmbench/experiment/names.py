@@ -23,27 +23,37 @@ MOST_LABEL = 60
 """Characters of a label."""
 
 
-def check_names(raw: Any, mistakes: list[str]) -> None:
-    """Add the names of methods, data sets, protocols and encoders that there are not."""
-    methods = mapping(raw, "methods")
-    for label in methods:
-        named("methods", label, methods[label], "method", METHODS, mistakes)
-    datasets = mapping(raw, "datasets")
+def check_names(raw: Any, mistakes: list[str]) -> set[tuple[str, Any]]:
+    """Add the names of methods, data sets, protocols and encoders that there are not.
+
+    Returns:
+        The entries that have such a name, each as "methods" or "datasets" and its label.
+    """
+    methods, datasets = mapping(raw, "methods"), mapping(raw, "datasets")
+    wrong = {("methods", m) for m in methods if not named("methods", m, methods[m], "method", METHODS, mistakes)}
     for label, settings in datasets.items():
-        if not named("datasets", label, settings, "dataset", DATASETS, mistakes):
-            continue
-        protocols = settings.get("protocols") if isinstance(settings, dict) else None
-        for protocol in protocols if isinstance(protocols, list) else []:
-            if not is_key(protocol, PROTOCOLS):
-                hint = did_you_mean(protocol, PROTOCOLS)
-                mistakes.append(f"datasets.{label}.protocols: unknown protocol '{shown(protocol)}'; {hint}")
-        for modality, choice in mapping(settings, "encoders").items():
-            if isinstance(choice, dict) and "name" not in choice:
-                continue  # arguments of the data set's own encoder
-            encoder = choice["name"] if isinstance(choice, dict) else choice
-            if not is_key(encoder, ENCODERS):
-                where, hint = f"datasets.{label}.encoders.{shown(modality)}", did_you_mean(encoder, ENCODERS)
-                mistakes.append(f"{where}: unknown encoder '{shown(encoder)}'; {hint}")
+        before = len(mistakes)
+        if named("datasets", label, settings, "dataset", DATASETS, mistakes):
+            check_protocols_and_encoders(label, settings, mistakes)
+        if len(mistakes) > before:
+            wrong.add(("datasets", label))
+    return wrong
+
+
+def check_protocols_and_encoders(label: str, settings: Any, mistakes: list[str]) -> None:
+    """Add the names of protocols and encoders, in the entry of a data set, that there are not."""
+    protocols = settings.get("protocols") if isinstance(settings, dict) else None
+    for protocol in protocols if isinstance(protocols, list) else []:
+        if not is_key(protocol, PROTOCOLS):
+            hint = did_you_mean(protocol, PROTOCOLS)
+            mistakes.append(f"datasets.{label}.protocols: unknown protocol '{shown(protocol)}'; {hint}")
+    for modality, choice in mapping(settings, "encoders").items():
+        if isinstance(choice, dict) and "name" not in choice:
+            continue  # arguments of the data set's own encoder
+        encoder = choice["name"] if isinstance(choice, dict) else choice
+        if not is_key(encoder, ENCODERS):
+            where, hint = f"datasets.{label}.encoders.{shown(modality)}", did_you_mean(encoder, ENCODERS)
+            mistakes.append(f"{where}: unknown encoder '{shown(encoder)}'; {hint}")
 
 
 def named(place: str, label: Any, settings: Any, key: str, table: Collection[str], mistakes: list[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -110,30 +111,53 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     return experiment
 
 
-def check_file(raw: Any, where: str) -> Grid:
-    """The file, if its keys, names and values are what a file may say; nothing heavy is imported for that.
+def check_file(raw: Any, where: str, mistakes: list[str]) -> Grid | None:
+    """The file, as far as its keys, names and values are what a file may say; nothing heavy is imported for that.
+
+    Returns:
+        The grid; where there are mistakes, which are added, what is left of it without them; None if that is no grid.
 
     Raises:
-        UsageError: one message with all mistakes.
+        UsageError: it is no mapping.
     """
     if not isinstance(raw, dict):
         what = "it is empty" if raw is None else f"it is {in_words(raw)}"
         refuse([f"expected a mapping with the keys title, datasets, methods and seeds; {what}"], where)
-    mistakes: list[str] = []
     grid: Grid | None = None
+    rest = raw
     try:
         grid = Grid.model_validate(raw)
     except ValidationError as error:
         mistakes += describe(error, known_keys)
-    check_names(raw, mistakes)
-    check_tune(raw, mistakes)
-    if grid is not None:
-        check_missing(grid.missing, mistakes)
-    if grid is not None and not mistakes:
+        rest = without(raw, error)
+        with suppress(ValidationError):
+            grid = Grid.model_validate(rest)
+    wrong = check_names(raw, mistakes)
+    check_tune(rest, mistakes)
+    if grid is None:
+        return None
+    check_missing(grid.missing, mistakes)
+    if not mistakes:
         check_size(grid.size, mistakes)
-    refuse(mistakes, where)
-    assert grid is not None
-    return grid
+    kept = {
+        place: {label: entry for label, entry in getattr(grid, place).items() if (place, label) not in wrong}
+        for place in ("datasets", "methods")
+    }
+    return grid.model_copy(update=kept)
+
+
+def without(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """A file without the values that are mistakes: each is taken out of the innermost mapping that holds it."""
+    rest = plain(raw, "experiment")
+    for mistake in error.errors():
+        at, found = rest, None
+        for key in mistake["loc"]:
+            if not isinstance(at, dict) or key not in at:
+                break
+            found, at = (at, key), at[key]
+        if found:
+            found[0].pop(found[1])
+    return {"title": "", "seeds": [0], **rest}
 
 
 def check_size(trials: int, mistakes: list[str]) -> None:
@@ -155,15 +179,19 @@ def expand(raw: Any, where: str = "experiment") -> Experiment:
 
     Raises:
         UsageError: all mistakes in one message, each with its key and the nearest valid name: those in the file's keys, names and
-            values; where there are none, those in the arguments of methods and encoders; where there are none, what these refuse.
+            values, and in the arguments of methods and encoders; where there are none, what these refuse.
     """
-    grid = check_file(raw, where)
-    from mmbench.experiment.resolve import resolve_dataset, resolve_methods, resolve_recipes
+    mistakes: list[str] = []
+    grid = check_file(raw, where, mistakes)
+    if grid is None:
+        refuse(mistakes, where)
+    assert grid is not None
+    from mmbench.experiment.resolve import check_twins, resolve_dataset, resolve_methods, resolve_recipes
     from mmbench.experiment.searches import resolve_draws, search_of
 
-    mistakes: list[str] = []
     methods, recipes = resolve_methods(grid, mistakes), resolve_recipes(grid, mistakes)
     planned = {label: resolve_dataset(label, settings, mistakes) for label, settings in grid.datasets.items()}
+    check_twins(grid, methods, recipes, mistakes)
     drawn = resolve_draws(grid, methods, recipes, mistakes)
     if not mistakes:
         check_size(count_trials(grid, planned), mistakes)

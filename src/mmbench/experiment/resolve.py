@@ -44,6 +44,23 @@ def resolve_recipes(grid: Grid, mistakes: list[str]) -> dict[tuple[str, str], Re
     return recipes
 
 
+def check_twins(
+    grid: Grid,
+    methods: Mapping[str, dict[str, Any]],
+    recipes: Mapping[tuple[str, str], Recipe],
+    mistakes: list[str],
+) -> None:
+    """Add the labels that stand for one method with the same arguments and recipes: their trials would be the same."""
+    first: dict[str, str] = {}
+    for label, params in methods.items():
+        mine = [recipes[dataset, label] for dataset in grid.datasets if (dataset, label) in recipes]
+        if not params or len(mine) < len(grid.datasets):
+            continue  # it is not known what it stands for
+        twin = first.setdefault(repr((grid.method_of(label), params, mine)), label)
+        if twin != label:
+            mistakes.append(f"methods.{label}: the same trials as methods.{twin}; change one, or leave it out")
+
+
 @dataclass
 class DatasetPlan:
     """What an experiment needs to know of a data set and the encoders chosen for it.
