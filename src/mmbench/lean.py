@@ -21,7 +21,6 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mmbench.fixed import evaluation
 from mmbench.task import MultimodalTask
 
 OF_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
@@ -139,13 +138,16 @@ class LeanValidation(_EvaluationLoop):
             return []
         task, data, loaders = trainer.lightning_module, trainer.datamodule, self._combined_loader
         assert loaders is not None
-        with evaluation(task), torch.no_grad():
+        self._module_mode.capture(task)
+        task.eval()
+        with torch.no_grad():
             for number, batch in enumerate(loaders.flattened[0]):
                 moved = batch.to(trainer.strategy.root_device)
                 task.validation_step(data.on_after_batch_transfer(moved, 0), number)
             task.on_validation_epoch_end()
             for callback in trainer.callbacks:
                 callback.on_validation_end(trainer, task)
+        self._module_mode.restore(task)
         return []
 
 
