@@ -65,6 +65,8 @@ benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/trial.py
 
 clean: ## remove the environment and caches; results are kept
 	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

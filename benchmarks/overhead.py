@@ -26,7 +26,7 @@ from mmbench.record import Record
 from mmbench.runner.local import start_server
 from mmbench.store import Store
 from mmbench.task import MultimodalTask
-from mmbench.training import build, run
+from mmbench.training import build, lean_trainer, run
 from mmbench.trial import Trial
 
 TURNS = 7
@@ -132,18 +132,7 @@ def suite_step(description: Trial) -> float:
     """Seconds a step as a trial has it: Lightning, its logging, the data module's batches."""
     task, data = build(description)
     watch = Stopwatch()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=STEP_EPOCHS,
-        logger=CurveLogger(),
-        log_every_n_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        deterministic=True,
-        callbacks=[watch],
-    )
+    trainer = lean_trainer(description.recipe, "cpu", [CurveLogger()], [watch], limit_val_batches=0)
     trainer.fit(task, datamodule=data)
     return watch.seconds
 
