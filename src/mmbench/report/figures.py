@@ -217,6 +217,8 @@ def _curve(panel: Axes, line: pd.DataFrame, name: str, number: int) -> tuple[flo
 def _label(panel: Axes, ends: Sequence[tuple[float, float, str, str]], low: float, high: float) -> None:
     """Names at the lines' ends, pushed apart where they would cover each other."""
     gap = 0.085 * (high - low)
+    left, right = panel.get_xlim()
+    aside = (right - left) / 22
     ordered = sorted(ends, key=lambda end: end[1])
     places: list[float] = []
     for _, y, _, _ in ordered:
@@ -224,7 +226,7 @@ def _label(panel: Axes, ends: Sequence[tuple[float, float, str, str]], low: floa
     excess = max(0.0, (places[-1] if places else low) - (high - gap / 2))
     for (x, y, text, colour), place in zip(ordered, places, strict=True):
         panel.annotate(
-            text, (x, y), (x + 0.035, place - excess), color=colour, fontsize=7.5, va="center", annotation_clip=False,
+            text, (x, y), (x + aside, place - excess), color=colour, fontsize=7.5, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.4, "shrinkA": 0, "shrinkB": 1},
         )  # fmt: skip
 
