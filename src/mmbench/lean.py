@@ -7,7 +7,6 @@ which order, is the same, and so are its numbers.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,6 +65,7 @@ class LeanEpoch(_TrainingEpochLoop):
             if self.lean:
                 strategy: Any = self.trainer.strategy
                 strategy.backward, strategy.optimizer_step = self._backward, self._step
+                self.manual_optimization.on_run_start()  # counts the steps that a method takes itself
         if not self.lean:
             super().advance(data_fetcher)
             return
@@ -78,10 +78,7 @@ class LeanEpoch(_TrainingEpochLoop):
         progress.increment_ready()
         trainer._logger_connector.on_batch_start(batch)
         progress.increment_started()
-        if task.automatic_optimization:
-            outputs = self._optimise(task, batch, number)
-        else:
-            outputs = self.manual_optimization.run(OrderedDict(batch=batch, batch_idx=number))
+        outputs = self._train(task, batch, number)
         progress.increment_processed()
         self.update_lr_schedulers("step", update_plateau_schedulers=False)
         if self._num_ready_batches_reached():
@@ -94,18 +91,27 @@ class LeanEpoch(_TrainingEpochLoop):
         self._results.batch = self._results.batch_size = None
         progress.increment_completed()
 
-    def _optimise(self, task: pl.LightningModule, batch: Any, number: int) -> dict[str, Any]:
-        """Forward, backward, and a step of the optimiser; returns what the method does, the loss without its graph."""
-        optimizer, progress = self.trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer.step
+    def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
+        """Validate after the last batch."""
+        if not self.lean or self._num_ready_batches_reached():
+            super().on_advance_end(data_fetcher)
+        else:
+            self._batches_that_stepped += 1
+
+    def _train(self, task: pl.LightningModule, batch: Any, number: int) -> dict[str, Any]:
+        """Forward, and backward and a step of the optimiser where the method does not see to them; what it returned, without graph."""
         task._current_fx_name = "training_step"
         output = task.training_step(batch, number)
         outputs: dict[str, Any] = dict(output) if isinstance(output, Mapping) else {"loss": output}
-        optimizer.zero_grad()
-        outputs["loss"].backward()
-        progress.increment_ready()
-        self._step(optimizer)
-        progress.increment_completed()
-        return {**outputs, "loss": outputs["loss"].detach()}
+        loss = outputs["loss"]
+        if task.automatic_optimization:
+            optimizer, progress = self.trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer.step
+            optimizer.zero_grad()
+            loss.backward()
+            progress.increment_ready()
+            self._step(optimizer)
+            progress.increment_completed()
+        return {**outputs, "loss": loss.detach()}
 
     def _backward(self, loss: Tensor, optimizer: Any, *arguments: Any, **settings: Any) -> None:
         """What ``manual_backward`` of a method comes to."""
