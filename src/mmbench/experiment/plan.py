@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -148,7 +149,7 @@ def check_file(raw: Any, where: str, mistakes: list[str]) -> Grid | None:
 
 def without(raw: dict[str, Any], error: ValidationError) -> dict[str, Any]:
     """A file without the values that are mistakes: each is taken out of the innermost mapping that holds it."""
-    rest = plain(raw, "experiment")
+    rest = deepcopy(raw)
     for mistake in error.errors():
         at, found = rest, None
         for key in mistake["loc"]:
