@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 BEFORE = "8de0a20"  # patterns were all validated every epoch, and features fitted by every trial
-TURNS = 5
+TURNS = 9
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = """
 title: ""

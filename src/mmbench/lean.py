@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mmbench.batch import Batch
 from mmbench.task import MultimodalTask
 
 OF_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device")
@@ -74,7 +75,7 @@ class LeanEpoch(_TrainingEpochLoop):
         number = self.batch_idx + 1
         batch, *_ = next(data_fetcher)
         progress.is_last_batch = data_fetcher.done
-        batch = data.on_after_batch_transfer(batch.to(trainer.strategy.root_device), 0)
+        batch = data.on_after_batch_transfer(moved(batch, trainer.strategy.root_device), 0)
         progress.increment_ready()
         trainer._logger_connector.on_batch_start(batch)
         progress.increment_started()
@@ -148,13 +149,18 @@ class LeanValidation(_EvaluationLoop):
         task.eval()
         with torch.no_grad():
             for number, batch in enumerate(loaders.flattened[0]):
-                moved = batch.to(trainer.strategy.root_device)
-                task.validation_step(data.on_after_batch_transfer(moved, 0), number)
+                there = moved(batch, trainer.strategy.root_device)
+                task.validation_step(data.on_after_batch_transfer(there, 0), number)
             task.on_validation_epoch_end()
             for callback in trainer.callbacks:
                 callback.on_validation_end(trainer, task)
         self._module_mode.restore(task)
         return []
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device, itself if it is there."""
+    return batch if batch.label.device == device else batch.to(device)
 
 
 def log_epoch(trainer: Any, values: Mapping[str, float]) -> None:

@@ -171,7 +171,8 @@ class Optimised(Restorable):
         """Cut the gradient back to the recipe's norm, or as the trainer says, after ``on_before_optimizer_step`` has changed it."""
         if self.recipe.clip_norm is not None:
             gradient_clip_val, gradient_clip_algorithm = self.recipe.clip_norm, "norm"
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Cut the gradient back where a method optimises manually: Lightning then leaves it to the method.

@@ -10,6 +10,7 @@ import sklearn.pipeline
 import sklearn.svm  # noqa: F401
 
 import mmbench.machine
+import mmbench.metrics
 import mmbench.runner.child
 import mmbench.tracking
 import mmbench.training
