@@ -196,7 +196,7 @@ def run_all(
     from mmbench.runner.local import run_trials, start_server
 
     start_server()  # it imports what trials need while this process goes on
-    import mmbench.report.figures  # noqa: F401  imported now, while trials run, and not when they have ended
+    import mmbench.report.figures.gallery  # noqa: F401  imported now, while trials run, and not when they have ended
     from mmbench.runner.view import GridView
     from mmbench.tracking import WandbSettings, usable_mode
 

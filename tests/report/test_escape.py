@@ -19,7 +19,8 @@ from rich.console import Console
 from mmbench.commands import print_report
 from mmbench.report.collect import Results, collect
 from mmbench.report.escape import latex, markdown, one_line
-from mmbench.report.figures import draw, render
+from mmbench.report.figures.accuracy import draw
+from mmbench.report.figures.base import render
 from mmbench.report.page import to_html
 from mmbench.report.tables import to_latex, to_markdown
 from mmbench.runner.view import GridView

@@ -15,8 +15,9 @@ from mmbench.experiment.grid import Grid
 from mmbench.experiment.plan import Experiment
 from mmbench.record import Predictions, Record
 from mmbench.report.collect import Results, collect
-from mmbench.report.figures import draw
-from mmbench.report.page import figures, to_html
+from mmbench.report.figures.accuracy import draw
+from mmbench.report.figures.gallery import figures
+from mmbench.report.page import to_html
 from mmbench.report.rates import Outcomes
 from mmbench.report.tables import sections, to_latex, to_markdown
 from mmbench.store import Store

@@ -16,7 +16,10 @@ from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.recipe import Recipe
 from mmbench.record import Predictions, Record
 from mmbench.report.collect import Results, collect
-from mmbench.report.figures import draw_curves, draw_surface, draw_training, render
+from mmbench.report.figures.base import render
+from mmbench.report.figures.masked import draw_training
+from mmbench.report.figures.rates import draw_curves
+from mmbench.report.figures.surface import draw_surface
 from mmbench.report.rates import Rates
 from mmbench.report.tables import sections, to_markdown
 from mmbench.store import Store

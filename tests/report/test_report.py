@@ -22,8 +22,8 @@ from mmbench.experiment.plan import Experiment
 from mmbench.record import Failure, Predictions
 from mmbench.report.cells import Cell
 from mmbench.report.collect import Results, collect, gaps
-from mmbench.report.figures import draw
-from mmbench.report.figures import render as render_figure
+from mmbench.report.figures.accuracy import draw
+from mmbench.report.figures.base import render as render_figure
 from mmbench.report.page import to_html, write
 from mmbench.report.tables import sections, to_latex, to_markdown
 from mmbench.store import Store

@@ -282,7 +282,7 @@ def prepare() -> None:
     # Threads of this process are not in its forks.
     from threadpoolctl import threadpool_limits
 
-    import mmbench.report.figures
+    import mmbench.report.figures.gallery
     import mmbench.report.page
     import mmbench.runner.preload  # noqa: F401
 
