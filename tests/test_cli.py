@@ -348,7 +348,9 @@ class Story:
     def step(self, name: str, *arguments: str) -> None:
         self.answers[name] = mmbench(self.folder, *arguments)
         results = self.folder / "results"
-        self.reports[name] = {str(p.relative_to(results)): p.read_bytes() for p in sorted(results.glob("own/grid*/*"))}
+        self.reports[name] = {
+            str(p.relative_to(results)): p.read_bytes() for p in sorted(results.glob("local/grid*/*"))
+        }
 
     def records(self) -> dict[str, Path]:
         """Records by method and seed, of the trials with two epochs."""
@@ -377,7 +379,7 @@ FILES = {f"table.{kind}" for kind in ("md", "csv", "tex", "html")} | {"figure.sv
 def test_a_run_reports_and_exits_with_0(story: Story) -> None:
     answer = story.answers["filtered"]
     assert answer.returncode == 0, answer.stderr
-    assert set(story.reports["filtered"]) == {f"own/grid/{name}" for name in FILES}
+    assert set(story.reports["filtered"]) == {f"local/grid/{name}" for name in FILES}
     assert "grid: 4 trials, 0 done, 4 to do" in answer.stderr
     for label in ("tiny clean sum seed 0", "tiny clean tiny_good seed 1"):
         assert re.search(rf"^\[[1-4]/4\] {label}: +\d+\.\d %", answer.stderr, re.MULTILINE)
@@ -389,7 +391,7 @@ def test_the_table_is_printed_with_gaps_and_their_reason(story: Story) -> None:
     assert re.search(r"^ +tiny_raises( +–){3} +0( +–){2} *$", answer.stdout, re.MULTILINE)
     assert re.search(r"^\S.*: 2 trials that --filter leaves out: not run$", answer.stdout, re.MULTILINE)
     assert "tiny_raises seed" not in answer.stdout
-    markdown = story.reports["filtered"]["own/grid/table.md"].decode()
+    markdown = story.reports["filtered"]["local/grid/table.md"].decode()
     assert "| tiny_raises | – | – | – | 0 | – |" in markdown
     assert "- tiny clean tiny_raises seed 1: not run" in markdown
 
@@ -405,7 +407,7 @@ def test_a_failing_trial_is_named_and_exits_with_1(story: Story) -> None:
     )
     assert len(keys) == 2
     assert json.loads((story.folder / "results" / "runs" / keys[0] / "record.json").read_text())["status"] == "failed"
-    assert "seed 0: failed: ValueError: broken on purpose" in story.reports["whole"]["own/grid/table.md"].decode()
+    assert "seed 0: failed: ValueError: broken on purpose" in story.reports["whole"]["local/grid/table.md"].decode()
     assert not re.search(r"Traceback", answer.stderr), "it is in the trial's log"
 
 
@@ -415,7 +417,7 @@ def test_a_damaged_record_is_named_and_its_trial_run_again(story: Story) -> None
     assert re.search(r"^\[[456]/6\] tiny clean sum seed 0: ", answer.stderr, re.MULTILINE), "three are done already"
     # The same trial on the same machine gives the same numbers.
     rows = [
-        [line for line in story.reports[step]["own/grid/table.csv"].decode().splitlines() if ",sum," in line]
+        [line for line in story.reports[step]["local/grid/table.csv"].decode().splitlines() if ",sum," in line]
         for step in ("filtered", "whole")
     ]
     assert rows[0] == rows[1]
@@ -427,8 +429,8 @@ def test_a_changed_experiment_reports_into_its_own_folder(story: Story) -> None:
     assert answer.returncode == 0
     before, after = story.reports["whole"], story.reports["changed"]
     assert {name: after[name] for name in before} == before, "the report of the experiment in the file is untouched"
-    (folder,) = {name.rpartition("/")[0] for name in after} - {"own/grid"}
-    assert re.fullmatch(r"own/grid-[0-9a-f]{8}", folder)
+    (folder,) = {name.rpartition("/")[0] for name in after} - {"local/grid"}
+    assert re.fullmatch(r"local/grid-[0-9a-f]{8}", folder)
     assert {name for name in after if name.startswith(folder)} == {f"{folder}/{name}" for name in FILES}
 
 
@@ -437,7 +439,7 @@ def test_run_again_nothing_runs(story: Story) -> None:
     assert answer.returncode == 0
     assert "grid: 2 trials, 2 done, 0 to do" in answer.stderr
     assert "[1/" not in answer.stderr
-    tables = {f"own/grid/table.{kind}" for kind in ("csv", "md", "tex")}
+    tables = {f"local/grid/table.{kind}" for kind in ("csv", "md", "tex")}
     assert {n: story.reports["again"][n] for n in tables} == {n: story.reports["whole"][n] for n in tables}
 
 

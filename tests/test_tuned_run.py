@@ -78,7 +78,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         "status": ["status", "fair"],
     }
     answers = {name: mmbench(folder, *arguments) for name, arguments in steps.items()}
-    draws = list(csv.DictReader((folder / "results/own/fair/tuning.csv").read_text().splitlines()))
+    draws = list(csv.DictReader((folder / "results/local/fair/tuning.csv").read_text().splitlines()))
     return Story(folder, before, answers, read_records(folder), draws)
 
 
@@ -146,14 +146,14 @@ def test_a_draw_that_diverges_makes_way_and_the_report_says_so(story: Story) -> 
     )
     notes = {(d["method"], d["fold"]) for d in story.draws if d["note"] == "diverged when tested"}
     assert notes == {("tiny_touchy", fold) for fold in told}
-    page = (story.folder / "results/own/fair/table.md").read_text()
+    page = (story.folder / "results/local/fair/table.md").read_text()
     assert f"tiny_touchy fold {told[0]}: draw 1 was better, but diverged when it was tested, and made way" in page
     assert sum(d["note"] == "diverged" for d in story.draws) == 4
     assert "4 draws diverged while they were tuned" in story.answers["rest"].stderr
 
 
 def test_the_report_has_all_of_it(story: Story) -> None:
-    folder = story.folder / "results/own/fair"
+    folder = story.folder / "results/local/fair"
     assert {"tuning.csv", "tuning.svg", "tuning.png", "table.html"} <= {path.name for path in folder.iterdir()}
     page = (folder / "table.md").read_text()
     for part in (

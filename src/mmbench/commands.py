@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,7 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     check_filters(arguments.filters)
     experiment, store = load_experiment(arguments), open_store(arguments, write=not arguments.dry_run)
     from mmbench.provenance import Codes
+    from mmbench.report.terminal import print_report
     from mmbench.runner.local import plan_slots
     from mmbench.running import Running, dry_run
 
@@ -88,7 +89,7 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
     Args:
         experiment: what to report.
         store: where its trials are.
-        results: the folder of results; a report of one's own goes to ``own/<experiment>`` in it.
+        results: the folder of results; a report of one's own goes to ``local/<experiment>`` in it.
         codes: today's code; what came from other code is noted in the report.
         publish: write to ``<experiment>`` instead, which git keeps.
 
@@ -98,14 +99,14 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
     from threadpoolctl import threadpool_limits
 
     from mmbench.report.collect import collect
-    from mmbench.report.committed import OWN, unfit
+    from mmbench.report.committed import LOCAL, unfit
     from mmbench.report.page import write
 
     with threadpool_limits(1):  # small matrices: more threads only get in each other's way
         collected = collect(experiment, store, results / "reported", codes)
     if publish and (reasons := unfit(collected)):
         raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
-    folder = results / experiment.name if publish else results / OWN / experiment.name
+    folder = results / experiment.name if publish else results / LOCAL / experiment.name
     check_folder(folder, "report folder", write=True)
     written = write(collected, folder)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
@@ -113,50 +114,10 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
     return collected
 
 
-def print_report(results: Results, committed: Path | None = None, unselected: Collection[str] = ()) -> None:
-    """Print the tables, and how they compare with the ``table.csv`` that git keeps, if there is one.
-
-    What was not selected to be run is counted and not listed, by its line among ``Results.not_run``.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from mmbench.report.committed import compare
-    from mmbench.report.escape import one_line
-    from mmbench.report.tables import header_notes, sections
-
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 200  # a file has no width to fit in
-    for section in sections(results):
-        title = Text(one_line(section.title), style="bold")
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-        for i, head in enumerate([*section.header, *(["training, s"] if section.seconds else [])]):
-            table.add_column(Text(one_line(head)), justify="right" if i else "left", no_wrap=True)
-        for i, row in enumerate(section.body):
-            cells = [Text(one_line(cell.text), style=("", "bold", "underline")[cell.rank]) for cell in row]
-            table.add_row(*cells, *section.seconds[i : i + 1])
-        console.print(table)
-        for note in section.notes:
-            console.print(one_line(note))
-        console.print()
-    left_out = set(unselected) & set(results.not_run)
-    listed = [gap for gap in results.not_run if gap not in left_out]
-    count = [f"–: {len(left_out)} trials that --filter leaves out: not run"] if left_out else []
-    for note in [*header_notes(results), *(f"–: {gap}" for gap in listed), *count]:
-        console.print(one_line(note))
-    comparison = compare(results.table, committed) if committed else []
-    if comparison:
-        console.print()
-    for line in comparison:
-        console.print(one_line(line))
-
-
 def report(arguments: argparse.Namespace) -> int:
     """``mmbench report``."""
     from mmbench.provenance import Codes
+    from mmbench.report.terminal import print_report
 
     if arguments.publish and (arguments.settings or arguments.quick):
         raise UsageError("--publish is of the experiment as its file says; leave --set and --quick out")

@@ -48,7 +48,7 @@ def test_from_raw_files_to_a_report(number: int, name: str, tmp_path: Path) -> N
     path.write_text(yaml.safe_dump({**GRID, "datasets": {name: GRID["datasets"][name]}, "methods": methods}))
     done = mmbench("--results", results, "run", path, data=data)
     assert done.returncode == 0, done.stderr
-    table = (results / "own" / "demo" / "table.md").read_text()
+    table = (results / "local" / "demo" / "table.md").read_text()
     assert f"{name}, clean, MADE UP" in table
     assert "Not run" not in table
     rows = [line for line in table.splitlines() if line.startswith("| ")]

@@ -10,13 +10,14 @@ import pytest
 from make_golden import METHODS, experiment, predictions, write_store
 
 from mmbench.cli import main, parser
-from mmbench.commands import print_report, write_report
+from mmbench.commands import write_report
 from mmbench.errors import UsageError
 from mmbench.experiment.plan import Experiment
 from mmbench.provenance import Codes
 from mmbench.record import Record
 from mmbench.report.collect import collect
 from mmbench.report.committed import compare, unfit
+from mmbench.report.terminal import print_report
 from mmbench.store import Store
 
 CODES = Codes()
@@ -126,9 +127,9 @@ def complete(folder: Path, commit: str = "0123456789", dirty: bool = False) -> t
 def test_a_report_of_ones_own_leaves_that_in_git_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     plan, store = complete(tmp_path)
     write_report(plan, store, tmp_path, CODES)
-    assert folders(tmp_path) == {"own/golden"}
+    assert folders(tmp_path) == {"local/golden"}
     write_report(plan, store, tmp_path, CODES, publish=True)
-    assert folders(tmp_path) == {"own/golden", "golden"}
+    assert folders(tmp_path) == {"local/golden", "golden"}
     published = {p.name: p.read_bytes() for p in (tmp_path / "golden").iterdir()}
     other = complete(tmp_path, commit="another")
     made = write_report(*other, tmp_path, CODES)
@@ -190,7 +191,7 @@ def test_what_other_code_made_is_not_published(tmp_path: Path) -> None:
         write_report(plan, store, tmp_path, CODES, publish=True)
 
 
-@pytest.mark.parametrize("name", ["runs", "regression", "own"])
+@pytest.mark.parametrize("name", ["runs", "regression", "local"])
 def test_a_report_never_takes_the_place_of_another_folder(tmp_path: Path, name: str) -> None:
     plan, store = complete(tmp_path)
     (reason,) = unfit(collect(Experiment(name, plan.grid, plan.trials), store))
@@ -217,4 +218,4 @@ def test_a_changed_experiment_is_not_published(capsys: pytest.CaptureFixture) ->
 
 def test_the_reports_in_git_are_not_where_ones_own_go() -> None:
     ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
-    assert "results/own/" in ignored
+    assert "results/local/" in ignored

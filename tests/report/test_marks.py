@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from make_golden import experiment, predictions, write_store
 
-from mmbench.commands import print_report
 from mmbench.evidence.accuracy import distinct_runs, estimate
 from mmbench.experiment.grid import Grid
 from mmbench.experiment.plan import Experiment
@@ -20,6 +19,7 @@ from mmbench.report.figures.gallery import figures
 from mmbench.report.page import to_html
 from mmbench.report.rates import Outcomes
 from mmbench.report.tables import sections, to_latex, to_markdown
+from mmbench.report.terminal import print_report
 from mmbench.store import Store
 
 

@@ -42,6 +42,7 @@ class Experiment:
         trials: one a data set, protocol, way of missing, fold, seed and method.
         unprepared: data set -> what is missing of it on this machine; it has no trials.
         searches: for the settings of methods, where they are tuned.
+        changes: that were made to the file: ``--quick``, and each ``--set`` as it was given.
         labels: key of a trial -> what the file calls its data set and its method; without an entry they have their own names.
     """
 
@@ -51,6 +52,7 @@ class Experiment:
     unprepared: dict[str, str] = field(default_factory=dict)
     labels: dict[str, Labels] = field(default_factory=dict)
     searches: list[Search] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     def labels_of(self, trial: Trial) -> Labels:
         """What the file calls the trial's data set and method."""
@@ -102,6 +104,7 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
         raise UsageError("\n".join(mistakes))
     experiment = expand(plain(changed, str(path)), where=str(path))
     experiment.name = path.stem
+    experiment.changes = ["--quick"] * quick + [f"--set {setting}" for setting in settings]
     if quick and not settings:
         experiment.name += "-quick"
     elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file

@@ -14,9 +14,9 @@ import pandas as pd
 
 from mmbench.report.collect import Results
 
-OWN = "own"
+LOCAL = "local"
 """The folder, among the results, of the reports of one's own runs; git ignores it."""
-KEPT = (OWN, "regression", "reported", "runs", "wandb")
+KEPT = (LOCAL, "regression", "reported", "runs", "wandb")
 """Folders among the results that are not a report."""
 CELL = ["dataset", "protocol", "training", "method", "pattern"]
 POOL = ["dataset", "protocol", "training"]

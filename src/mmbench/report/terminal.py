@@ -1,0 +1,52 @@
+"""A report in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmbench.report.escape import one_line
+
+if TYPE_CHECKING:
+    from mmbench.report.collect import Results
+
+
+def print_report(results: Results, committed: Path | None = None, unselected: Collection[str] = ()) -> None:
+    """Print the tables, and how they compare with the ``table.csv`` that git keeps, if there is one.
+
+    What was not selected to be run is counted and not listed, by its line among ``Results.not_run``.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from mmbench.report.committed import compare
+    from mmbench.report.tables import header_notes, sections
+
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 200  # a file has no width to fit in
+    for section in sections(results):
+        title = Text(one_line(section.title), style="bold")
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        for i, head in enumerate([*section.header, *(["training, s"] if section.seconds else [])]):
+            table.add_column(Text(one_line(head)), justify="right" if i else "left", no_wrap=True)
+        for i, row in enumerate(section.body):
+            cells = [Text(one_line(cell.text), style=("", "bold", "underline")[cell.rank]) for cell in row]
+            table.add_row(*cells, *section.seconds[i : i + 1])
+        console.print(table)
+        for note in section.notes:
+            console.print(one_line(note))
+        console.print()
+    left_out = set(unselected) & set(results.not_run)
+    listed = [gap for gap in results.not_run if gap not in left_out]
+    count = [f"–: {len(left_out)} trials that --filter leaves out: not run"] if left_out else []
+    for note in [*header_notes(results), *(f"–: {gap}" for gap in listed), *count]:
+        console.print(one_line(note))
+    comparison = compare(results.table, committed) if committed else []
+    if comparison:
+        console.print()
+    for line in comparison:
+        console.print(one_line(line))
