@@ -21,10 +21,11 @@ from mmbench.evidence.resampling import RESAMPLES
 from mmbench.experiment.plan import Experiment
 from mmbench.record import Failure, Predictions
 from mmbench.report.cells import Cell
-from mmbench.report.collect import Results, collect, gaps
+from mmbench.report.collect import Results, collect
 from mmbench.report.figures.accuracy import draw
 from mmbench.report.figures.base import render as render_figure
 from mmbench.report.page import to_html, write
+from mmbench.report.rows import gaps
 from mmbench.report.tables import sections, to_latex, to_markdown
 from mmbench.store import Store
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmbench.report.collect import Row
+from mmbench.report.rows import Row
 
 DASH = "–"
 ARTEFACT = "†"

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from mmbench.baselines import METHODS
-from mmbench.data import DATASETS
-from mmbench.data.prepared import MADE_UP
-from mmbench.evidence.accuracy import SplitFacts, describe_test, distinct_runs, estimate, fingerprint, join, same_run
+from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate
 from mmbench.evidence.comparisons import Difference, difference
 from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.space import TUNED
-from mmbench.missing import Missing, pattern_name, patterns, split_name, training_name
+from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.provenance import Codes, grouped, why_stale
 from mmbench.record import Predictions, Record
+from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.rates import Outcomes, Rates, collect_rates
+from mmbench.report.rows import Row, Run, gaps, read_row
 from mmbench.report.tuning import Cell, Tuning, cell_of, collect_tuning
-from mmbench.store import CorruptRecord, Store
+from mmbench.store import Store
 from mmbench.trial import Trial
 from mmbench.tuning import Choice, choose
 
@@ -30,76 +28,6 @@ COLUMNS = (
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "samples",
     "reported", "track", "artefact",
 )  # fmt: skip
-INFLATION = {"leakage": ("legacy", "peek"), "peeking": ("peek", "clean"), "inflation": ("legacy", "clean")}
-"""What a habit adds: the accuracy under the first protocol minus that under the second."""
-INFLATION_COLUMNS = ("dataset", "method", "pattern", "part", "mean", "ci_low", "ci_high", "paired", "artefact")
-
-
-@dataclass
-class Row:
-    """One method under one protocol on one data set, trained in one way: what its trials, one a seed and fold, came to.
-
-    Attributes:
-        dataset: what the experiment calls the data set.
-        method: what it calls the method.
-        data: the data set's own name.
-        missing: what training lacked; None: nothing.
-        folds: how many of the data set's folds there are trials of; 0: it is not cut into folds.
-        tuned: its settings were chosen, fold by fold.
-        made_up: the data are a demo copy.
-        artefacts: patterns whose score follows from a role in the method (``MultimodalTask.artefact_patterns``).
-        unlike: what the trials do otherwise than a paper that has numbers of this method and data set; nothing, if they stand beside.
-        records: of the trials that are done.
-        seeds: those of which every fold is done.
-        predicted: hashes of the predictions, one a seed.
-        runs: how many of the seeds predicted something of their own; seeds that change nothing are one run.
-        gaps: why the others are not done.
-    """
-
-    dataset: str
-    protocol: str
-    missing: Missing | None
-    method: str
-    data: str
-    folds: int = 0
-    tuned: bool = False
-    made_up: bool = False
-    artefacts: tuple[str, ...] = ()
-    unlike: tuple[str, ...] = ()
-    records: list[Record] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
-    predicted: list[str] = field(default_factory=list)
-    runs: int = 0
-    gaps: list[str] = field(default_factory=list)
-
-    @property
-    def training(self) -> str:
-        """What training lacked, in words."""
-        return training_name(self.missing)
-
-    @property
-    def seconds(self) -> float:
-        """Mean wall time of training, in seconds; NaN without trials."""
-        return float(np.mean([r.seconds["fit"] for r in self.records])) if self.records else float("nan")
-
-    @property
-    def parameters(self) -> int | None:
-        """Trainable parameters."""
-        return self.records[0].parameters if self.records else None
-
-
-@dataclass
-class Run:
-    """What one seed came to: the records of its folds, in their order, and their predictions as one of the whole set.
-
-    Attributes:
-        parts: name of each fold's test split -> its size.
-    """
-
-    seed: int
-    records: list[Record]
-    predictions: Predictions
-    parts: dict[str, int]
 
 
 @dataclass
@@ -178,7 +106,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     complete: dict[Labels, dict[str, tuple[Row, list[Run]]]] = {}
     gains: dict[Cell, Difference] = {}
     for (labels, protocol, missing), trials in by_cell.items():
-        row, runs = _read_row(labels, trials, trials, store)
+        row, runs = read_row(labels, trials, trials, store)
         predictions = [run.predictions for run in runs]
         rows.append(row)
         modalities[row.dataset] = tuple(trials[0].encoders)
@@ -194,7 +122,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
             complete.setdefault(labels, {})[protocol] = row, runs
         if found := choices.get((labels, protocol, missing)):
             finals = [trial for choice in found for trial in choice.finals]
-            tuned, tuned_runs = _read_row(Labels(labels.dataset, labels.method + TUNED), trials, finals, store)
+            tuned, tuned_runs = read_row(Labels(labels.dataset, labels.method + TUNED), trials, finals, store)
             tuned.tuned = True
             tuned.gaps += [f"{choice.search.fold} {choice.gap}" for choice in found if choice.gap]
             rows.append(tuned)
@@ -211,7 +139,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     for frame in (table, *((rates.curves, rates.areas) if rates else ()), *(tuning.frames if tuning else ())):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
     inflation = pd.DataFrame(
-        [line for cells in complete.values() for line in _inflation(cells, tests)], columns=list(INFLATION_COLUMNS)
+        [line for cells in complete.values() for line in inflation_of(cells, tests)], columns=list(INFLATION_COLUMNS)
     )
     reasons = [why_stale(record, codes) for record in records] if codes else []
     stale = grouped(filter(None, reasons), "of other code than this")
@@ -223,73 +151,11 @@ def _holds(record: Record, codes: Codes | None) -> bool:
     return codes is None or why_stale(record, codes) is None
 
 
-def _read_row(
-    labels: Labels, defaults: Sequence[Trial], trials: Sequence[Trial], store: Store
-) -> tuple[Row, list[Run]]:
-    """A row of its trials, one a seed and fold, and the runs of the seeds of which every fold is done.
-
-    Args:
-        labels: what the row is called.
-        defaults: the trials of the default setting, of every seed and fold.
-        trials: those of the row: the same, or of settings that were chosen.
-        store: the results.
-    """
-    first = defaults[0]
-    folds = sorted({trial.fold for trial in defaults if trial.fold is not None})
-    row = Row(labels.dataset, first.protocol, first.missing, labels.method, first.dataset, len(folds))
-    row.made_up = first.data.startswith(MADE_UP)
-    conditioning = DATASETS[first.dataset].conditioning if first.dataset in DATASETS else ""
-    row.artefacts = METHODS[first.method].artefact_patterns(first.params, conditioning)
-    done: dict[int, list[tuple[Record, Predictions]]] = {}
-    for trial in trials:
-        fold = "" if trial.fold is None else f"fold {trial.fold} "
-        try:
-            record = store.record(trial.key)
-            reason = "not run" if record is None else _failure(record)
-            if record is not None and record.status == "done":
-                done.setdefault(trial.seed, []).append((record, store.predictions(record)))
-                row.records.append(record)
-                continue
-        except CorruptRecord as error:
-            reason = f"damaged ({error})"
-        row.gaps.append(f"{fold}seed {trial.seed}: {reason}")
-    runs = [_run(seed, parts) for seed, parts in done.items() if len(parts) == max(1, len(folds))]
-    row.seeds, row.predicted = [run.seed for run in runs], [fingerprint(run.predictions) for run in runs]
-    row.runs = len(distinct_runs([run.predictions for run in runs]))
-    return row, runs
-
-
-def _run(seed: int, parts: Sequence[tuple[Record, Predictions]]) -> Run:
-    parts = sorted(parts, key=lambda part: part[0].trial.fold or 0)
-    sizes = {split_name("test", record.trial.fold): len(p.label) for record, p in parts}
-    return Run(seed, [record for record, _ in parts], join([p for _, p in parts]), sizes)
-
-
 def _outcomes(row: Row, runs: Sequence[Run]) -> Outcomes:
     """What curves by missing rate are made of."""
     where = row.dataset, row.protocol, row.missing, row.method
     parts = runs[0].parts if runs else {}
     return Outcomes.of(*where, [run.records for run in runs], [run.predictions for run in runs], row.data, parts)
-
-
-def _inflation(cells: Mapping[str, tuple[Row, list[Run]]], tests: Mapping[tuple[str, str], SplitFacts]) -> list[tuple]:
-    """What leaking and peeking add for one method: lines with the columns ``INFLATION_COLUMNS``, of the seeds that protocols share."""
-    lines = []
-    for part, (more, less) in INFLATION.items():
-        if more not in cells or less not in cells:
-            continue
-        (row, one), (other_row, other) = cells[more], cells[less]
-        shared = [seed for seed in row.seeds if seed in other_row.seeds]
-        one, other = ([run for run in runs if run.seed in shared] for runs in (one, other))
-        if not shared or all(map(same_run, *([run.predictions for run in runs] for runs in (one, other)))):
-            continue
-        facts = [tests[row.dataset, protocol].samples for protocol in (more, less)]
-        paired = facts[0] == facts[1]
-        for number, pattern in enumerate(one[0].predictions.pattern_names):
-            d = difference([run.predictions for run in one], [run.predictions for run in other], number, paired)
-            artefact = "role" if pattern in row.artefacts else ""
-            lines.append((row.dataset, row.method, pattern, part, d.mean, d.low, d.high, paired, artefact))
-    return lines
 
 
 def _lines(row: Row, trial: Trial, predictions: Sequence[Predictions], printed: Printed) -> list[tuple]:
@@ -314,18 +180,5 @@ def _tracks(experiment: Experiment, rows: Sequence[Row], dataset: str) -> list[s
     return ["made up"] * made_up + ["cached features"] * cached
 
 
-def _failure(record: Record) -> str:
-    return f"failed: {record.failure.message}" if record.failure else record.status
-
-
 def _commit(record: Record) -> str:
     return str(record.environment.get("commit", "unknown")) + ("+changes" if record.environment.get("dirty") else "")
-
-
-def gaps(rows: Iterable[Row]) -> list[str]:
-    """What is missing and why, a line a trial."""
-    lines = []
-    for row in rows:
-        training = f" {row.training}" if row.missing else ""
-        lines += [" ".join(f"{row.dataset} {row.protocol}{training} {row.method} {gap}".split()) for gap in row.gaps]
-    return lines

@@ -10,8 +10,9 @@ import pandas as pd
 from mmbench.evidence.rates import DRAWS
 from mmbench.missing import Missing
 from mmbench.report.cells import DASH, Cell, Section, interval_text, paper_notes, ranks, run_notes, value_text
-from mmbench.report.collect import Results, Row
+from mmbench.report.collect import Results
 from mmbench.report.rates import Rates
+from mmbench.report.rows import Row
 
 
 def by_rate(results: Results, rates: Rates) -> list[Section]:

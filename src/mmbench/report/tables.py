@@ -21,9 +21,11 @@ from mmbench.report.cells import (
     run_notes,
     value_text,
 )
-from mmbench.report.collect import INFLATION, Results, Row
+from mmbench.report.collect import Results
 from mmbench.report.escape import latex, markdown, one_line
+from mmbench.report.inflation import INFLATION
 from mmbench.report.rate_tables import by_rate
+from mmbench.report.rows import Row
 from mmbench.report.tuning_tables import of_tuning
 
 INFLATION_NOTES = {

@@ -1,0 +1,35 @@
+"""What leaking splits and peeking at the test split add."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmbench.evidence.accuracy import SplitFacts, same_run
+from mmbench.evidence.comparisons import difference
+from mmbench.report.rows import Row, Run
+
+INFLATION = {"leakage": ("legacy", "peek"), "peeking": ("peek", "clean"), "inflation": ("legacy", "clean")}
+"""What a habit adds: the accuracy under the first protocol minus that under the second."""
+INFLATION_COLUMNS = ("dataset", "method", "pattern", "part", "mean", "ci_low", "ci_high", "paired", "artefact")
+
+
+def inflation_of(
+    cells: Mapping[str, tuple[Row, list[Run]]], tests: Mapping[tuple[str, str], SplitFacts]
+) -> list[tuple]:
+    """What leaking and peeking add for one method: lines with the columns ``INFLATION_COLUMNS``, of the seeds that protocols share."""
+    lines = []
+    for part, (more, less) in INFLATION.items():
+        if more not in cells or less not in cells:
+            continue
+        (row, one), (other_row, other) = cells[more], cells[less]
+        shared = [seed for seed in row.seeds if seed in other_row.seeds]
+        one, other = ([run for run in runs if run.seed in shared] for runs in (one, other))
+        if not shared or all(map(same_run, *([run.predictions for run in runs] for runs in (one, other)))):
+            continue
+        facts = [tests[row.dataset, protocol].samples for protocol in (more, less)]
+        paired = facts[0] == facts[1]
+        for number, pattern in enumerate(one[0].predictions.pattern_names):
+            d = difference([run.predictions for run in one], [run.predictions for run in other], number, paired)
+            artefact = "role" if pattern in row.artefacts else ""
+            lines.append((row.dataset, row.method, pattern, part, d.mean, d.low, d.high, paired, artefact))
+    return lines
