@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Write ``table.{md,csv,tex,html}`` and the figures, as SVG and PNG.
-
-    Where there are any, ``rates.csv`` and ``areas.csv`` hold missing rates, ``inflation.csv`` differences of protocols,
-    ``tuning.csv`` draws of settings.
+    """Write ``table.{md,csv,tex,html}``, what ``frames`` has as ``.csv``, and what ``figures`` has as ``.svg`` and ``.png``.
 
     Returns:
         The files.
@@ -32,18 +29,15 @@ def write(results: Results, folder: Path) -> list[Path]:
     svg = {name: render(figure, "svg") for name, (figure, _) in drawn.items()}
     content = {
         "table.md": to_markdown(results).encode(),
-        "table.csv": _csv(results.table),
         "table.tex": to_latex(results).encode(),
         "table.html": to_html(
             results, [(svg[name].decode(), caption) for name, (_, caption) in drawn.items()]
         ).encode(),
     }
-    if results.rates is not None:
-        content |= {"rates.csv": _csv(results.rates.curves), "areas.csv": _csv(results.rates.areas)}
-    if len(results.inflation):
-        content["inflation.csv"] = _csv(results.inflation)
-    if results.tuning is not None:
-        content["tuning.csv"] = _csv(results.tuning.draws)
+    content |= {
+        f"{name}.csv": frame.to_csv(index=False, float_format="%.4f").encode()
+        for name, frame in frames(results).items()
+    }
     for name, (figure, _) in drawn.items():
         content |= {f"{name}.svg": svg[name], f"{name}.png": render(figure, "png")}
     for name, data in content.items():
@@ -51,8 +45,16 @@ def write(results: Results, folder: Path) -> list[Path]:
     return [folder / name for name in content]
 
 
-def _csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False, float_format="%.4f").encode()
+def frames(results: Results) -> dict[str, pd.DataFrame]:
+    """The tables for programs, by the name of their file; only those that hold something."""
+    found = {
+        "table": results.table,
+        "rates": results.rates.curves if results.rates else None,
+        "areas": results.rates.areas if results.rates else None,
+        "inflation": results.inflation if len(results.inflation) else None,
+        "tuning": results.tuning.draws if results.tuning else None,
+    }
+    return {name: frame for name, frame in found.items() if frame is not None}
 
 
 def to_html(results: Results, images: Sequence[tuple[str, str]]) -> str:
