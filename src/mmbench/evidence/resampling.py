@@ -37,3 +37,20 @@ def summarise(values: np.ndarray, draws: np.ndarray) -> tuple[float, float, floa
     low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
     std = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     return float(values.mean()), std, float(low), float(high)
+
+
+def means(sums: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over samples and seeds of K quantities.
+
+    Args:
+        sums: (S, K, G), each seed's sum over the samples of each group.
+        sizes: (G,) samples of the groups.
+
+    Returns:
+        The means (K,), and the bootstrap's draws of them (K, R).
+    """
+    weights, chosen = resamples(len(sizes), len(sums))
+    draws = np.zeros((sums.shape[1], len(weights)))
+    for of_seed, share in zip(sums, chosen.T, strict=True):
+        draws += of_seed @ weights.T * share
+    return sums.sum(axis=2).mean(axis=0) / sizes.sum(), draws / (weights @ sizes)
