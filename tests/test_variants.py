@@ -294,7 +294,9 @@ def test_the_folds_of_a_seed_are_one_prediction(tmp_path: Path) -> None:
     assert (line.n, line.samples, line.dataset) == (2, 24, "clip art")
     assert line["mean"] == pytest.approx(np.mean(by_seed))
     assert line["std"] == pytest.approx(np.std(by_seed, ddof=1))
-    assert {s.title for s in sections(made)} == {f"clip art, {p}" for p in ("clean", "peek", "legacy", "inflation")}
+    assert {s.title for s in sections(made) if not s.words} == {
+        f"clip art, {p}" for p in ("clean", "peek", "legacy", "inflation")
+    }
     assert any(
         note.startswith("3 of 3 folds, each tested by models that have not seen it") for note in sections(made)[0].notes
     )

@@ -77,7 +77,7 @@ def test_acer_is_that_of_the_stored_predictions(made: tuple[Experiment, Store, R
 def test_the_report_has_a_table_of_acer_in_which_the_lowest_is_best(
     made: tuple[Experiment, Store, Results], tmp_path: Path
 ) -> None:
-    accuracy, acer = sections(made[2])
+    accuracy, acer, *_ = sections(made[2])
     assert (accuracy.title, acer.title) == ("spoof, clean", "spoof, clean, ACER")
     assert acer.header == ["method", "left", "right", "multi", "mean", "n", "parameters"]
     assert [row[0].text for row in acer.body] == ["concat", "late_fusion"]

@@ -16,6 +16,7 @@ import pytest
 from make_golden import GOLDEN, METHODS, experiment
 from rich.console import Console
 
+from mmbench.experiment.plan import Labels
 from mmbench.report.collect import Results, collect
 from mmbench.report.escape import latex, markdown, one_line
 from mmbench.report.figures.accuracy import draw
@@ -23,6 +24,7 @@ from mmbench.report.figures.base import render
 from mmbench.report.page import to_html
 from mmbench.report.tables import to_latex, to_markdown
 from mmbench.report.terminal import print_report
+from mmbench.report.trained import of_training
 from mmbench.runner.view import GridView
 from mmbench.store import Store
 
@@ -43,6 +45,8 @@ def named(name: str) -> Results:
     made = deepcopy(golden())
     made.experiment.grid.title = name
     made.experiment.unprepared = {name: f"not here: {name}"}
+    made.experiment.changes = [f"--set title={name}"]
+    made.experiment.labels = {t.key: Labels(t.dataset, name) for t in made.experiment.trials if t.method == "concat"}
     for row in made.rows:
         row.method = name if row.method == "concat" else row.method
         row.gaps = [gap.replace("100 % of a_line", name) for gap in row.gaps]
@@ -116,7 +120,8 @@ def test_a_markdown_table_keeps_its_columns(name: str) -> None:
     tables = [line for line in lines if line.startswith("|")]
     widths = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in tables]
     assert sorted(set(widths)) == [3, 7], "data sets that were not run and inflation; accuracies"
-    assert len(tables) == 2 * (len(METHODS) + 2) + len(METHODS) + 2 + 3
+    trained = sum(len(section.body) + 2 for section in of_training(named(name)))
+    assert len(tables) == 2 * (len(METHODS) + 2) + len(METHODS) + 2 + 3 + trained
     starts = ("|", "#", "- ", "")
     assert lines[0] == f"# {markdown(name)}"
     assert all(line.startswith(starts) for line in lines)
@@ -150,7 +155,7 @@ def test_a_latex_table_keeps_its_columns(name: str) -> None:
     code = [line for line in to_latex(named(name)).splitlines() if line and not line.startswith("%")]
     rows = [line for line in code if line.endswith(r" \\")]
     assert {len(re.findall(r"(?<!\\)&", re.sub(r"\\textbackslash\{\}", "", row))) for row in rows} == {1, 5}
-    rest = {re.sub(r"\{l?r*\}$", "", line) for line in code if line not in rows}
+    rest = {re.sub(r"\{(lr+|lp\{.*\})\}$", "", line) for line in code if line not in rows}
     assert rest == {r"\begin{tabular}", r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"}
 
 

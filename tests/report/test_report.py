@@ -227,7 +227,7 @@ def test_made_up_data_are_marked_everywhere_and_compared_with_no_paper() -> None
     panels = draw(made).axes
     assert [panel.get_title() for panel in panels] == ["audio", "video", "multi"]
     assert panels[0].get_title("left").strip() == "crema_d, MADE UP"
-    assert all("MADE UP" in section.title for section in sections(made))
+    assert all("MADE UP" in section.title for section in sections(made)[:-1]), "the last is of code and machine"
 
 
 def with_failure(folder: Path, message: str, title: str = "A golden table") -> Results:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mmbench.data import DATASETS
 from mmbench.report.rows import Row
 
 DASH = "–"
@@ -34,6 +35,7 @@ class Section:
 
     Attributes:
         seconds: the wall time of training, a row; for the terminal alone, since it differs every time.
+        words: its cells are words and not numbers, the last one sentences, which wrap.
     """
 
     title: str
@@ -41,6 +43,12 @@ class Section:
     header: list[str]
     body: list[list[Cell]]
     seconds: Sequence[str] = ()
+    words: bool = False
+
+
+def folds_of(dataset: str) -> int:
+    """How many folds a data set has."""
+    return DATASETS[dataset].folds if dataset in DATASETS else 1
 
 
 def value_text(line: pd.Series, artefact: bool = False) -> str:

@@ -16,6 +16,7 @@ from mmbench.report.cells import (
     Cell,
     Section,
     difference_text,
+    folds_of,
     paper_notes,
     ranks,
     run_notes,
@@ -26,6 +27,7 @@ from mmbench.report.escape import latex, markdown, one_line
 from mmbench.report.inflation import INFLATION
 from mmbench.report.rate_tables import by_rate
 from mmbench.report.rows import Row
+from mmbench.report.trained import of_training
 from mmbench.report.tuning_tables import of_tuning
 
 INFLATION_NOTES = {
@@ -62,7 +64,8 @@ def sections(results: Results) -> list[Section]:
                 made.append(_by_pattern(results, table.loc["acer"], here, names, "acer"))
         made += _inflation(results, dataset, [r for r in rows if r.missing is None and not r.tuned])
     made += of_tuning(results, results.tuning) if results.tuning else []
-    return made + (by_rate(results, results.rates) if results.rates else []) + _unprepared(results)
+    made += by_rate(results, results.rates) if results.rates else []
+    return [*made, *_unprepared(results), *of_training(results)]
 
 
 def _unprepared(results: Results) -> list[Section]:
@@ -148,11 +151,6 @@ def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
     return notes
 
 
-def folds_of(dataset: str) -> int:
-    """How many folds a data set has."""
-    return DATASETS[dataset].folds if dataset in DATASETS else 1
-
-
 def _published_test(dataset: str, protocol: str, classes: int) -> int | None:
     """How many test samples the published split of a data set has, if that is known and is of as many classes."""
     if dataset not in DATASETS or len(DATASETS[dataset].classes) != classes:
@@ -219,7 +217,7 @@ def to_markdown(results: Results) -> str:
     for section in sections(results):
         lines += [f"## {markdown(section.title)}", "", *_paragraphs(section.notes)]
         lines += ["| " + " | ".join(map(markdown, section.header)) + " |"]
-        lines += ["|" + " --- |" + " ---: |" * (len(section.header) - 1)]
+        lines += ["|" + " --- |" + (" --- |" if section.words else " ---: |") * (len(section.header) - 1)]
         for row in section.body:
             escaped = [Cell(markdown(cell.text), cell.rank) for cell in row]
             lines.append("| " + " | ".join(_mark(cell, "**", "**", "<u>", "</u>") for cell in escaped) + " |")
@@ -234,7 +232,8 @@ def to_latex(results: Results) -> str:
     lines = [f"% {one_line(note)}" for note in [results.experiment.grid.title, *header_notes(results)]]
     for section in sections(results):
         lines += ["", f"% {one_line(section.title)}", *(f"% {one_line(note)}" for note in section.notes)]
-        lines += [r"\begin{tabular}{l" + "r" * (len(section.header) - 1) + "}", r"\toprule"]
+        columns = r"lp{0.75\linewidth}" if section.words else "l" + "r" * (len(section.header) - 1)
+        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         lines += [" & ".join(map(latex, section.header)) + r" \\", r"\midrule"]
         for row in section.body:
             escaped = [Cell(latex(cell.text), cell.rank) for cell in row]

@@ -28,11 +28,12 @@ def print_report(results: Results, committed: Path | None = None, unselected: Co
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 200  # a file has no width to fit in
-    for section in sections(results):
+    for section in sorted(sections(results), key=lambda section: not section.words):  # what is looked for stands last
         title = Text(one_line(section.title), style="bold")
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
         for i, head in enumerate([*section.header, *(["training, s"] if section.seconds else [])]):
-            table.add_column(Text(one_line(head)), justify="right" if i else "left", no_wrap=True)
+            numbers = i > 0 and not section.words
+            table.add_column(Text(one_line(head)), justify="right" if numbers else "left", no_wrap=i == 0 or numbers)
         for i, row in enumerate(section.body):
             cells = [Text(one_line(cell.text), style=("", "bold", "underline")[cell.rank]) for cell in row]
             table.add_row(*cells, *section.seconds[i : i + 1])
