@@ -108,7 +108,7 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
         raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
     folder = results / experiment.name if publish else results / LOCAL / experiment.name
     check_folder(folder, "report folder", write=True)
-    written = write(collected, folder)
+    written = write(collected, folder, None if publish else store.root)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
     print(f"report: {folder}/table.html, .md, .csv, .tex; {figures}", file=sys.stderr)
     return collected

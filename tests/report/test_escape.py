@@ -21,7 +21,7 @@ from mmbench.report.collect import Results, collect
 from mmbench.report.escape import latex, markdown, one_line
 from mmbench.report.figures.accuracy import draw
 from mmbench.report.figures.base import render
-from mmbench.report.page import to_html
+from mmbench.report.html import to_html
 from mmbench.report.tables import to_latex, to_markdown
 from mmbench.report.terminal import print_report
 from mmbench.report.trained import of_training

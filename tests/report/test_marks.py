@@ -16,7 +16,7 @@ from mmbench.record import Predictions, Record
 from mmbench.report.collect import Results, collect
 from mmbench.report.figures.accuracy import draw
 from mmbench.report.figures.gallery import figures
-from mmbench.report.page import to_html
+from mmbench.report.html import to_html
 from mmbench.report.rates import Outcomes
 from mmbench.report.tables import sections, to_latex, to_markdown
 from mmbench.report.terminal import print_report

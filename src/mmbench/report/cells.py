@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mmbench.data import DATASETS
+from mmbench.record import Record
 from mmbench.report.rows import Row
 
 DASH = "–"
@@ -36,6 +37,7 @@ class Section:
     Attributes:
         seconds: the wall time of training, a row; for the terminal alone, since it differs every time.
         words: its cells are words and not numbers, the last one sentences, which wrap.
+        records: of the trials behind each row; for the page, which leads to them.
     """
 
     title: str
@@ -44,6 +46,7 @@ class Section:
     body: list[list[Cell]]
     seconds: Sequence[str] = ()
     words: bool = False
+    records: Sequence[Sequence[Record]] = ()
 
 
 def folds_of(dataset: str) -> int:

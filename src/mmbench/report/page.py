@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.resources import files
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mmbench.files import atomic_write
 
@@ -15,31 +15,38 @@ if TYPE_CHECKING:
     from mmbench.report.collect import Results
 
 
-def write(results: Results, folder: Path) -> list[Path]:
+def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path]:
     """Write ``table.{md,csv,tex,html}``, what ``frames`` has as ``.csv``, and what ``figures`` has as ``.svg`` and ``.png``.
+
+    Args:
+        results: what is reported.
+        folder: where to.
+        runs: the store's folder, to whose records the page links; None: it names the trials alone.
 
     Returns:
         The files.
     """
     from mmbench.report.figures.base import render
     from mmbench.report.figures.gallery import figures
+    from mmbench.report.html import Picture, to_html
     from mmbench.report.tables import to_latex, to_markdown
 
-    drawn = figures(results)
-    svg = {name: render(figure, "svg") for name, (figure, _) in drawn.items()}
+    pictures = [
+        Picture(name, caption, render(figure, "svg"), render(figure, "png"))
+        for name, (figure, caption) in figures(results).items()
+    ]
+    address = None if runs is None else quote(Path(os.path.relpath(runs, folder)).as_posix())
     content = {
         "table.md": to_markdown(results).encode(),
         "table.tex": to_latex(results).encode(),
-        "table.html": to_html(
-            results, [(svg[name].decode(), caption) for name, (_, caption) in drawn.items()]
-        ).encode(),
+        "table.html": to_html(results, pictures, address).encode(),
     }
     content |= {
         f"{name}.csv": frame.to_csv(index=False, float_format="%.4f").encode()
         for name, frame in frames(results).items()
     }
-    for name, (figure, _) in drawn.items():
-        content |= {f"{name}.svg": svg[name], f"{name}.png": render(figure, "png")}
+    for picture in pictures:
+        content |= {f"{picture.name}.svg": picture.svg, f"{picture.name}.png": picture.png}
     for name, data in content.items():
         atomic_write(folder / name, data)
     return [folder / name for name in content]
@@ -55,26 +62,3 @@ def frames(results: Results) -> dict[str, pd.DataFrame]:
         "tuning": results.tuning.draws if results.tuning else None,
     }
     return {name: frame for name, frame in found.items() if frame is not None}
-
-
-def to_html(results: Results, images: Sequence[tuple[str, str]]) -> str:
-    """A page that needs nothing else: the tables and the figures, each an SVG document and its caption."""
-    from jinja2 import Environment
-
-    from mmbench.report.cells import DASH
-    from mmbench.report.tables import header_notes, sections
-
-    template = Environment(autoescape=True).from_string((files("mmbench.report") / "page.html").read_text())
-    numbers = results.table.select_dtypes("number").columns
-    full = results.table.copy()
-    for column in numbers:
-        digits = 0 if column in ("n", "samples") else 2
-        full[column] = [DASH if value != value else f"{value:.{digits}f}" for value in full[column]]
-    return template.render(
-        title=results.experiment.grid.title,
-        notes=header_notes(results),
-        figures=[(image[image.index("<svg") :], caption) for image, caption in images],
-        sections=sections(results),
-        gaps=results.not_run,
-        full=full,
-    )

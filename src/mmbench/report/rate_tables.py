@@ -33,7 +33,9 @@ def by_rate(results: Results, rates: Rates) -> list[Section]:
             rows = [r for r in here if r.missing and not r.missing.train_only and r.missing.family == mask]
         else:
             rows = [r for r in here if r.training == training]
-        made.append(Section(title, _notes(curve, how, rows), *_cells(curve, areas.set_index("method"))))
+        header, body = _cells(curve, areas.set_index("method"))
+        records = [[r for row in rows if row.method == line[0].text for r in row.records] for line in body]
+        made.append(Section(title, _notes(curve, how, rows), header, body, records=records))
     return made
 
 

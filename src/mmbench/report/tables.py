@@ -108,7 +108,7 @@ def _by_pattern(
     header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters"]
     title = f"{dataset}, {protocol}{results.mark(dataset)}" + ("" if metric == "accuracy" else ", ACER")
     seconds = [f"{row.seconds:.1f}" if row.records else DASH for row in rows]
-    return Section(title, notes, header, body, seconds)
+    return Section(title, notes, header, body, seconds, records=[row.records for row in rows])
 
 
 def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:

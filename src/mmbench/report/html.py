@@ -1,0 +1,170 @@
+"""The page: one file that needs nothing else, with tables that sort and charts that answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mmbench.report.cells import DASH, Cell, Section
+from mmbench.report.charts import Chart, charts, specification
+from mmbench.report.colours import palette
+from mmbench.report.tables import header_notes, sections
+
+if TYPE_CHECKING:
+    from mmbench.record import Record
+    from mmbench.report.collect import Results
+
+LARGE = 60_000
+"""Bytes from which on a figure's SVG gives way to its PNG."""
+NUMBER = re.compile(r"[+\-−]?\d[\d,]*(\.\d+)?(e[+\-]?\d+)?(?=$|[\s%])")
+"""What a cell begins with whose column sorts as numbers; ``page.js`` has the same."""
+DARK = "#15181c"
+"""The ground of the dark page, which ``page.css`` has too."""
+CONTRAST = 4.5
+"""Of a method's colour with the dark ground, at least."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that stands still.
+
+    Attributes:
+        name: of its file, without the ending.
+    """
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+    @property
+    def source(self) -> str:
+        """It as a ``data:`` address."""
+        kind, data = ("svg+xml", self.svg) if len(self.svg) < LARGE else ("png", self.png)
+        return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None = None) -> str:
+    """The report as a page.
+
+    Args:
+        results: what it reports.
+        pictures: the figures.
+        runs: where the store is, as an address relative to the page; None: trials are named and not linked to.
+    """
+    from jinja2 import Environment
+
+    styles = palette([row.method for row in results.rows])
+    drawn, tables = charts(results), sections(results)
+    stills = {picture.name: picture for picture in pictures}
+    data = {
+        "methods": [{"name": m, "dash": s.dash[1], "marker": s.marker} for m, s in styles.items()],
+        "charts": {chart.name: {**chart.data(), "spec": _compiled(chart, styles)} for chart in drawn},
+    }
+    scripts = [_bundle() if drawn else "", _file("page.js")]
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"numeric": numeric_columns, "trial": trial_text}
+    return environment.from_string(_file("page.html")).render(
+        title=results.experiment.grid.title,
+        notes=header_notes(results),
+        css=_file("page.css") + _colours(styles),
+        scripts=scripts,
+        hashes=[base64.b64encode(sha256(script.encode()).digest()).decode() for script in scripts],
+        data=script_json(data),
+        charts=[(chart, stills.get(chart.still)) for chart in drawn],
+        pictures=[picture for picture in pictures if picture.name not in {chart.still for chart in drawn}],
+        sections=tables,
+        gaps=results.not_run,
+        full=_every_number(results.table),
+        has_records=any(section.records for section in tables),
+        runs=runs,
+    )
+
+
+def numeric_columns(section: Section) -> list[bool]:
+    """Whether each column of a table holds numbers, and sorts as such; the first one names the rows."""
+    if section.words:
+        return [False] * len(section.header)
+    columns = zip(*section.body, strict=True) if section.body else [()] * len(section.header)
+    texts = [[cell.text for cell in column if cell.text not in ("", DASH)] for column in columns]
+    return [i > 0 and all(NUMBER.match(text) for text in column) for i, column in enumerate(texts)]
+
+
+def trial_text(record: Record) -> str:
+    """Which of a row's trials it is."""
+    fold = "" if record.trial.fold is None else f", fold {record.trial.fold}"
+    return f"seed {record.trial.seed}{fold}"
+
+
+def script_json(data: Any) -> str:
+    """JSON that may stand in a ``script`` element: no text in it ends the element or begins a comment."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _file(name: str) -> str:
+    return (files("mmbench.report") / name).read_text(encoding="utf-8")
+
+
+@cache
+def _bundle() -> str:
+    """Vega, as one script, with all that it needs. It comes out of the package ``vl_convert``, which has it under its address."""
+    import vl_convert
+
+    address = f"https://cdn.jsdelivr.net/npm/vega@{vl_convert.get_vega_version()}/+esm.js"  # nothing is fetched
+    script = vl_convert.javascript_bundle(f'import {{View, parse}} from "{address}"; window.vega = {{View, parse}};')
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
+
+
+def _compiled(chart: Chart, styles: Mapping[str, Any]) -> dict[str, Any]:
+    """A panel as Vega has it."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_vega(specification(chart, dict(styles)))
+
+
+def _colours(styles: Mapping[str, Any]) -> str:
+    """The methods' colours as variables of the page, for light and for dark."""
+    pairs = [f"--m{i}: light-dark({s.colour}, {lightened(s.colour)});" for i, s in enumerate(styles.values())]
+    return f":root {{ {' '.join(pairs)} }}\n"
+
+
+def lightened(colour: str) -> str:
+    """The colour, ``#RRGGBB``, mixed with as much white as it takes to be read on the dark ground."""
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    for white in range(0, 101, 10):
+        mixed = "#" + "".join(f"{round(part + (255 - part) * white / 100):02X}" for part in parts)
+        if contrast(mixed, DARK) >= CONTRAST:
+            break
+    return mixed
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of two colours' luminances, from 1 to 21, as the Web Content Accessibility Guidelines define it."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _every_number(table: pd.DataFrame) -> Section:
+    """The table for programs, for readers."""
+    full = table.copy()
+    for column in table.select_dtypes("number").columns:
+        digits = 0 if column in ("n", "samples") else 2
+        full[column] = [DASH if value != value else f"{value:.{digits}f}" for value in full[column]]
+    body = [[Cell(text) for text in line] for line in full.itertuples(index=False)]
+    return Section("All patterns and metrics", [], list(full.columns), body)
