@@ -193,6 +193,19 @@ def test_the_gain_is_over_the_best_modality_alone_under_the_same_mask(rates: Rat
     assert got["gain_low"] < got["gain"] < got["gain_high"]
 
 
+def test_effective_robustness_is_what_is_kept_beyond_the_lead(results: Results, rates: Rates) -> None:
+    curve = rates.curves[(rates.curves.evaluation == "robustness") & (rates.curves.training == "complete")]
+    y = {(r.method, r.rate): r.mean for r in curve.itertuples()}
+    lead = {rate: y["cra", rate] - y["late_fusion", rate] for rate in (0, *RATES)}
+    got = line(results.diagnostics, diagnostic="effective_robustness", training="complete", method="cra")
+    assert got["of"] == "anchor"
+    assert got["value"] == pytest.approx(sum(lead[rate] - lead[0] for rate in RATES))
+    assert got["ci_low"] < got["value"] < got["ci_high"]
+    areas = rates.areas[rates.areas.effective.notna()]
+    assert set(areas.evaluation) == {"robustness"}
+    assert set(areas.method) == {"cra"}, "late fusion is what others are held against"
+
+
 def test_the_papers_numbers_stand_beside_their_masks_only(results: Results, tmp_path: Path) -> None:
     assert results.rates is not None
     assert results.rates.curves.reported.isna().all()
@@ -275,7 +288,15 @@ def test_an_empty_store_has_no_numbers_and_no_curves(tmp_path: Path) -> None:
 def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> None:
     names = {path.name for path in mmbench.report.page.write(results, tmp_path)}
     figures = {f"{f}.{kind}" for f in ("figure", "robustness", "dropout", "surface") for kind in ("svg", "png")}
-    assert names == figures | {"table.md", "table.csv", "table.tex", "table.html", "rates.csv", "areas.csv"}
+    assert names == figures | {
+        "table.md",
+        "table.csv",
+        "table.tex",
+        "table.html",
+        "rates.csv",
+        "areas.csv",
+        "diagnostics.csv",
+    }
     page = (tmp_path / "table.html").read_text()
     assert page.count("<svg") == page.count("<figcaption>") == 4
     again = pd.read_csv(tmp_path / "rates.csv")

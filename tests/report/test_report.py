@@ -82,6 +82,7 @@ def test_the_script_makes_the_golden_store(tmp_path: Path) -> None:
 def test_write_makes_all_files_and_the_same_tables(results: Results, tmp_path: Path) -> None:
     files = write(results, tmp_path)
     assert sorted(p.name for p in files) == [
+        "diagnostics.csv",
         "figure.png",
         "figure.svg",
         "inflation.csv",

@@ -89,7 +89,7 @@ def equity(contributions: np.ndarray) -> np.ndarray:
     positive = np.maximum(contributions, 0)
     total = positive.sum(axis=0)
     shares = np.divide(positive, total, out=np.zeros_like(positive), where=total > 0)
-    entropy = -(shares * np.log(shares, out=np.zeros_like(shares), where=shares > 0)).sum(axis=0)
+    entropy = (shares * -np.log(shares, out=np.zeros_like(shares), where=shares > 0)).sum(axis=0)
     return np.where(total > 0, entropy / np.log(len(contributions)), np.nan)
 
 

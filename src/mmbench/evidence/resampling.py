@@ -44,13 +44,14 @@ def means(sums: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         sums: (S, K, G), each seed's sum over the samples of each group.
-        sizes: (G,) samples of the groups.
+        sizes: (G,) samples of the groups; (K, G) where each quantity is a mean over samples of its own.
 
     Returns:
-        The means (K,), and the bootstrap's draws of them (K, R).
+        The means (K,), and the bootstrap's draws of them (K, R); NaN where a resample has no samples to take the mean of.
     """
-    weights, chosen = resamples(len(sizes), len(sums))
+    weights, chosen = resamples(sizes.shape[-1], len(sums))
     draws = np.zeros((sums.shape[1], len(weights)))
     for of_seed, share in zip(sums, chosen.T, strict=True):
         draws += of_seed @ weights.T * share
-    return sums.sum(axis=2).mean(axis=0) / sizes.sum(), draws / (weights @ sizes)
+    with np.errstate(invalid="ignore"):
+        return sums.sum(axis=2).mean(axis=0) / sizes.sum(axis=-1), draws / (sizes @ weights.T)

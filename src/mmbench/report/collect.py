@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate
@@ -15,6 +16,7 @@ from mmbench.experiment.space import TUNED
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.provenance import Codes, grouped, why_stale
 from mmbench.record import Predictions, Record
+from mmbench.report.diagnosing import Diagnosing, Key
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.rates import Outcomes, Rates, collect_rates
@@ -47,6 +49,9 @@ class Results:
         tests: the test split of a (data set, protocol) of which anything was run.
         commits: of the code that produced the trials.
         stale: how many of the trials other code produced, and which; empty where that was not asked.
+        diagnostics: what each method makes of its modalities (``diagnosing.Diagnosed.lines``).
+        confusions: true × predicted classes of each row (``diagnosing.Diagnosed``).
+        reliability: accuracy by confidence (``diagnosing.Diagnosed``).
         tuning: what tuning came to, where the experiment tunes.
     """
 
@@ -59,6 +64,9 @@ class Results:
     tests: dict[tuple[str, str], SplitFacts]
     commits: list[str]
     stale: list[str]
+    diagnostics: pd.DataFrame
+    confusions: dict[Key, np.ndarray]
+    reliability: pd.DataFrame
     tuning: Tuning | None = None
 
     def mark(self, dataset: str) -> str:
@@ -105,10 +113,12 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     rows, lines, modalities, tests, outcomes = [], [], {}, {}, []
     complete: dict[Labels, dict[str, tuple[Row, list[Run]]]] = {}
     gains: dict[Cell, Difference] = {}
+    diagnosing = Diagnosing()
     for (labels, protocol, missing), trials in by_cell.items():
         row, runs = read_row(labels, trials, trials, store)
         predictions = [run.predictions for run in runs]
         rows.append(row)
+        diagnosing.add(row, runs)
         modalities[row.dataset] = tuple(trials[0].encoders)
         if predictions:
             tests[row.dataset, row.protocol] = describe_test(predictions[0])
@@ -126,6 +136,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
             tuned.tuned = True
             tuned.gaps += [f"{choice.search.fold} {choice.gap}" for choice in found if choice.gap]
             rows.append(tuned)
+            diagnosing.add(tuned, tuned_runs)
             lines += _lines(tuned, trials[0], [run.predictions for run in tuned_runs], Printed())
             outcomes.append(_outcomes(tuned, tuned_runs))
             if row.seeds and row.seeds == tuned.seeds:
@@ -143,7 +154,11 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     )
     reasons = [why_stale(record, codes) for record in records] if codes else []
     stale = grouped(filter(None, reasons), "of other code than this")
-    return Results(experiment, table, rates, inflation, rows, modalities, tests, commits, stale, tuning)
+    diagnosed = diagnosing.finish(rates)
+    return Results(
+        experiment, table, rates, inflation, rows, modalities, tests, commits, stale,
+        diagnosed.lines, diagnosed.confusions, diagnosed.reliability, tuning,
+    )  # fmt: skip
 
 
 def _holds(record: Record, codes: Codes | None) -> bool:

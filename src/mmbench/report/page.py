@@ -58,6 +58,7 @@ def frames(results: Results) -> dict[str, pd.DataFrame]:
         "table": results.table,
         "rates": results.rates.curves if results.rates else None,
         "areas": results.rates.areas if results.rates else None,
+        "diagnostics": results.diagnostics if len(results.diagnostics) else None,
         "inflation": results.inflation if len(results.inflation) else None,
         "tuning": results.tuning.draws if results.tuning else None,
     }

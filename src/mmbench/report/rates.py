@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mmbench.evidence.accuracy import distinct_runs
+from mmbench.evidence.diagnostics import effective_robustness
 from mmbench.evidence.rates import DRAWS, accuracy, hits_of, interval, masks_of_test, mean_height, shown
 from mmbench.evidence.resampling import summarise
 from mmbench.missing import Missing, patterns, realised, training_name
@@ -31,7 +32,10 @@ CURVE_COLUMNS = (
     *KEY, "training_rate", "rate", "masked", "missing", "empty", "mean", "std", "ci_low", "ci_high", "gain", "gain_low", "gain_high",
     "best_alone", "n", "reported",
 )  # fmt: skip
-AREA_COLUMNS = (*KEY, "area", "area_low", "area_high", "gain", "gain_low", "gain_high", "n", "reported")
+AREA_COLUMNS = (
+    *KEY, "area", "area_low", "area_high", "gain", "gain_low", "gain_high", "effective", "effective_low", "effective_high", "n",
+    "reported",
+)  # fmt: skip
 
 
 @dataclass
@@ -127,7 +131,7 @@ class Rates:
             ``missing`` and ``empty`` are what the fixed test mask comes to (``missing.realised``); ``gain`` is over the modality
             ``best_alone``.
         areas: one row a curve, with ``AREA_COLUMNS``: the area under it over its rates above zero, divided by their range, so a mean
-            accuracy in percent.
+            accuracy in percent; and the effective robustness, in points, where late fusion was trained in the same way.
     """
 
     curves: pd.DataFrame
@@ -192,6 +196,7 @@ class _Family:
         self.example = next((o for o in self.outcomes if o.seeds), None)
         self.share = cache(self._share)
         self.alone = cache(self._alone)
+        self.of_reference = cache(lambda missing, rate: self._point(self.references[missing], "robustness", rate))
 
     def add_to(self, curves: list[tuple], areas: list[tuple], printed: Mapping) -> None:
         """Append the rows of all curves."""
@@ -228,7 +233,9 @@ class _Family:
             row = (self._training_rate(trained[rate]), rate, *self._realised(rate), *values, *gain)
             curves.append((*key, *row, point.best_alone, len(point.accuracy), paper.get(rate)))
         if len(self.masks) > 1:
-            areas.append((*key, *self._area([points.get(rate) for rate in self.masks]), self._printed_area(paper)))
+            area, runs = self._area([points.get(rate) for rate in self.masks])
+            effective = self._effective(first, points) if evaluation == "robustness" else (np.nan,) * 3
+            areas.append((*key, *area, *effective, runs, self._printed_area(paper)))
 
     def _point(self, o: Outcomes, evaluation: Evaluation, rate: float) -> _Point:
         if not o.seeds:
@@ -251,18 +258,29 @@ class _Family:
         alone[best], alone[-1] = share[sees].sum(axis=0), share[~sees].sum(axis=0)
         return accuracy(reference.hits, reference.group, alone)
 
-    def _area(self, points: Sequence[_Point | None]) -> tuple:
+    def _effective(self, o: Outcomes, points: Mapping[float, _Point]) -> tuple[float, float, float]:
+        """What a model keeps over late fusion as modalities go missing, beyond its lead where none does; NaN for late fusion itself."""
+        reference = self.references.get(o.missing)
+        if reference is None or reference is o or reference.seeds != o.seeds:
+            return (np.nan,) * 3
+        others = [self.of_reference(o.missing, rate) for rate in self.rates]
+        own = [points[rate] for rate in self.rates]
+        value = effective_robustness(*(np.array([p.accuracy.mean() for p in side]) for side in (own, others)))
+        draws = effective_robustness(*(np.stack([p.draws for p in side]) for side in (own, others)))
+        return float(value), *interval(draws)
+
+    def _area(self, points: Sequence[_Point | None]) -> tuple[tuple, int]:
         """Area and gain with their intervals, and n; NaN where a rate was not run, or not with the same seeds."""
         done = [p for p in points if p is not None and p.seeds]
         if len(done) < len(points) or any(p.seeds != done[0].seeds for p in done):
-            return (*(np.nan,) * 6, 0)
+            return (np.nan,) * 6, 0
         x = np.array(list(self.masks))
         area = float(mean_height(x, np.array([p.accuracy.mean() for p in done])))
         gains = [p.gain_draws for p in done if p.gain_draws is not None]
         gain = float(mean_height(x, np.array([p.gain for p in done])))
         gain_draws = mean_height(x, np.stack(gains)) if len(gains) == len(done) else None
         draws = mean_height(x, np.stack([p.draws for p in done]))
-        return area, *interval(draws), gain, *interval(gain_draws), min(len(p.accuracy) for p in done)
+        return (area, *interval(draws), gain, *interval(gain_draws)), min(len(p.accuracy) for p in done)
 
     def _printed_area(self, paper: Mapping[float, float | None]) -> float | None:
         values = [value for rate in self.masks if (value := paper.get(rate)) is not None]
