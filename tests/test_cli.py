@@ -373,7 +373,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     return made
 
 
-FILES = {f"table.{kind}" for kind in ("md", "csv", "tex", "html")} | {"figure.svg", "figure.png"}
+FILES = {f"table.{kind}" for kind in ("md", "csv", "tex", "html")} | {"trials.csv", "figure.svg", "figure.png"}
 
 
 def test_a_run_reports_and_exits_with_0(story: Story) -> None:

@@ -12,7 +12,7 @@ import yaml
 from mmbench.baselines import METHODS
 from mmbench.cli import parser
 from mmbench.data.sets.openclipart import OpenClipart
-from mmbench.experiment.plan import expand
+from mmbench.experiment.plan import expand, load
 
 ROOT = Path(__file__).parent.parent
 QUOTED = ["table1", "missing_rates"]
@@ -49,6 +49,16 @@ def test_the_python_example_trains_and_tests(quiet):
     metrics = names["trainer"].callback_metrics
     assert {"test/accuracy", "test/accuracy/image", "test/accuracy/image+title"} <= set(metrics)
     assert 0 < metrics["test/accuracy"] < 1
+
+
+def test_the_numbers_of_an_experiment_come_as_data_frames(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(blocks("python")[1], names)
+    trials = names["results"].trials
+    assert len(trials) == len(load("experiments/table1.yaml").trials)
+    assert {"fold", "seed", "key", "accuracy", "accuracy/image", "samples", "commit", "seconds/fit"} <= set(trials)
+    assert set(names["results"].table.metric) >= {"accuracy", "macro_f1", "ece"}
 
 
 def test_the_example_method_works_in_two_touches():

@@ -90,6 +90,7 @@ def test_write_makes_all_files_and_the_same_tables(results: Results, tmp_path: P
         "table.html",
         "table.md",
         "table.tex",
+        "trials.csv",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in files)
     for name in TABLES:

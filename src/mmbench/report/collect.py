@@ -20,7 +20,8 @@ from mmbench.report.diagnosing import Diagnosing, Key
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.rates import Outcomes, Rates, collect_rates
-from mmbench.report.rows import Row, Run, gaps, read_row
+from mmbench.report.rows import Row, Run, commit_of, gaps, read_row
+from mmbench.report.trials import trials_of
 from mmbench.report.tuning import Cell, Tuning, cell_of, collect_tuning
 from mmbench.store import Store
 from mmbench.trial import Trial
@@ -84,6 +85,13 @@ class Results:
         return len({trial.key for trial in (*self.experiment.trials, *finals)}) + open_yet
 
     @property
+    def trials(self) -> pd.DataFrame:
+        """One line a trial, with the columns of ``report.trials.trials_of`` and the track; the only one with seconds and memory."""
+        frame = trials_of(self.rows)
+        frame["track"] = [", ".join(_tracks(self.experiment, self.rows, dataset)) for dataset in frame.dataset]
+        return frame
+
+    @property
     def not_run(self) -> list[str]:
         """What trials are missing and why, a line each."""
         return gaps(self.rows)
@@ -145,7 +153,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     tuning = collect_tuning([choice for found in choices.values() for choice in found], gains)
     records = [*(r for row in rows for r in row.records), *(tuning.records if tuning else ())]
     records = list({record.key: record for record in records}.values())  # a default that was chosen is in two rows
-    commits = sorted({_commit(record) for record in records})
+    commits = sorted({commit_of(record) for record in records})
     rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates)
     for frame in (table, *((rates.curves, rates.areas) if rates else ()), *(tuning.frames if tuning else ())):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
@@ -193,7 +201,3 @@ def _tracks(experiment: Experiment, rows: Sequence[Row], dataset: str) -> list[s
     made_up = any(row.made_up for row in rows if row.dataset == dataset)
     cached = experiment.grid.datasets[dataset].cached
     return ["made up"] * made_up + ["cached features"] * cached
-
-
-def _commit(record: Record) -> str:
-    return str(record.environment.get("commit", "unknown")) + ("+changes" if record.environment.get("dirty") else "")

@@ -21,7 +21,8 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
     Args:
         results: what is reported.
         folder: where to.
-        runs: the store's folder, to whose records the page links; None: it names the trials alone.
+        runs: the store's folder, to whose records the page links; None: the report is for git to keep, so that the page names trials
+            alone, and nothing has seconds or memory.
 
     Returns:
         The files.
@@ -43,7 +44,7 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
     }
     content |= {
         f"{name}.csv": frame.to_csv(index=False, float_format="%.4f").encode()
-        for name, frame in frames(results).items()
+        for name, frame in frames(results, kept=runs is None).items()
     }
     for picture in pictures:
         content |= {f"{picture.name}.svg": picture.svg, f"{picture.name}.png": picture.png}
@@ -52,10 +53,13 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
     return [folder / name for name in content]
 
 
-def frames(results: Results) -> dict[str, pd.DataFrame]:
-    """The tables for programs, by the name of their file; only those that hold something."""
+def frames(results: Results, kept: bool = False) -> dict[str, pd.DataFrame]:
+    """The tables for programs, by the name of their file; only those that hold something, if ``kept`` without seconds and memory."""
+    from mmbench.report.trials import COST
+
     found = {
         "table": results.table,
+        "trials": results.trials.drop(columns=list(COST) if kept else []),
         "rates": results.rates.curves if results.rates else None,
         "areas": results.rates.areas if results.rates else None,
         "diagnostics": results.diagnostics if len(results.diagnostics) else None,

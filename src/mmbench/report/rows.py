@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,16 @@ from mmbench.missing import Missing, split_name, training_name
 from mmbench.record import Predictions, Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
+
+
+class Tried(NamedTuple):
+    """A trial of a row and its record, if there is one; "done", "failed", "not run" or "damaged", and why; its test samples."""
+
+    trial: Trial
+    record: Record | None
+    status: str
+    reason: str = ""
+    samples: int | None = None
 
 
 @dataclass
@@ -32,6 +43,7 @@ class Row:
         made_up: the data are a demo copy.
         artefacts: patterns whose score follows from a role in the method (``MultimodalTask.artefact_patterns``).
         unlike: what the trials do otherwise than a paper that has numbers of this method and data set; nothing, if they stand beside.
+        trials: all of them, and what they came to.
         records: of the trials that are done.
         seeds: those of which every fold is done.
         predicted: hashes of the predictions, one a seed.
@@ -49,6 +61,7 @@ class Row:
     made_up: bool = False
     artefacts: tuple[str, ...] = ()
     unlike: tuple[str, ...] = ()
+    trials: list[Tried] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     predicted: list[str] = field(default_factory=list)
@@ -103,30 +116,42 @@ def read_row(labels: Labels, defaults: Sequence[Trial], trials: Sequence[Trial],
     done: dict[int, list[tuple[Record, Predictions]]] = {}
     for trial in trials:
         fold = "" if trial.fold is None else f"fold {trial.fold} "
-        try:
-            record = store.record(trial.key)
-            reason = "not run" if record is None else _failure(record)
-            if record is not None and record.status == "done":
-                done.setdefault(trial.seed, []).append((record, store.predictions(record)))
-                row.records.append(record)
-                continue
-        except CorruptRecord as error:
-            reason = f"damaged ({error})"
-        row.gaps.append(f"{fold}seed {trial.seed}: {reason}")
+        tried, predictions = _try(trial, store)
+        row.trials.append(tried)
+        if tried.record is not None and predictions is not None:
+            done.setdefault(trial.seed, []).append((tried.record, predictions))
+            row.records.append(tried.record)
+        else:
+            row.gaps.append(f"{fold}seed {trial.seed}: {tried.reason or tried.status}")
     runs = [_run(seed, parts) for seed, parts in done.items() if len(parts) == max(1, len(folds))]
     row.seeds, row.predicted = [run.seed for run in runs], [fingerprint(run.predictions) for run in runs]
     row.runs = len(distinct_runs([run.predictions for run in runs]))
     return row, runs
 
 
+def _try(trial: Trial, store: Store) -> tuple[Tried, Predictions | None]:
+    """What a trial came to, and its predictions if it is done."""
+    try:
+        record = store.record(trial.key)
+        if record is not None and record.status == "done":
+            predictions = store.predictions(record)
+            return Tried(trial, record, "done", samples=len(predictions.label)), predictions
+    except CorruptRecord as error:
+        return Tried(trial, None, "damaged", f"damaged ({error})"), None
+    if record is None:
+        return Tried(trial, None, "not run"), None
+    return Tried(trial, record, record.status, f"failed: {record.failure.message}" if record.failure else ""), None
+
+
+def commit_of(record: Record) -> str:
+    """The commit of the code that a trial ran, and whether it was changed."""
+    return str(record.environment.get("commit", "unknown")) + ("+changes" if record.environment.get("dirty") else "")
+
+
 def _run(seed: int, parts: Sequence[tuple[Record, Predictions]]) -> Run:
     parts = sorted(parts, key=lambda part: part[0].trial.fold or 0)
     sizes = {split_name("test", record.trial.fold): len(p.label) for record, p in parts}
     return Run(seed, [record for record, _ in parts], join([p for _, p in parts]), sizes)
-
-
-def _failure(record: Record) -> str:
-    return f"failed: {record.failure.message}" if record.failure else record.status
 
 
 def gaps(rows: Iterable[Row]) -> list[str]:
