@@ -23,7 +23,7 @@ FLOORS = [
     "data.prepared",
     "data data.sets",
     "data.preparing data.demo",
-    "task fixed optimised patience curves checkpoint lean",
+    "task fixed optimised patience curves checkpoint lean watch",
     "baselines",
     "training",
     "experiment",

@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as hnp
 from mmbench.errors import StoreError
 from mmbench.files import atomic_write
 from mmbench.recipe import Recipe
-from mmbench.record import Failure, Predictions, Record
+from mmbench.record import Failure, Features, Predictions, Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
 
@@ -127,6 +127,29 @@ def test_any_arrays_survive_and_equal_ones_give_equal_bytes(data: st.DataObject,
         np.testing.assert_array_equal(getattr(read, name), getattr(meant, name))
         assert getattr(read, name).dtype == getattr(meant, name).dtype
     assert read.to_bytes() == meant.to_bytes()
+
+
+def test_features_are_vouched_for_too_and_go_with_the_rest(store: Store, written: Record) -> None:
+    assert store.features(written) is None
+    features = Features(np.array(["audio", "video"]), np.arange(8, dtype=np.float32).reshape(2, 2, 2))
+    store.write(record := make_record(1), make_predictions(), features)
+    again = store.record(record.key)
+    assert again is not None
+    assert again.features_sha256 == record.features_sha256
+    found = store.features(again)
+    assert found is not None
+    assert np.array_equal(found.points, features.points)
+    path = store.folder(record.key) / "features.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptRecord, match=r"features\.npz: not the file"):
+        store.features(again)
+    path.unlink()
+    with pytest.raises(CorruptRecord, match=r"features\.npz: is missing"):
+        store.features(again)
+    path.write_bytes(features.to_bytes())
+    (store.folder(record.key) / "predictions.npz").unlink()
+    store.discard(record.key)
+    assert not path.exists()
 
 
 def test_a_failure_is_a_record_but_not_a_result(store: Store) -> None:

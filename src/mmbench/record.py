@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, fields
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -14,8 +14,24 @@ from mmbench.missing import Pattern, pattern_name, patterns
 from mmbench.trial import Trial
 
 
+class Arrays:
+    """A dataclass of arrays, as a file."""
+
+    def to_bytes(self) -> bytes:
+        """The arrays as a compressed ``.npz``; equal arrays give equal bytes."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what ``to_bytes`` wrote; nothing in it is ever executed."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(**{f.name: arrays[f.name] for f in fields(cls)})  # type: ignore[arg-type]
+
+
 @dataclass
-class Predictions:
+class Predictions(Arrays):
     """What a trial predicted for the N test samples under each of the P = 2^M − 1 presence patterns.
 
     Attributes:
@@ -49,17 +65,19 @@ class Predictions:
         """The patterns' names, in the same order."""
         return [pattern_name(p) for p in self.patterns]
 
-    def to_bytes(self) -> bytes:
-        """The arrays as a compressed ``.npz``; equal predictions give equal bytes."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{f.name: getattr(self, f.name) for f in fields(self)})
-        return buffer.getvalue()
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Predictions:
-        """Read what ``to_bytes`` wrote; nothing in it is ever executed."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+@dataclass
+class Features(Arrays):
+    """Where the encoders' features of up to 500 test samples lie, as a plane can show it.
+
+    Attributes:
+        modalities: (M,) names.
+        points: (M, n, 2) float32, the features, scaled to length 1, in the plane of their first two principal components; NaN where a
+            sample lacks the modality.
+    """
+
+    modalities: np.ndarray
+    points: np.ndarray
 
 
 class Failure(BaseModel):
@@ -112,7 +130,9 @@ class Record(BaseModel):
     realised: dict[str, dict[str, float]] = {}
     metrics: dict[str, dict[str, float]] = {}
     curves: list[dict[str, float]] = []
+    gap: dict[str, float] = {}  # "image+title" -> distance of the two modalities' mean features (``watch.Gap``)
     predictions_sha256: str | None = None
+    features_sha256: str | None = None
     failure: Failure | None = None
 
     def to_bytes(self) -> bytes:

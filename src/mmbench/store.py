@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from mmbench.errors import StoreError
 from mmbench.files import atomic_write
-from mmbench.record import Code, Predictions, Record
+from mmbench.record import Arrays, Code, Features, Predictions, Record
 
-MOST_BYTES = {"record.json": 64 * 2**20, "predictions.npz": 16 * 2**30}
+MOST_BYTES = {"record.json": 64 * 2**20, "predictions.npz": 16 * 2**30, "features.npz": 16 * 2**20}
 """Larger files are not read: a record of 10,000 epochs has 3 MB."""
+
+
+Kind = TypeVar("Kind", bound=Arrays)
 
 
 class CorruptRecord(RuntimeError):
@@ -27,7 +31,7 @@ class CorruptRecord(RuntimeError):
 
 
 class Store:
-    """Results under a folder: ``<root>/<key>/{record.json, predictions.npz, log.txt}``."""
+    """Results under a folder: ``<root>/<key>/{record.json, predictions.npz, features.npz, log.txt}``."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -86,13 +90,26 @@ class Store:
         Raises:
             CorruptRecord: they are missing, or not the bytes that the record vouches for.
         """
-        path = self.folder(record.key) / "predictions.npz"
+        return self._arrays(self.folder(record.key) / "predictions.npz", record.predictions_sha256, Predictions)
+
+    def features(self, record: Record) -> Features | None:
+        """The features that belong to a record; None if it has none.
+
+        Raises:
+            CorruptRecord: they are missing, or not the bytes that the record vouches for.
+        """
+        if record.features_sha256 is None:
+            return None
+        return self._arrays(self.folder(record.key) / "features.npz", record.features_sha256, Features)
+
+    def _arrays(self, path: Path, digest: str | None, kind: type[Kind]) -> Kind:
+        """What a file holds that a record vouches for."""
         if (data := self._read(path)) is None:
             raise CorruptRecord(f"{path}: is missing")
-        if sha256(data).hexdigest() != record.predictions_sha256:
+        if sha256(data).hexdigest() != digest:
             raise CorruptRecord(f"{path}: not the file that the record was written with")
         try:
-            return Predictions.from_bytes(data)
+            return kind.from_bytes(data)
         except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise CorruptRecord(f"{path}: {error}") from error
 
@@ -140,8 +157,8 @@ class Store:
         record = self.done(key)
         return record is not None and (code is None or code.gives_the_same(record.code))
 
-    def write(self, record: Record, predictions: Predictions | None = None) -> None:
-        """Write the predictions, then the record that vouches for them.
+    def write(self, record: Record, predictions: Predictions | None = None, features: Features | None = None) -> None:
+        """Write the predictions and the features, then the record that vouches for them.
 
         Raises:
             StoreError: the disk is full or not writable.
@@ -150,6 +167,10 @@ class Store:
             data = predictions.to_bytes()
             record.predictions_sha256 = sha256(data).hexdigest()
             atomic_write(self.folder(record.key) / "predictions.npz", data)
+        if features is not None:
+            data = features.to_bytes()
+            record.features_sha256 = sha256(data).hexdigest()
+            atomic_write(self.folder(record.key) / "features.npz", data)
         atomic_write(self.folder(record.key) / "record.json", record.to_bytes())
 
     def discard(self, key: str, code: Code | None = None) -> None:
@@ -167,7 +188,7 @@ class Store:
                     return
             for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
                 torn.unlink(missing_ok=True)
-            for path in (self.folder(key) / name for name in ("record.json", "predictions.npz")):
+            for path in (self.folder(key) / name for name in MOST_BYTES):
                 if path.is_dir() and not path.is_symlink():  # something else was put in its place
                     shutil.rmtree(path)
                 else:

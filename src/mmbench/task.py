@@ -99,6 +99,7 @@ class MultimodalTask(Optimised):
         self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
         self.register_buffer("pattern_masks", torch.tensor(pattern_matrix(spec.modalities)), persistent=False)  # (P, M)
         self._hits: Tensor | float = 0.0
+        self._nats: Tensor | float = 0.0
         self._seen = 0
         self._loss_sum: Tensor | float = 0.0
         self._loss_count = 0
@@ -224,8 +225,13 @@ class MultimodalTask(Optimised):
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Log-probabilities (P, B, C) under every pattern, in float32 or what the trainer has that is finer."""
-        logits = self.fuse_patterns(self.encode(batch), batch.present)
+        features = self.encode(batch)
+        self.watch_features(features, batch)
+        logits = self.fuse_patterns(features, batch.present)
         return logits.to(torch.promote_types(logits.dtype, torch.float)).log_softmax(dim=-1)
+
+    def watch_features(self, features: dict[str, Tensor], batch: Batch) -> None:
+        """Called with the features of each batch of a test; a trial keeps some of them."""
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count hits under every pattern, or with all that is there alone (``validates_patterns``)."""
@@ -247,16 +253,18 @@ class MultimodalTask(Optimised):
         features, present = self.encode(batch), batch.present
         logits = self.fuse_patterns(features, present) if every_pattern else self.answer(features, present)[None]
         self._hits = self._hits + (logits.argmax(dim=-1) == batch.label).sum(dim=1)  # (P,), or (1,)
+        self._nats = self._nats + F.cross_entropy(logits[-1], batch.label, reduction="sum")
         self._seen += len(batch)
 
     def _log_accuracies(self, stage: str, every_pattern: bool) -> None:
         shown = patterns(self.modalities) if every_pattern else [self.modalities]
         names = [f"{stage}/accuracy" + ("" if p == self.modalities else f"/{pattern_name(p)}") for p in shown]
-        hits, seen = self._hits, torch.tensor(self._seen, device=self.device)
-        self._hits, self._seen = 0.0, 0
+        hits, nats, seen = self._hits, self._nats, torch.tensor(self._seen, device=self.device)
+        self._hits, self._nats, self._seen = 0.0, 0.0, 0
         if self.trainer.world_size > 1:
-            hits, seen = (self.trainer.strategy.reduce(count, reduce_op="sum") for count in (hits, seen))
-        self.log_epoch(dict(zip(names, (hits / seen).tolist(), strict=True)))
+            hits, nats, seen = (self.trainer.strategy.reduce(count, reduce_op="sum") for count in (hits, nats, seen))
+        accuracies = dict(zip(names, (hits / seen).tolist(), strict=True))
+        self.log_epoch({f"{stage}/loss": float(nats / seen), **accuracies})
 
     def log_epoch(self, values: dict[str, float]) -> None:
         """Log what has become known at the end of an epoch."""

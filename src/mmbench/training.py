@@ -31,9 +31,10 @@ from mmbench.missing import pattern_name, patterns
 from mmbench.patience import Patience
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
 from mmbench.recipe import Recipe
-from mmbench.record import Code, Predictions
+from mmbench.record import Code, Features, Predictions
 from mmbench.task import DivergedError, MultimodalTask
 from mmbench.trial import Trial
+from mmbench.watch import Gap, Training
 
 
 @dataclass
@@ -42,12 +43,15 @@ class Outcome:
 
     Attributes:
         predictions: on the test split, under every presence pattern; None for a trial that tunes.
-        curves: one dictionary an epoch: training loss, and accuracy on the selection split with all that is there. The best epoch's
-            has the accuracy under every pattern too, unless the trial tunes; with other loggers, every epoch's.
+        curves: one dictionary an epoch: training loss, learning rate, sizes of gradients (``watch.Training``), and on the selection
+            split loss and accuracy with all that is there. The best epoch's has the accuracy under every pattern too, unless the trial
+            tunes; with other loggers, every epoch's.
         best_epoch: the epoch that the predictions come from, counted from 0.
         stages: how many epochs each stage of training was planned to take: ``{"training": 30}``, before it ``"pretraining"`` where a
             method has that.
         stopped_epoch: the epoch after which the recipe's ``patience`` ended training, counted from 0; None if it did not.
+        gap: distances of modalities' mean test features (``watch.Gap``).
+        features: where some of them lie.
         realised: split -> what its mask came to (``missing.realised``), for the splits that were masked.
         parameters: trainable parameters.
         seconds: wall time of building, fitting and testing.
@@ -59,6 +63,8 @@ class Outcome:
     stages: dict[str, int]
     stopped_epoch: int | None
     realised: dict[str, dict[str, float]]
+    gap: dict[str, float]
+    features: Features | None
     parameters: int
     seconds: dict[str, float]
 
@@ -169,7 +175,9 @@ def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code
     curves = CurveLogger()
     task.validates_patterns = bool(loggers)
     chosen = BestEpoch()
-    trainer = lean_trainer(trial.recipe, device, [curves, *loggers], [] if trial.tuning else [chosen])
+    trainer = lean_trainer(
+        trial.recipe, device, [curves, *loggers], [Training()] if trial.tuning else [Training(), chosen]
+    )
     task.log_epoch = partial(log_epoch, trainer)  # type: ignore[method-assign]
     built = time.perf_counter()
     trainer.fit(task, datamodule=data)
@@ -177,11 +185,13 @@ def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code
     stopped = next((c.stopped_epoch for c in trainer.callbacks if isinstance(c, Patience)), None)  # type: ignore[attr-defined]
     rows, first = curves.rows, task.pretraining_epochs
     best = max(range(first, len(rows)), key=lambda epoch: rows[epoch][SELECTION_METRIC])
-    predictions = None
+    predictions, gap = None, None
     if not trial.tuning:
         chosen.restore(task)
         if not task.validates_patterns:
             rows[best].update(validate(trainer, task, data))
+        gap = Gap(len(data.splits.test or ()))
+        task.watch_features = gap.add  # type: ignore[method-assign]
         predictions = predict(trainer, task, data)
     tested = time.perf_counter()
     stages = {"pretraining": first} if first else {}
@@ -192,13 +202,20 @@ def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code
         stages={**stages, "training": trial.recipe.epochs - first},
         stopped_epoch=stopped,
         realised=data.realised,
+        gap=gap.values() if gap else {},
+        features=gap.features() if gap else None,
         parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
         seconds={"build": built - started, "fit": fitted - built, "test": tested - fitted},
     )
 
 
 def lean_trainer(
-    recipe: Recipe, device: str, loggers: Sequence[Logger], callbacks: Sequence[pl.Callback], **more: Any
+    recipe: Recipe,
+    device: str,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[pl.Callback],
+    watch: Training | None = None,
+    **more: Any,
 ) -> pl.Trainer:
     """A trainer that does what a trial needs and nothing else."""
     trainer = pl.Trainer(

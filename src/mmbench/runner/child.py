@@ -21,7 +21,7 @@ from mmbench.errors import StoreError
 from mmbench.files import check_writable, disk_error
 from mmbench.lightning import Logger
 from mmbench.machine import installed_version, thread_pools
-from mmbench.record import Code, Failure, Predictions, Record
+from mmbench.record import Code, Failure, Features, Predictions, Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbLogger, WandbSettings
 from mmbench.trial import Trial
@@ -117,8 +117,8 @@ def execute(job: Job, store: Store) -> Record:
     started, environment = now(), describe_environment(job)
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
-    record, predictions = _outcome(job, store, started, environment, [wandb] if wandb else [])
-    store.write(record, predictions)  # before W&B, which may hang
+    record, predictions, features = _outcome(job, store, started, environment, [wandb] if wandb else [])
+    store.write(record, predictions, features)  # before W&B, which may hang
     print(f"{record.finished} {record.status}", flush=True)
     if wandb is not None:
         wandb.finish(record)
@@ -127,7 +127,7 @@ def execute(job: Job, store: Store) -> Record:
 
 def _outcome(
     job: Job, store: Store, started: str, environment: dict[str, Any], loggers: Sequence[Logger]
-) -> tuple[Record, Predictions | None]:
+) -> tuple[Record, Predictions | None, Features | None]:
     """Run the trial; whatever happens becomes a record."""
     from mmbench.training import run
 
@@ -151,7 +151,7 @@ def _outcome(
         failure = Failure(
             kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
-        return Record(**common, status="failed", finished=now(), failure=failure), None
+        return Record(**common, status="failed", finished=now(), failure=failure), None, None
     record = Record(
         **common,
         status="done",
@@ -163,10 +163,11 @@ def _outcome(
         stages=outcome.stages,
         stopped_epoch=outcome.stopped_epoch,
         realised=outcome.realised,
+        gap=outcome.gap,
         curves=outcome.curves,
         metrics=metrics,
     )
-    return record, predictions
+    return record, predictions, outcome.features
 
 
 def _metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
