@@ -128,10 +128,11 @@ def test_the_log_is_the_trials_own(
     assert "threads on cpu" not in capfd.readouterr().out
 
 
-def test_nothing_but_the_four_files_is_left(both: tuple[Store, Store, list[Trial], list[Watcher]]) -> None:
+def test_nothing_but_the_five_files_is_left(both: tuple[Store, Store, list[Trial], list[Watcher]]) -> None:
     for store in both[:2]:
         for trial in both[2]:
             assert sorted(p.name for p in store.folder(trial.key).iterdir()) == [
+                "features.npz",
                 "lock",
                 "log.txt",
                 "predictions.npz",
