@@ -23,6 +23,7 @@ from mmbench.report.cells import (
     value_text,
 )
 from mmbench.report.collect import Results
+from mmbench.report.diagnostic_tables import of_diagnostics
 from mmbench.report.escape import latex, markdown, one_line
 from mmbench.report.inflation import INFLATION
 from mmbench.report.rate_tables import by_rate
@@ -65,7 +66,7 @@ def sections(results: Results) -> list[Section]:
         made += _inflation(results, dataset, [r for r in rows if r.missing is None and not r.tuned])
     made += of_tuning(results, results.tuning) if results.tuning else []
     made += by_rate(results, results.rates) if results.rates else []
-    return [*made, *_unprepared(results), *of_training(results)]
+    return [*made, *of_diagnostics(results), *_unprepared(results), *of_training(results)]
 
 
 def _unprepared(results: Results) -> list[Section]:
