@@ -130,8 +130,9 @@ def effective_robustness(own: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def gradient_variation(logs: np.ndarray) -> float:
     """How unevenly the encoders are driven: the coefficient of variation of their gradients' norms, mean over epochs.
 
-    An encoder's norm in an epoch is the geometric mean over its steps, since it is the logarithm that is recorded. Of each epoch: the
-    standard deviation over the M encoders (with M, not M − 1, below) by their mean. 0: all alike; sqrt(M − 1): one has it all.
+    An encoder's norm in an epoch is the geometric mean over the steps that were measured, since records hold the mean of logarithms. Of
+    each epoch: the standard deviation over the M encoders (with M, not M − 1, below) by their mean. 0: all alike; sqrt(M − 1): one
+    has it all.
 
     Args:
         logs: (E, M) natural logarithms of the norms; −inf for a gradient that was zero.

@@ -277,9 +277,9 @@ def _of_training(row: Row, modalities: Sequence[str]) -> list[Line]:
         values = [gradient_variation(np.array(of_trial)) for of_trial in logs if of_trial]
         if values:
             lines.append((diagnostic, "", float(np.mean(values)), np.nan, np.nan, row.runs, ""))
-    gaps = [gap for record in row.records if (gap := getattr(record, "gap", None))]
-    for pair in gaps[0] if gaps else ():
-        lines.append(("modality_gap", pair, float(np.mean([g[pair] for g in gaps])), np.nan, np.nan, row.runs, ""))
+    for pair in dict.fromkeys(pair for record in row.records for pair in record.gap):
+        gaps = [record.gap[pair] for record in row.records if pair in record.gap]
+        lines.append(("modality_gap", pair, float(np.mean(gaps)), np.nan, np.nan, row.runs, ""))
     return lines
 
 
