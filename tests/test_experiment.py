@@ -392,6 +392,16 @@ def test_all_mistakes_in_keys_names_and_values_come_in_one_message() -> None:
     assert_all(expected, mistakes(raw))
 
 
+def test_the_reference_is_a_method_of_the_experiment() -> None:
+    assert expand({**GRID, "reference": "mla"}).grid.reference == "mla"
+    assert expand(GRID).grid.reference == "late_fusion", "whether or not it is there"
+    assert "reference: the experiment has no method 'mlaa'; did you mean 'mla'?" in mistakes(
+        {**GRID, "reference": "mlaa"}
+    )
+    assert "reference: input should be a valid string" in mistakes({**GRID, "reference": ["mla"]})
+    assert "has no method 'late_fusion'" in mistakes({**GRID, "reference": "late_fusion"})
+
+
 def test_all_mistakes_in_arguments_come_in_one_message() -> None:
     raw = changed("datasets", "openclipart", "encoders", to={"imagee": "small_cnn", "title": {"dropuot": 0.1}})
     expected = [

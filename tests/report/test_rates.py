@@ -295,6 +295,7 @@ def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> 
         "table.html",
         "rates.csv",
         "areas.csv",
+        "comparisons.csv",
         "diagnostics.csv",
     }
     page = (tmp_path / "table.html").read_text()

@@ -82,6 +82,7 @@ def test_the_script_makes_the_golden_store(tmp_path: Path) -> None:
 def test_write_makes_all_files_and_the_same_tables(results: Results, tmp_path: Path) -> None:
     files = write(results, tmp_path)
     assert sorted(p.name for p in files) == [
+        "comparisons.csv",
         "diagnostics.csv",
         "figure.png",
         "figure.svg",
@@ -107,7 +108,7 @@ def test_the_tidy_table_has_the_columns_and_every_pattern() -> None:
         for protocol in ("clean", "legacy")
         for method in METHODS
         for pattern in ("audio", "video", "audio+video", "mean")  # 2^2 − 1
-        for metric in ("accuracy", "macro_f1", "ece")
+        for metric in ("accuracy", "macro_f1", "ece", "group_accuracy")
     )
 
 

@@ -8,12 +8,15 @@ from hashlib import sha256
 
 import numpy as np
 
+from mmbench.evidence.groups import LARGE, group_accuracy, worst_group
 from mmbench.evidence.resampling import RESAMPLES, resamples, summarise
 from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
 from mmbench.record import Predictions
 
 MEAN = "mean"
 """What tables call the mean over all patterns."""
+GROUP_ACCURACY = "group_accuracy"
+WORST_GROUP = "worst_group"
 
 
 @dataclass
@@ -75,6 +78,15 @@ def same_run(one: Predictions, other: Predictions) -> bool:
     return alike and first.shape == second.shape and np.allclose(first, second, rtol=ROUNDING, atol=ROUNDING)
 
 
+def twins(predictions: Sequence[Predictions]) -> list[int]:
+    """For each of the seeds' predictions the position of the first that is the same run."""
+    first: list[int] = []
+    for position, p in enumerate(predictions):
+        known = (k for k in dict.fromkeys(first) if same_run(p, predictions[k]))
+        first.append(next(known, position))
+    return first
+
+
 def distinct_runs(predictions: Sequence[Predictions]) -> list[int]:
     """Which of the seeds' predictions are runs of their own.
 
@@ -85,17 +97,16 @@ def distinct_runs(predictions: Sequence[Predictions]) -> list[int]:
     Returns:
         The positions of the first of each set of the same predictions, in order.
     """
-    first: list[int] = []
-    for position, p in enumerate(predictions):
-        if not any(same_run(p, predictions[known]) for known in first):
-            first.append(position)
-    return first
+    return list(dict.fromkeys(twins(predictions)))
 
 
 def estimate(
     predictions: Sequence[Predictions], names: Sequence[str]
 ) -> dict[tuple[str, str], tuple[float, float, float, float]]:
     """Mean and standard deviation over seeds, and a 95 % interval, of each metric under each pattern and of its mean over patterns.
+
+    Beside those of single predictions, the metrics are ``group_accuracy``, the mean over groups of test samples of the group's
+    accuracy, and ``worst_group``, the lowest accuracy of a group of at least 20 samples, where there is one.
 
     Args:
         predictions: one a seed, of the same test samples. Identical ones count as one run.
@@ -105,12 +116,14 @@ def estimate(
         (pattern, metric) -> (mean, std, low, high), in percent; NaN where there are too few seeds. The last pattern is "mean".
     """
     if not predictions:
-        return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in METRICS}
+        return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in (*METRICS, GROUP_ACCURACY)}
     predictions = [predictions[i] for i in distinct_runs(predictions)]
     weights, chosen = resamples(len(np.unique(predictions[0].group)), len(predictions))
-    metrics = METRICS + (ATTACK_METRICS if len(predictions[0].attack) else ())
-    point = {metric: np.empty((len(names), len(predictions))) for metric in metrics}  # (P, S)
-    draws = {metric: np.empty((len(names), RESAMPLES)) for metric in metrics}  # (P, R)
+    sizes = np.unique(predictions[0].group, return_counts=True)[1]
+    by_group = (GROUP_ACCURACY, *([WORST_GROUP] if sizes.max() >= LARGE else []))
+    metrics = (*METRICS, *(ATTACK_METRICS if len(predictions[0].attack) else ()))
+    point = {metric: np.empty((len(names), len(predictions))) for metric in (*metrics, *by_group)}  # (P, S)
+    draws = {metric: np.empty((len(names), RESAMPLES)) for metric in (*metrics, *by_group)}  # (P, R)
     for i in range(len(names)):
         drawn = []
         for seed, p in enumerate(predictions):
@@ -120,9 +133,13 @@ def estimate(
             drawn.append(evaluate(sums, weights))
         for metric in metrics:
             draws[metric][i] = (np.stack([d[metric] for d in drawn], axis=1) * chosen).sum(axis=1)
+        right = np.stack([p.predicted[i] == p.label for p in predictions])
+        for metric in by_group:
+            statistic = group_accuracy if metric == GROUP_ACCURACY else worst_group
+            point[metric][i], draws[metric][i] = statistic(right, predictions[0].group)
     result = {}
     for i, name in enumerate([*names, MEAN]):
-        for metric in metrics:
+        for metric in (*metrics, *by_group):
             over = slice(None) if name == MEAN else slice(i, i + 1)
             result[name, metric] = summarise(point[metric][over].mean(axis=0), draws[metric][over].mean(axis=0))
     return result

@@ -130,6 +130,7 @@ class Grid(BaseModel):
         [], max_length=100, description="rates to test at beside those of training"
     )
     patterns: Literal["single", "all"] = Field("single", description="the columns of its tables, beside every modality")
+    reference: str = Field("late_fusion", description="the method, by its label, that tables compare the others with")
     tune: Tune | None = Field(None, description="how the settings of every method are tuned, with equal budgets")
     quick: dict[str, Any] = {}
 

@@ -94,6 +94,14 @@ def check_missing(given: Mapping[str, MissingGrid], mistakes: list[str]) -> None
             mistakes += describe(error, lambda _: Missing.model_fields, ("missing", name))
 
 
+def check_reference(raw: Any, mistakes: list[str]) -> None:
+    """Add that the method which others are to be compared with is none of the experiment's."""
+    methods, reference = mapping(raw, "methods"), raw.get("reference") if isinstance(raw, dict) else None
+    if isinstance(reference, str) and methods and reference not in methods:
+        hint = did_you_mean(reference, map(str, methods))
+        mistakes.append(f"reference: the experiment has no method '{shown(reference)}'; {hint}")
+
+
 def check_tune(raw: Any, mistakes: list[str]) -> None:
     """Add what is wrong with ``tune:``, as far as that can be told without looking at the methods."""
     if not isinstance(raw, dict) or "tune" not in raw:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from mmbench.arguments import describe, in_words
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.experiment.grid import Grid, known_keys
-from mmbench.experiment.names import check_missing, check_names, check_tune, mapping
+from mmbench.experiment.names import check_missing, check_names, check_reference, check_tune, mapping
 from mmbench.experiment.settings import apply_setting, plain, read_yaml, set_value
 from mmbench.recipe import Recipe
 from mmbench.trial import Trial
@@ -137,6 +137,7 @@ def check_file(raw: Any, where: str, mistakes: list[str]) -> Grid | None:
         with suppress(ValidationError):
             grid = Grid.model_validate(rest)
     wrong = check_names(raw, mistakes)
+    check_reference(rest, mistakes)
     check_tune(rest, mistakes)
     if grid is None:
         return None

@@ -16,6 +16,7 @@ from mmbench.experiment.space import TUNED
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.provenance import Codes, grouped, why_stale
 from mmbench.record import Predictions, Record
+from mmbench.report.comparing import compare_rows, hits_of_runs
 from mmbench.report.diagnosing import Diagnosing, Key
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
 from mmbench.report.papers import Printed, differences, read_printed, setting
@@ -50,6 +51,11 @@ class Results:
         tests: the test split of a (data set, protocol) of which anything was run.
         commits: of the code that produced the trials.
         stale: how many of the trials other code produced, and which; empty where that was not asked.
+        comparisons: accuracy of a method minus that of another, in points, one row a pattern and two methods of a data set, protocol
+            and way of training that have a seed in common, the earlier in the table first; the columns are ``COMPARISON_COLUMNS``, and
+            the track. ``p_better`` is the probability that the difference is above zero, ``p_equivalent`` that it is at most one point
+            either way, ``p`` that of a two-sided test, adjusted in ``p_holm`` for the number of methods that are compared with the
+            reference (NaN for other pairs), ``n`` how many seeds it is over. The artefact is "role" where either score is one.
         diagnostics: what each method makes of its modalities (``diagnosing.Diagnosed.lines``).
         confusions: true × predicted classes of each row (``diagnosing.Diagnosed``).
         reliability: accuracy by confidence (``diagnosing.Diagnosed``).
@@ -65,10 +71,17 @@ class Results:
     tests: dict[tuple[str, str], SplitFacts]
     commits: list[str]
     stale: list[str]
+    comparisons: pd.DataFrame
     diagnostics: pd.DataFrame
     confusions: dict[Key, np.ndarray]
     reliability: pd.DataFrame
     tuning: Tuning | None = None
+
+    def reference(self, dataset: str, protocol: str, training: str) -> str | None:
+        """Label of the method that the others are compared with; None where nothing was run of it."""
+        name, where = self.experiment.grid.reference, (dataset, protocol, training)
+        there = any((r.dataset, r.protocol, r.training) == where and r.method == name and r.seeds for r in self.rows)
+        return name if there else None
 
     def mark(self, dataset: str) -> str:
         """What every title has to say of where a data set's numbers come from: ``", MADE UP"`` or nothing, for one."""
@@ -118,7 +131,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
         cell = Labels(search.dataset, search.method), search.like.protocol, search.like.missing
         choices.setdefault(cell, []).append(choose(search, store, lambda record: _holds(record, codes)))
     protocols = {labels: {p for own, p, m in by_cell if own == labels and m is None} for labels, _, _ in by_cell}
-    rows, lines, modalities, tests, outcomes = [], [], {}, {}, []
+    rows, lines, modalities, tests, outcomes, hits = [], [], {}, {}, [], []
     complete: dict[Labels, dict[str, tuple[Row, list[Run]]]] = {}
     gains: dict[Cell, Difference] = {}
     diagnosing = Diagnosing()
@@ -126,6 +139,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
         row, runs = read_row(labels, trials, trials, store)
         predictions = [run.predictions for run in runs]
         rows.append(row)
+        hits.append(hits_of_runs(runs))
         diagnosing.add(row, runs)
         modalities[row.dataset] = tuple(trials[0].encoders)
         if predictions:
@@ -144,6 +158,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
             tuned.tuned = True
             tuned.gaps += [f"{choice.search.fold} {choice.gap}" for choice in found if choice.gap]
             rows.append(tuned)
+            hits.append(hits_of_runs(tuned_runs))
             diagnosing.add(tuned, tuned_runs)
             lines += _lines(tuned, trials[0], [run.predictions for run in tuned_runs], Printed())
             outcomes.append(_outcomes(tuned, tuned_runs))
@@ -155,7 +170,13 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     records = list({record.key: record for record in records}.values())  # a default that was chosen is in two rows
     commits = sorted({commit_of(record) for record in records})
     rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates)
-    for frame in (table, *((rates.curves, rates.areas) if rates else ()), *(tuning.frames if tuning else ())):
+    comparisons = compare_rows(rows, hits, experiment.grid.reference)
+    for frame in (
+        table,
+        comparisons,
+        *((rates.curves, rates.areas) if rates else ()),
+        *(tuning.frames if tuning else ()),
+    ):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
     inflation = pd.DataFrame(
         [line for cells in complete.values() for line in inflation_of(cells, tests)], columns=list(INFLATION_COLUMNS)
@@ -164,7 +185,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     stale = grouped(filter(None, reasons), "of other code than this")
     diagnosed = diagnosing.finish(rates)
     return Results(
-        experiment, table, rates, inflation, rows, modalities, tests, commits, stale,
+        experiment, table, rates, inflation, rows, modalities, tests, commits, stale, comparisons,
         diagnosed.lines, diagnosed.confusions, diagnosed.reliability, tuning,
     )  # fmt: skip
 
