@@ -288,16 +288,9 @@ def test_an_empty_store_has_no_numbers_and_no_curves(tmp_path: Path) -> None:
 def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> None:
     names = {path.name for path in mmbench.report.page.write(results, tmp_path)}
     figures = {f"{f}.{kind}" for f in ("figure", "robustness", "dropout", "surface") for kind in ("svg", "png")}
-    assert names == figures | {
-        "table.md",
-        "table.csv",
-        "table.tex",
-        "table.html",
-        "rates.csv",
-        "areas.csv",
-        "comparisons.csv",
-        "diagnostics.csv",
-    }
+    tables = mmbench.report.page.frames(results)
+    assert {"rates", "areas"} <= set(tables)
+    assert names == figures | {"table.md", "table.tex", "table.html"} | {f"{name}.csv" for name in tables}
     page = (tmp_path / "table.html").read_text()
     assert page.count("<svg") == page.count("<figcaption>") == 4
     again = pd.read_csv(tmp_path / "rates.csv")
