@@ -215,11 +215,14 @@ def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Seque
     import tempfile
 
     from mmbench.provenance import Codes
-    from mmbench.running import run_all
+    from mmbench.running import run_all, view_of
     from mmbench.store import Store
 
     with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
-        records = run_all(experiment.trials, Store(folder), arguments, experiment, slots, Codes())
+        store = Store(folder)
+        view = view_of(experiment, store, slots)
+        view.plan(experiment.trials)
+        records = run_all(experiment.trials, store, arguments, experiment, slots, Codes(), view)
     failures = [record for record in records if record.failure is not None]
     for record in failures:  # in full: the store, and with it the log, is gone
         assert record.failure is not None

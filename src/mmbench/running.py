@@ -18,6 +18,7 @@ from mmbench.tuning import Choice, choose, distinct, has_diverged, tuning_trials
 
 if TYPE_CHECKING:
     from mmbench.experiment.searches import Search
+    from mmbench.runner.view import GridView
 
 
 class Running:
@@ -43,6 +44,7 @@ class Running:
         self.tuning = tuning_trials(self.searches)
         self.first = distinct([*self.filters.trials, *self.tuning])
         self.replaceable = {trial.key for trial in self.tuning}  # trials whose divergence is an answer
+        self.view = view_of(experiment, store, slots)
 
     def split(self, trials: Sequence[Trial]) -> tuple[list[Record], list[Trial]]:
         """What the store has of trials, and what is to be run."""
@@ -52,7 +54,8 @@ class Running:
         """Run what is missing: the default settings and the trials that tune; then what is chosen by these. Whether anything failed."""
         done, todo = self.split(self.first)
         print(f"{self.experiment.name}: {counts(self.first, done, todo)}{self.budget()}", file=sys.stderr)
-        records = self.run_all(todo, len(done))
+        self.view.plan(todo, done, [trial for search in self.searches for trial in search.finals(0)])
+        records = self.run_all(todo)
         choices: list[Choice] = []
         known = {trial.key for trial in self.first}
         while self.searches:
@@ -64,7 +67,8 @@ class Running:
             self.replaceable |= {trial.key for trial in trials}
             done, todo = self.split(trials)
             print(f"{self.experiment.name}, chosen settings: {counts(trials, done, todo)}", file=sys.stderr)
-            records += self.run_all(todo, len(done))
+            self.view.plan(todo, done)
+            records += self.run_all(todo)
         tell_of_choices(choices)
         failed = tell_of_failures([r for r in records if not self.is_answer(r)], self.experiment)
         return failed or any(choice.gap.endswith("diverged") for choice in choices)
@@ -105,11 +109,11 @@ class Running:
             search.line(choose(search, self.store).gap) for search in self.experiment.searches if id(search) not in kept
         }
 
-    def run_all(self, trials: Sequence[Trial], done: int) -> list[Record]:
-        """Run trials as the arguments say, showing their progress; ``done`` of the same stage are done already."""
+    def run_all(self, trials: Sequence[Trial]) -> list[Record]:
+        """Run trials as the arguments say, showing their progress."""
         if not trials:
             return []
-        return run_all(trials, self.store, self.arguments, self.experiment, self.slots, self.codes, done)
+        return run_all(trials, self.store, self.arguments, self.experiment, self.slots, self.codes, self.view)
 
 
 def counts(trials: Sequence[Trial], done: Sequence[Record], todo: Sequence[Trial]) -> str:
@@ -190,14 +194,13 @@ def run_all(
     experiment: Experiment,
     slots: Sequence[Slot],
     codes: Codes,
-    done: int = 0,
+    view: GridView,
 ) -> list[Record]:
-    """Run trials as the arguments say, showing their progress; ``done`` of the same grid are done already."""
+    """Run trials as the arguments say, showing their progress in a view in which they are planned."""
     from mmbench.runner.local import run_trials, start_server
 
     start_server()  # it imports what trials need while this process goes on
     import mmbench.report.figures.gallery  # noqa: F401  imported now, while trials run, and not when they have ended
-    from mmbench.runner.view import GridView
     from mmbench.tracking import WandbSettings, usable_mode
 
     mode, message = usable_mode(getattr(arguments, "wandb", "off"))
@@ -205,11 +208,18 @@ def run_all(
         print(message, file=sys.stderr)
     folder = (arguments.results / "wandb").resolve()
     wandb = WandbSettings(mode=mode, group=experiment.name, folder=str(folder))
-    with GridView(done + len(trials), done, store.log, describe=experiment.describe) as view:
+    with view:
         records = run_trials(trials, store, slots, view, wandb, source_state(), codes)
     if mode == "offline":
         print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
     return records
+
+
+def view_of(experiment: Experiment, store: Store, slots: Sequence[Slot]) -> GridView:
+    """What shows how a run gets on."""
+    from mmbench.runner.view import GridView
+
+    return GridView(len(slots), store.log, describe=experiment.describe)
 
 
 def tell_of_failures(records: Sequence[Record], experiment: Experiment) -> bool:

@@ -46,6 +46,9 @@ class Watcher:
         self.events.append((record.status, trial.label))
         self.running -= 1
 
+    def tick(self) -> None:
+        pass
+
 
 def cpu(jobs: int) -> list[Slot]:
     return [Slot("cpu", 1)] * jobs

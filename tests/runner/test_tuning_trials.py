@@ -9,7 +9,7 @@ import pytest
 
 from mmbench.record import Record
 from mmbench.runner.local import Slot, run_trials
-from mmbench.runner.view import GridView
+from mmbench.runner.view import GridView, outcome
 from mmbench.store import Store
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
@@ -21,7 +21,7 @@ def run(trials: list[Trial], folder: Path, wandb: bool = False) -> tuple[Store, 
     store = Store(folder / "runs")
     tracking = WandbSettings(mode="offline" if wandb else "off", folder=str(folder / "wandb"))
     (folder / "wandb").mkdir(exist_ok=True)
-    with GridView(len(trials)) as view:
+    with GridView() as view:
         run_trials(trials, store, [Slot("cpu", 1)] * 2, view, tracking)
     return store, [record for trial in trials if (record := store.record(trial.key)) is not None]
 
@@ -72,12 +72,10 @@ def test_a_trial_that_tunes_is_done_without_predictions(ran: tuple[Store, Record
     assert store.finished(tuned.key)
 
 
-def test_what_a_run_shows_of_it_is_its_validation(
-    tiny: MakeTrial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_run_shows_of_it_is_its_validation(tiny: MakeTrial, tmp_path: Path) -> None:
     _, (record,) = run([tuning(tiny())], tmp_path)
     best = 100 * max(row["validation/accuracy"] for row in record.curves)
-    assert f"tiny clean tiny_good tuning seed 0: {best:5.1f} % in validation  (" in capsys.readouterr().err
+    assert outcome(record) == f"{best:5.1f} % in validation"
 
 
 def test_the_test_split_is_not_touched(tiny: MakeTrial, tmp_path: Path) -> None:

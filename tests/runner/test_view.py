@@ -3,57 +3,256 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
-from mmbench.record import Record
-from mmbench.runner.view import GridView, epochs_done
+from mmbench.record import Failure, Record
+from mmbench.runner import view as module
+from mmbench.runner.view import GridView, last_epoch
 from mmbench.trial import Trial
 
 
-def trial(missing: Missing | None = None, seed: int = 0) -> Trial:
+class Clock:
+    """Stands in for the time module: goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def trial(seed: int = 0, missing: Missing | None = None, **more: Any) -> Trial:
     return Trial(
         dataset="tiny", data="", protocol="clean", missing=missing, method="cca", seed=seed, encoders={}, params={},
-        recipe=Recipe(epochs=30),
+        recipe=Recipe(epochs=30), **more,
     )  # fmt: skip
 
 
-def done(trial: Trial) -> Record:
+def done(trial: Trial, seconds: float = 0.0) -> Record:
     metrics = {"left": {"accuracy": 10.0}, "left+right": {"accuracy": 37.6}}
-    return Record(key=trial.key, trial=trial, status="done", started="", finished="", environment={}, metrics=metrics)
+    curves = [{"validation/accuracy": 0.25}, {"validation/accuracy": 0.5}]
+    return Record(
+        key=trial.key, trial=trial, status="done", started="", finished="", environment={}, metrics=metrics,
+        curves=curves, seconds={"fit": seconds} if seconds else {},
+    )  # fmt: skip
 
 
-def lines(trials: list[Trial], **options: int) -> str:
-    console = Console(file=io.StringIO(), width=200, soft_wrap=True)
-    with GridView(8, console=console, **options) as view:
+def failed(trial: Trial) -> Record:
+    failure = Failure(kind="exception", message="[bold]broken")
+    return done(trial).model_copy(update={"status": "failed", "failure": failure})
+
+
+TRIALS = [trial(seed) for seed in range(8)]
+
+
+def make(terminal: bool = False, width: int = 200, **options: Any) -> tuple[GridView, Callable[[], str]]:
+    """A view, and what it has written by now."""
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, soft_wrap=True, force_terminal=terminal, color_system=None, highlight=False
+    )
+    return GridView(console=console, **options), file.getvalue
+
+
+def run(view: GridView, one: Trial, clock: Clock, seconds: float, end: Callable[[Trial], Record] = done) -> None:
+    """A trial from its start to its end; the runner ticks about twice a second."""
+    view.started(one)
+    until = clock.now + seconds
+    while clock.now < until:
+        clock.now = min(until, clock.now + 0.5)
+        view.tick()
+    view.finished(one, end(one))
+
+
+# Without a terminal
+
+
+def test_without_a_terminal_there_is_a_line_a_minute(clock: Clock) -> None:
+    view, written = make()
+    view.plan(TRIALS)
+    with view:
+        for one in TRIALS:
+            run(view, one, clock, 25)
+    assert written().splitlines() == [
+        "2/8 trials, 1 running, 1:00 elapsed, about 2:20 left",
+        "4/8 trials, 1 running, 2:00 elapsed, about 1:20 left",
+        "7/8 trials, 1 running, 3:00 elapsed, about 0:20 left",
+        "8/8 trials, 3:20 elapsed",
+    ]
+
+
+def test_a_run_of_two_thousand_trials_has_a_readable_log(clock: Clock) -> None:
+    view, written = make()
+    trials = [trial(seed) for seed in range(2000)]
+    view.plan(trials)
+    with view:
         for one in trials:
-            view.started(one)
-            view.finished(one, done(one))
-    return console.file.getvalue()  # type: ignore[attr-defined]
+            run(view, one, clock, 0.5)
+    assert len(written().splitlines()) == 17, "1,000 seconds"
 
 
-def test_counting_goes_on_where_an_earlier_run_ended() -> None:
-    shown = lines([trial(seed=0), trial(seed=1)], done=2)
-    assert "[3/8] tiny clean cca seed 0:  37.6 %  (" in shown
-    assert "[4/8] tiny clean cca seed 1:  37.6 %  (" in shown
+def test_a_trial_of_a_minute_has_a_line_of_its_own_and_counting_goes_on_after_an_earlier_run(clock: Clock) -> None:
+    view, written = make()
+    view.plan(TRIALS[2:], [done(one) for one in TRIALS[:2]])
+    with view:
+        run(view, TRIALS[2], clock, 60)
+    lines = written().splitlines()
+    assert lines[0] == "2/8 trials, 1 running, 1:00 elapsed", "nothing is known yet of how long they take"
+    assert lines[1:] == [
+        "[3/8] tiny clean cca seed 0:  37.6 %  (60.0 s)".replace("0:", "2:"),
+        "3/8 trials, 1:00 elapsed",
+    ]
 
 
-def test_an_accuracy_that_tables_do_not_show_is_told_from_one_that_they_do() -> None:
-    assert "cca seed 0:  37.6 % with nothing missing in the test  (" in lines([trial(Missing(rate=0.5))])
+def test_a_failure_and_a_new_start_are_told_at_once(clock: Clock) -> None:
+    view, written = make()
+    view.plan(TRIALS)
+    with view:
+        view.started(TRIALS[0])
+        view.retried(TRIALS[0], "killed by SIGKILL")
+        assert written() == "again tiny clean cca seed 0: killed by SIGKILL\n"
+        run(view, TRIALS[0], clock, 1, failed)
+        key = TRIALS[0].key
+        assert f"[1/8] tiny clean cca seed 0: FAILED [bold]broken (mmbench show {key})  (1.0 s)\n" in written()
+    assert written().splitlines()[-1] == "1/8 trials, 1 failed, 0:01 elapsed"
 
 
-@pytest.mark.parametrize(("log", "epochs"), [("", 0), ("starts\n", 0), ("epoch 0 a\nepoch 1 b\nends\n", 2)])
-def test_a_running_trial_shows_its_epoch(tmp_path: Path, log: str, epochs: int) -> None:
-    path = tmp_path / "log.txt"
-    assert epochs_done(path) == 0
-    path.write_text(log)
-    assert epochs_done(path) == epochs
-    console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    with GridView(1, log=lambda key: path, console=console) as view:
-        view.started(trial())
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (trial(), "seed 0:  37.6 %  ("),
+        (trial(missing=Missing(rate=0.5)), "seed 0:  37.6 % with nothing missing in the test  ("),
+        (trial(tuning=True), "seed 0:  50.0 % in validation  ("),
+    ],
+)
+def test_an_accuracy_that_tables_do_not_show_is_told_from_one_that_they_do(
+    clock: Clock, one: Trial, words: str
+) -> None:
+    view, written = make(terminal=True)
+    view.plan([one])
+    with view:
+        run(view, one, clock, 1)
+    assert words in written()
+
+
+def test_what_a_resumed_run_has_done_tells_how_long_the_rest_takes(clock: Clock) -> None:
+    view, written = make()
+    view.plan(TRIALS[4:], [done(one, seconds=100) for one in TRIALS[:4]])
+    with view:
+        view.started(TRIALS[4])
+        clock.now += 60
+        view.tick()
+    assert "4/8 trials, 1 running, 1:00 elapsed, about 5:40 left" in written()
+
+
+def test_the_first_trials_wait_for_imports_and_say_little_of_others(clock: Clock) -> None:
+    view, written = make()
+    view.plan(TRIALS)
+    with view:
+        run(view, TRIALS[0], clock, 30, lambda one: done(one, seconds=20))
+        run(view, TRIALS[1], clock, 30)
+    assert "1/8 trials, 1 running, 1:00 elapsed, about 2:00 left" in written(), "six times 20 s, and not of 30 s"
+
+
+def test_what_is_still_to_be_chosen_counts_too(clock: Clock) -> None:
+    view, written = make()
+    view.plan(TRIALS[:2], later=TRIALS[:1] * 4)
+    with view:
+        run(view, TRIALS[0], clock, 60)
+        run(view, TRIALS[1], clock, 60)
+    assert "1/6 trials, 1 running, 2:00 elapsed, about 4:00 left" in written()
+    view.plan(TRIALS[2:4], [done(TRIALS[4])])
+    assert (view.ended, view.total) == (3, 5)
+
+
+# In a terminal
+
+EPOCH = "epoch {} validation/accuracy 0.4625 train/loss {}\n"
+
+
+def test_a_running_trial_shows_its_epoch_its_metrics_and_its_time(clock: Clock, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    view, written = make(terminal=True, log=lambda key: log, slots=2)
+    view.plan(TRIALS)
+    with view:
+        view.started(TRIALS[0])
+        for epoch in range(10):
+            clock.now += 6
+            with log.open("a") as file:
+                file.write(EPOCH.format(epoch, 1 / (epoch + 1)))
+            os.utime(log, (epoch, epoch))
+            view.tick()
         view.live.refresh()
-    assert f"epoch {epochs}/30" in console.file.getvalue()  # type: ignore[attr-defined]
+        shown = written()
+    for words in ("tiny clean cca seed 0", "epoch 10/30  loss 0.1  val 46.2 %", "1:00 elapsed", "2:00 left", "0/8"):
+        assert words in shown
+
+
+def test_the_log_of_an_earlier_run_is_not_this_ones(clock: Clock, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(EPOCH.format(29, 0.5))
+    view, _ = make(terminal=True, log=lambda key: log)
+    view.plan(TRIALS)
+    with view:
+        view.started(TRIALS[0])
+        clock.now += 1
+        view.tick()
+        assert view.rows[TRIALS[0].key].epochs == 0
+        log.write_text("starts\n")
+        os.utime(log, (1, 1))
+        clock.now += 1
+        view.tick()
+        assert view.rows[TRIALS[0].key].epochs == 0
+
+
+def test_rows_fit_into_a_narrow_terminal(clock: Clock) -> None:
+    name = "a label that is longer than a terminal is wide " * 3 + "seed 7"
+    view, written = make(terminal=True, width=80, describe=lambda _: name)
+    view.plan(TRIALS)
+    with view:
+        view.started(TRIALS[0])
+        clock.now += 1
+        view.tick()
+        view.live.refresh()
+    for words in ("wide seed 7", "epoch 0/30", "0:01 so far"):
+        assert words in written()
+    assert max(len(line.partition("\x1b")[0]) for line in written().splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("log", "epochs", "metrics"),
+    [
+        ("", 0, {}),
+        ("starts\n", 0, {}),
+        ("epoch 0 train/loss 1.5\nepoch 1 train/loss 0.5\nends\n", 2, {"train/loss": 0.5}),
+        ("epoch 0 train/loss nan gradient/left -1e-05\n", 1, {"gradient/left": -1e-05}),
+        ("epoch 0 train/loss 1.5\nepoch 1 train/lo", 1, {"train/loss": 1.5}),
+        ("epoch 0 train/loss 1.5\nepoch 1 train/loss 1.", 1, {"train/loss": 1.5}),
+        ("epoch one is done\nthe epoch 7 train/loss 1\n", 0, {}),
+        ("epoch 0 train/loss high validation/accuracy 0.5\n", 1, {"validation/accuracy": 0.5}),
+        ("epoch 3 " + "x" * 100_000 + " 1\nepoch 4 train/loss 2\n", 5, {"train/loss": 2.0}),
+        ("epoch 3 train/loss 2\nepoch " + "9" * 5000 + " train/loss 2\n", 4, {"train/loss": 2.0}),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_log_is_read(tmp_path: Path, log: str, epochs: int, metrics: dict[str, float]) -> None:
+    path = tmp_path / "log.txt"
+    assert last_epoch(path) == (0, {})
+    path.write_text(log)
+    found = last_epoch(path)
+    assert found[0] == epochs
+    assert {name: value for name, value in found[1].items() if value == value} == metrics

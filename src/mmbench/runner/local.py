@@ -54,6 +54,9 @@ class View(Protocol):
     def finished(self, trial: Trial, record: Record) -> None:
         """The trial is done or has failed."""
 
+    def tick(self) -> None:
+        """Time has passed; this comes about twice a second."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -160,6 +163,7 @@ def run_trials(
                     pool.start()
                 for sentinel in connection.wait(list(pool.running), timeout=0.5):
                     pool.take(sentinel)
+                view.tick()
                 pool.signals.check()
         finally:
             _end([r.process for r in pool.running.values()])

@@ -1,84 +1,169 @@
-"""What a run shows: a live grid in a terminal, a line a trial elsewhere."""
+"""What a run shows of its progress: a live grid in a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from mmbench.protocol import SELECTION_METRIC
 from mmbench.record import Record
+from mmbench.runner import forecast
+from mmbench.runner.forecast import Forecast, Kind
 from mmbench.trial import Trial
 
-
-class Count(ProgressColumn):
-    """How far a row is: trials of the grid, or the epochs that the log of a running trial tells of."""
-
-    max_refresh = 1.0
-
-    def render(self, task: Task) -> Text:
-        """``3/8``, or ``epoch 12/30``."""
-        log: Path | None = task.fields.get("log")
-        if log is None:
-            return Text(f"{int(task.completed)}/{int(task.total or 0)}")
-        return Text(f"epoch {epochs_done(log)}/{task.fields['epochs']}")
+TAIL = 32 * 1024
+"""Bytes of a log's end that are read; an epoch's line has all its metrics."""
+LIVE_SECONDS, LINE_SECONDS = 1.0, 60.0
+"""How often a live view is brought up to date, and how often a line is printed where there is none."""
 
 
-def epochs_done(log: Path) -> int:
-    """How many epochs a trial has finished, by the last lines of its log."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 8192))
-            found = re.findall(rb"^epoch (\d+) ", file.read(), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found[-1]) + 1 if found else 0
+@dataclass
+class Running:
+    """A trial that runs, as far as its log tells.
+
+    Attributes:
+        trial: which.
+        kind: how long such trials take.
+        began: when, on the monotonic clock.
+        task: its row.
+        cold: it waits for the first imports, so that its time says little of others'.
+        log: its log, if there is one to read.
+        changed: when the log was written to; at first what an earlier run of the trial left.
+        epochs: how many have ended.
+        measured: seconds until the last of these was seen.
+        metrics: of that epoch.
+    """
+
+    trial: Trial
+    kind: Kind
+    began: float
+    task: TaskID
+    cold: bool
+    log: Path | None = None
+    changed: int = 0
+    epochs: int = 0
+    measured: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def look(self, now: float) -> forecast.Progress:
+        """Read what its log says by now."""
+        written = last_write(self.log)
+        if self.log is not None and written != self.changed:
+            self.changed = written
+            epochs, metrics = last_epoch(self.log)
+            if epochs != self.epochs:
+                self.epochs, self.metrics, self.measured = epochs, metrics, now - self.began
+        return forecast.Progress(self.kind, now - self.began, self.epochs, self.measured)
+
+    @property
+    def words(self) -> str:
+        """``epoch 12/30  loss 0.812  val 46.2 %``; accuracies are those with every modality that is there."""
+        told = [f"epoch {self.epochs}/{self.trial.recipe.epochs}"]
+        if (loss := self.metrics.get("train/loss")) is not None:
+            told.append(f"loss {loss:.3g}")
+        if (accuracy := self.metrics.get(SELECTION_METRIC)) is not None:
+            told.append(f"val {100 * accuracy:.1f} %")
+        return "  ".join(told)
+
+
+@dataclass
+class Label:
+    """A name of which a narrow terminal shows the end, by which trials differ."""
+
+    name: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        width = options.max_width
+        yield Text(self.name if len(self.name) <= width else f"…{self.name[len(self.name) - width + 1 :]}", end="")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(min(10, len(self.name)), len(self.name))
+
+
+class Labels(ProgressColumn):
+    """The names of rows; it has the room that other columns leave."""
+
+    def render(self, task: Task) -> Label:
+        """The name of a row."""
+        return Label(task.description)
 
 
 class GridView:
-    """Progress of a grid: trials finished, running, elapsed and remaining time.
+    """Progress of a run: which trials have ended, which are running and how far they are, and the time that is left.
+
+    A terminal has all of this live, and a line for each trial that ends. Elsewhere there is a line a minute, one for each trial that
+    took a minute or more, and at the end a last one. Failures have a line everywhere, at once.
 
     Args:
-        total: trials of the grid.
-        done: how many of them were done before.
-        log: the key of a trial -> its log, of which a live view tells the epoch.
-        console: where to; a terminal gets a live view, anything else one line a trial.
+        slots: how many trials run at a time.
+        log: the key of a trial -> its log.
+        console: where to.
         describe: what to call a trial.
     """
 
     def __init__(
         self,
-        total: int,
-        done: int = 0,
+        slots: int = 1,
         log: Callable[[str], Path] | None = None,
         console: Console | None = None,
         describe: Callable[[Trial], str] = lambda trial: trial.label,
     ) -> None:
-        self.describe = describe
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-        self.total = total
-        self.before = self.ended = done
-        self.log = log
+        self.slots, self.log, self.describe = slots, log, describe
+        self.forecast = Forecast()
+        self.waiting: dict[str, Kind] = {}
+        self.later: list[Kind] = []
+        self.rows: dict[str, Running] = {}
+        self.starts = self.ended = self.failed = 0
         self.began = time.monotonic()
+        self.due = self.began + self.pause
         self.live = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            Count(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            Labels(Column(ratio=1, no_wrap=True)),
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[words]}", markup=False),
+            TextColumn("{task.fields[left]}", markup=False, justify="right"),
             console=self.console,
+            expand=True,
             disable=not self.console.is_terminal,
-            speed_estimate_period=24 * 3600,
         )
-        self.bar = self.live.add_task("trials", total=total, completed=done)
-        self.rows: dict[str, tuple[object, float]] = {}
+        self.bar = self.live.add_task("", total=0, words="", left="")
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks."""
+        return LIVE_SECONDS if self.console.is_terminal else LINE_SECONDS
+
+    def plan(self, todo: Sequence[Trial], done: Iterable[Record] = (), later: Sequence[Trial] = ()) -> None:
+        """Take in what is about to run, after all that was planned before.
+
+        Args:
+            todo: trials, in the order in which they start.
+            done: what is there already, which counts, and says how long trials take.
+            later: what is to come after these, as far as that can be foreseen; of each, a trial like it.
+        """
+        for record in done:
+            self.ended += 1
+            if record.status == "done" and record.seconds:
+                self.forecast.learn(Kind.of(record.trial), sum(record.seconds.values()))
+        self.waiting |= {trial.key: Kind.of(trial) for trial in todo}
+        self.later = [Kind.of(trial) for trial in later]
+        self._show()
+
+    @property
+    def total(self) -> int:
+        """How many trials there are in all."""
+        return self.ended + len(self.rows) + len(self.waiting) + len(self.later)
 
     def __enter__(self) -> GridView:
         self.live.start()
@@ -87,51 +172,133 @@ class GridView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._show()
         self.live.stop()
+        if not self.console.is_terminal:
+            self._say(f"{self.counts}, {self.elapsed}")
 
     def started(self, trial: Trial) -> None:
         """Add a row for the trial."""
+        kind = self.waiting.pop(trial.key, None) or Kind.of(trial)
         log = self.log(trial.key) if self.log else None
-        task = self.live.add_task(f"  {self.describe(trial)}", total=None, log=log, epochs=trial.recipe.epochs)
-        self.rows[trial.key] = (task, time.monotonic())
+        task = self.live.add_task(f"  {self.describe(trial)}", total=trial.recipe.epochs, words="starts", left="")
+        self.rows[trial.key] = Running(
+            trial, kind, time.monotonic(), task, self.starts < self.slots, log, last_write(log)
+        )
+        self.starts += 1
 
     def retried(self, trial: Trial, reason: str) -> None:
         """Say that the trial starts again."""
-        self._drop(trial)
-        self.console.print(f"again {self.describe(trial)}: {reason}", markup=False)
+        self.waiting[trial.key] = self._drop(trial).kind
+        self._say(f"again {self.describe(trial)}: {reason}")
 
     def finished(self, trial: Trial, record: Record) -> None:
         """Say how the trial ended."""
-        seconds = self._drop(trial)
+        row = self._drop(trial)
+        seconds = time.monotonic() - row.began
         self.ended += 1
-        self.live.update(self.bar, completed=self.ended)
-        elapsed = time.monotonic() - self.began
-        left = elapsed / (self.ended - self.before) * (self.total - self.ended)
-        if record.status == "done" and trial.tuning:
-            outcome = f"{100 * max(row[SELECTION_METRIC] for row in record.curves):5.1f} % in validation"
-        elif record.status == "done":
-            outcome = f"{list(record.metrics.values())[-1]['accuracy']:5.1f} %"
-            if trial.missing is not None:  # tables show the accuracy at the rate of training, which is not this one
-                outcome += " with nothing missing in the test"
+        if record.status == "done":
+            spent = sum(record.seconds.values()) if row.cold else 0.0
+            self.forecast.learn(row.kind, spent or seconds)
         else:
-            outcome = f"FAILED {record.failure.message if record.failure else ''} (mmbench show {record.key})"
-        times = "" if self.console.is_terminal else f", {clock(elapsed)} elapsed, about {clock(left)} left"
-        width = len(str(self.total))
-        self.console.print(
-            f"[{self.ended:{width}}/{self.total}] {self.describe(trial)}: {outcome}  ({seconds:.1f} s{times})",
-            markup=False,
-        )
+            self.failed += 1
+        self._show()
+        if record.status != "done" or self.console.is_terminal or seconds >= LINE_SECONDS:
+            width = len(str(self.total))
+            told = f"{self.describe(trial)}: {outcome(record)}  ({seconds:.1f} s)"
+            self._say(f"[{self.ended:{width}}/{self.total}] {told}")
 
-    def _drop(self, trial: Trial) -> float:
-        task, began = self.rows.pop(trial.key)
-        self.live.remove_task(task)  # type: ignore[arg-type]
-        return time.monotonic() - began
+    def tick(self) -> None:
+        """Bring what is shown up to date, if it is time; the runner calls this often."""
+        now = time.monotonic()
+        if now < self.due:
+            return
+        self.due = now + self.pause
+        running = [row.look(now) for row in self.rows.values()]
+        if self.console.is_terminal:
+            for row, progress in zip(self.rows.values(), running, strict=True):
+                total = self.forecast.total(progress)
+                left = f"{clock(progress.elapsed)} so far" if total is None else to_go(total - progress.elapsed)
+                self.live.update(row.task, completed=row.epochs, words=row.words, left=left)
+        rest = self.forecast.left(running, [*self.waiting.values(), *self.later], self.slots)
+        self._show("" if rest is None else to_go(rest))
+        if not self.console.is_terminal:
+            about = "" if rest is None else f", about {to_go(rest)}"
+            self._say(f"{self.counts}, {len(self.rows)} running, {self.elapsed}{about}")
+
+    @property
+    def counts(self) -> str:
+        """``12/200 trials, 1 failed``."""
+        return f"{self.ended}/{self.total} trials" + (f", {self.failed} failed" if self.failed else "")
+
+    @property
+    def elapsed(self) -> str:
+        """``1:03 elapsed``."""
+        return f"{clock(time.monotonic() - self.began)} elapsed"
+
+    def _show(self, left: str | None = None) -> None:
+        """The row of the whole run."""
+        more = {} if left is None else {"left": left}
+        fields = {"total": self.total, "description": self.counts, "words": self.elapsed, **more}
+        self.live.update(self.bar, completed=self.ended, **fields)  # type: ignore[arg-type]
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+    def _drop(self, trial: Trial) -> Running:
+        row = self.rows.pop(trial.key)
+        self.live.remove_task(row.task)
+        return row
+
+
+def last_write(log: Path | None) -> int:
+    """When a log was last written to; 0 where there is none."""
+    with suppress(OSError):
+        return log.stat().st_mtime_ns if log else 0
+    return 0
+
+
+def last_epoch(log: Path) -> tuple[int, dict[str, float]]:
+    """How many epochs a trial has finished, by the end of its log, and the metrics of the last one."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            tail = file.read().decode(errors="replace")
+    except OSError:
+        return 0, {}
+    found = re.findall(r"^epoch (\d{1,9})((?: \S+ \S+)+)\n", tail, re.MULTILINE)
+    if not found:
+        return 0, {}
+    epoch, told = found[-1]
+    words, metrics = told.split(), {}
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        with suppress(ValueError):
+            metrics[name] = float(value)
+    return int(epoch) + 1, metrics
+
+
+def outcome(record: Record) -> str:
+    """What came of a trial, in words."""
+    if record.status != "done":
+        return f"FAILED {record.failure.message if record.failure else ''} (mmbench show {record.key})"
+    if record.trial.tuning:
+        return f"{100 * max(row[SELECTION_METRIC] for row in record.curves):5.1f} % in validation"
+    # Tables show the accuracy at the rate of training, which is not this one.
+    more = "" if record.trial.missing is None else " with nothing missing in the test"
+    return f"{list(record.metrics.values())[-1]['accuracy']:5.1f} %{more}"
+
+
+def to_go(seconds: float) -> str:
+    """``15:20 left``."""
+    return f"{clock(seconds)} left"
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds.
+    """Minutes and seconds, and hours if there are any.
 
-    >>> clock(75)
-    '1:15'
+    >>> clock(75), clock(3675)
+    ('1:15', '1:01:15')
     """
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
