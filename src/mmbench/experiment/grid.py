@@ -131,6 +131,9 @@ class Grid(BaseModel):
     )
     patterns: Literal["single", "all"] = Field("single", description="the columns of its tables, beside every modality")
     reference: str = Field("late_fusion", description="the method, by its label, that tables compare the others with")
+    draw_features: bool = Field(
+        False, description="draw where the features of the modalities lie, a method's first trial each"
+    )
     tune: Tune | None = Field(None, description="how the settings of every method are tuned, with equal budgets")
     quick: dict[str, Any] = {}
 

@@ -15,13 +15,13 @@ from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.space import TUNED
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.provenance import Codes, grouped, why_stale
-from mmbench.record import Predictions, Record
+from mmbench.record import Features, Predictions, Record
 from mmbench.report.comparing import compare_rows, hits_of_runs
-from mmbench.report.diagnosing import Diagnosing, Key
+from mmbench.report.diagnosing import Diagnosing
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.rates import Outcomes, Rates, collect_rates
-from mmbench.report.rows import Row, Run, commit_of, gaps, read_row
+from mmbench.report.rows import Key, Row, Run, commit_of, gaps, read_features, read_row
 from mmbench.report.trials import trials_of
 from mmbench.report.tuning import Cell, Tuning, cell_of, collect_tuning
 from mmbench.store import Store
@@ -59,6 +59,7 @@ class Results:
         diagnostics: what each method makes of its modalities (``diagnosing.Diagnosed.lines``).
         confusions: true × predicted classes of each row (``diagnosing.Diagnosed``).
         reliability: accuracy by confidence (``diagnosing.Diagnosed``).
+        points: where features of each row's first trial lie, where the experiment asks for them and modalities have the same width.
         tuning: what tuning came to, where the experiment tunes.
     """
 
@@ -75,6 +76,7 @@ class Results:
     diagnostics: pd.DataFrame
     confusions: dict[Key, np.ndarray]
     reliability: pd.DataFrame
+    points: dict[Key, Features]
     tuning: Tuning | None = None
 
     def reference(self, dataset: str, protocol: str, training: str) -> str | None:
@@ -184,9 +186,11 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     reasons = [why_stale(record, codes) for record in records] if codes else []
     stale = grouped(filter(None, reasons), "of other code than this")
     diagnosed = diagnosing.finish(rates)
+    asked = rows if experiment.grid.draw_features else []
+    points = {row.key: features for row in asked if (features := read_features(row, store))}
     return Results(
         experiment, table, rates, inflation, rows, modalities, tests, commits, stale, comparisons,
-        diagnosed.lines, diagnosed.confusions, diagnosed.reliability, tuning,
+        diagnosed.lines, diagnosed.confusions, diagnosed.reliability, points, tuning,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from mmbench.evidence.information import decompose, few_classes, joint_table
 from mmbench.evidence.resampling import means
 from mmbench.record import Predictions
 from mmbench.report.rates import REFERENCE, Rates
-from mmbench.report.rows import Row, Run
+from mmbench.report.rows import Key, Row, Run
 
 COLUMNS = (
     "dataset",
@@ -43,8 +43,6 @@ PARTS = {
 MOST_TABLES = 100
 """Joint tables that are taken apart together: many at once are faster, and those of a large report would fill the memory."""
 
-Key = tuple[str, str, str, str]
-"""Data set, protocol, training, method."""
 Line = tuple[str, str, float, float, float, int, str]
 """Diagnostic, of what, value, its interval, n, artefact."""
 
@@ -102,7 +100,7 @@ class Diagnosing:
         """Diagnose a row by its runs, one a seed."""
         if not runs:
             return
-        key = row.dataset, row.protocol, row.training, row.method
+        key = row.key
         every = [run.predictions for run in runs]
         counted = every if row.runs == len(every) else [every[i] for i in distinct_runs(every)]
         first, groups = every[0], _Groups(every[0].group)

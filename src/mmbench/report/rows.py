@@ -14,7 +14,7 @@ from mmbench.data.prepared import MADE_UP
 from mmbench.evidence.accuracy import distinct_runs, fingerprint, join
 from mmbench.experiment.plan import Labels
 from mmbench.missing import Missing, split_name, training_name
-from mmbench.record import Predictions, Record
+from mmbench.record import Features, Predictions, Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
 
@@ -27,6 +27,10 @@ class Tried(NamedTuple):
     status: str
     reason: str = ""
     samples: int | None = None
+
+
+Key = tuple[str, str, str, str]
+"""Of a row: data set, protocol, training, method."""
 
 
 @dataclass
@@ -69,6 +73,11 @@ class Row:
     gaps: list[str] = field(default_factory=list)
 
     @property
+    def key(self) -> Key:
+        """What tells the row from all others."""
+        return self.dataset, self.protocol, self.training, self.method
+
+    @property
     def training(self) -> str:
         """What training lacked, in words."""
         return training_name(self.missing)
@@ -82,6 +91,15 @@ class Row:
     def parameters(self) -> int | None:
         """Trainable parameters."""
         return self.records[0].parameters if self.records else None
+
+
+def read_features(row: Row, store: Store) -> Features | None:
+    """Where the features of the row's first trial lie; None if nothing is done, or modalities have features of different widths."""
+    try:
+        return store.features(row.records[0]) if row.records else None
+    except CorruptRecord as error:
+        row.gaps.append(f"features of its first trial: damaged ({error})")
+        return None
 
 
 @dataclass

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from mmbench.report.cells import ARTEFACT_NOTE
 from mmbench.report.collect import Results
 from mmbench.report.figures.accuracy import draw
+from mmbench.report.figures.gap import draw_gap
 from mmbench.report.figures.masked import draw_training
 from mmbench.report.figures.rates import draw_curves, draw_tuning
 from mmbench.report.figures.surface import draw_surface
@@ -42,6 +43,8 @@ def figures(results: Results) -> dict[str, tuple[Figure, str]]:
             draw_tuning(results.tuning),
             "Best validation score that so many draws may be expected to have.",
         )
+    caption = "Features of the modalities of each method's first trial, in the plane in which they vary most; large: their means."
+    drawn["gap"] = draw_gap(results), caption
     found = {name: (figure, caption) for name, (figure, caption) in drawn.items() if figure is not None}
     for main in ("matched", "training"):
         if main in found:
