@@ -27,12 +27,12 @@ FLOORS = [
     "baselines",
     "training",
     "experiment",
-    "provenance tracking runner",
+    "provenance tracking tracked_trial tracked_report runner",
     "evidence",
     "tuning",
     "report",
     "running",
-    "regression commands cli __main__",
+    "regression dashboard commands cli __main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 

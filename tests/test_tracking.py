@@ -18,11 +18,13 @@ from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.errors import StoreError
+from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 from mmbench.record import Failure, Record
 from mmbench.runner.child import Job, execute
 from mmbench.store import Store
-from mmbench.tracking import WandbLogger, WandbSettings, usable_mode
+from mmbench.tracked_trial import WandbLogger
+from mmbench.tracking import WandbSettings, usable_mode
 from mmbench.trial import Trial
 
 TRIAL = Trial(
@@ -116,7 +118,7 @@ def test_a_run_is_named_grouped_and_configured(recorder: Any, tmp_path: Path) ->
     assert told["project"] == "mmbench"
     assert told["group"] == "table9", "the experiment"
     assert told["job_type"] == "tiny", "the data set"
-    assert told["name"] == "mla/3"
+    assert told["name"] == "tiny/clean/mla/seed 3"
     assert told["id"] == TRIAL.key
     assert told["resume"] == "allow", "a trial that is run again continues its run"
     assert told["mode"] == "offline"
@@ -125,8 +127,40 @@ def test_a_run_is_named_grouped_and_configured(recorder: Any, tmp_path: Path) ->
     assert told["config"]["recipe"] == TRIAL.recipe.model_dump()
     assert told["config"]["params"] == TRIAL.params
     assert told["config"]["commit"] == "c0ffee"
+    assert told["config"]["row"] == "tiny clean mla"
     assert ("*", "epoch") in run.metrics, "curves are drawn over epochs"
     assert run.exit_code == 0
+
+
+def start(recorder: Any, folder: Path, trial: Trial, dataset: str = "", method: str = "") -> dict[str, Any]:
+    """What ``wandb.init`` is given for a trial."""
+    runs = recorder()
+    WandbLogger(trial, WandbSettings(mode="offline", folder=str(folder)).labelled(dataset, method), {})
+    return runs[0].arguments
+
+
+def test_a_run_has_the_experiments_labels_its_fold_and_what_training_lacks(recorder: Any, tmp_path: Path) -> None:
+    trial = TRIAL.model_copy(update={"fold": 2, "missing": Missing(rate=0.5)})
+    told = start(recorder, tmp_path, trial, "tiny, cut", "MLA, plain")
+    assert told["name"] == "tiny, cut/clean/anchor 0.5/MLA, plain/fold 2/seed 3"
+    assert told["job_type"] == "tiny, cut"
+    config = told["config"]
+    assert (config["dataset"], config["method"]) == ("tiny", "mla"), "its own names are there too"
+    assert (config["dataset_label"], config["method_label"], config["fold"]) == ("tiny, cut", "MLA, plain", 2)
+    assert config["row"] == "tiny, cut clean anchor 0.5 MLA, plain"
+
+
+def test_draws_of_a_method_have_names_of_their_own(recorder: Any, tmp_path: Path) -> None:
+    trial = TRIAL.model_copy(update={"tuning": True})
+    names = [start(recorder, tmp_path, trial, "tiny", f"mla draw {number}")["name"] for number in range(2)]
+    assert names == ["tiny/clean/mla draw 0/seed 3", "tiny/clean/mla draw 1/seed 3"]
+
+
+def test_a_name_is_no_longer_than_it_may_be(recorder: Any, tmp_path: Path) -> None:
+    told = start(recorder, tmp_path, TRIAL, "tiny", "m" * 300)
+    assert len(told["name"]) == 128
+    assert told["name"].endswith("m/seed 3")
+    assert told["config"]["method_label"] == "m" * 300
 
 
 @pytest.mark.usefixtures("tiny")
@@ -138,10 +172,13 @@ def test_curves_have_a_row_an_epoch_and_the_end_has_the_table(recorder: Any, tmp
         by_epoch.setdefault(int(row["epoch"]), {}).update(row)
     assert sorted(by_epoch) == [0, 1, 2]
     for row in by_epoch.values():
-        assert {"train/loss", "validation/accuracy", "validation/accuracy/left", "validation/accuracy/right"} <= set(
-            row
-        )
-    percent = [{k: 100 * v if "/accuracy" in k else v for k, v in row.items()} for row in record.curves]
+        accuracies = {"validation/accuracy", "validation/accuracy/left", "validation/accuracy/right"}
+        gradients = {"gradient/left", "gradient/right"}
+        assert set(row) == {"epoch", "train/loss", "train/lr", "validation/loss", *gradients, *accuracies}
+    percent = [
+        {k: 100 * v if k.startswith("validation/accuracy") else v for k, v in row.items()} for row in record.curves
+    ]
+    assert max(row["validation/accuracy"] for row in percent) > 1
     assert [{k: v for k, v in by_epoch[e].items() if k != "epoch"} for e in range(3)] == percent
     table = last["test"]
     assert table.columns == ["pattern", "accuracy", "macro_f1", "ece"]
@@ -149,7 +186,15 @@ def test_curves_have_a_row_an_epoch_and_the_end_has_the_table(recorder: Any, tmp
     for row in table.data:
         assert row[1:] == list(record.metrics[row[0]].values())
         assert run[0].summary[f"test/accuracy/{row[0]}"] == row[1]
+    assert run[0].summary["accuracy/tiny/clean/complete"] == record.metrics["left+right"]["accuracy"], "in percent"
     assert run[0].summary["best_epoch"] == record.best_epoch
+
+
+def test_a_modality_may_be_called_accuracy(recorder: Any, tmp_path: Path) -> None:
+    runs = recorder()
+    logger = WandbLogger(TRIAL, WandbSettings(mode="offline", folder=str(tmp_path)), {})
+    logger.log_metrics({"epoch": 0, "gradient/accuracy": -1.5, "validation/accuracy": 0.25})
+    assert runs[0].logged == [{"epoch": 0, "gradient/accuracy": -1.5, "validation/accuracy": 25.0}]
 
 
 @pytest.mark.usefixtures("tiny")
@@ -178,7 +223,9 @@ def test_tracking_does_not_change_the_result(recorder: Any, tmp_path: Path) -> N
     tracked, untracked = run_trial(tmp_path), run_trial(tmp_path, mode="off")
     assert tracked.metrics == untracked.metrics
     assert all(bare.items() <= row.items() for bare, row in zip(untracked.curves, tracked.curves, strict=True))
-    assert [len(row) for row in tracked.curves] == [4, 4, 4], "who watches sees every pattern in every epoch"
+    more = {"validation/accuracy/left", "validation/accuracy/right"}
+    assert all(more <= set(row) for row in tracked.curves), "who watches sees every pattern in every epoch"
+    assert sum(more <= set(row) for row in untracked.curves) == 1, "others the best epoch's"
 
 
 # What goes wrong
@@ -329,7 +376,16 @@ def test_an_offline_run_is_on_the_disk(tmp_path: Path, capfd: pytest.CaptureFixt
     assert record.status == "done", record.failure
     assert "the trial goes on" not in capfd.readouterr().out, "nothing went wrong"
     (folder,) = (tmp_path / "wandb" / "wandb").glob(f"offline-run-*-{TRIAL.key}")
-    words = (b"table9", b"tiny", b"mla/3", b"clean", b"c0ffee", b"train/loss", b"validation/accuracy/right", b"epoch")
+    words = (
+        b"table9",
+        b"tiny",
+        b"tiny/clean/mla/seed 3",
+        b"clean",
+        b"c0ffee",
+        b"train/loss",
+        b"validation/accuracy/right",
+        b"epoch",
+    )
     deadline = time.monotonic() + 30  # W&B's own process writes the file; on a busy machine it is behind
     while missing := [w for w in words if w not in (folder / f"run-{TRIAL.key}.wandb").read_bytes()]:
         assert time.monotonic() < deadline, missing

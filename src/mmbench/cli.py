@@ -15,6 +15,7 @@ from mmbench.commands import (
     USAGE,
     check_regression,
     convert_weights,
+    dashboard,
     list_names,
     report,
     run_experiment,
@@ -87,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
     reports = command("report", report, "write an experiment's tables and figures from the store")
     add_experiment(reports)
     reports.add_argument("--publish", action="store_true", help="write the report that git keeps, results/EXPERIMENT")
+    board = command("dashboard", dashboard, "make a workspace in Weights & Biases that shows an experiment's runs")
+    add_experiment(board)
+    board.add_argument(
+        "--print", action="store_true", help="print its specification instead; needs no login and no network"
+    )
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
     check.add_argument("experiment", metavar="EXPERIMENT", nargs="?", default=REGRESSION, help=EXPERIMENT)
     check.add_argument("--update", action="store_true", help="write the bands instead")

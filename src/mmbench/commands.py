@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmbench.report.collect import Results
     from mmbench.runner.local import Slot
     from mmbench.store import Store
+    from mmbench.tracking import WandbSettings
 
 EXPERIMENTS = Path("experiments")
 REGRESSION = "regression"
@@ -78,12 +79,19 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         dry_run(running)
         return strict
     failed = running.run()
-    collected = write_report(experiment, store, arguments.results, running.codes)
+    collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb)
     print_report(collected, committed_table(experiment, arguments.results), running.unselected())
     return max(FAILED if failed else OK, strict)
 
 
-def write_report(experiment: Experiment, store: Store, results: Path, codes: Codes, publish: bool = False) -> Results:
+def write_report(
+    experiment: Experiment,
+    store: Store,
+    results: Path,
+    codes: Codes,
+    publish: bool = False,
+    wandb: WandbSettings | None = None,
+) -> Results:
     """Write the tables and the figures of an experiment; says where.
 
     Args:
@@ -92,6 +100,7 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
         results: the folder of results; a report of one's own goes to ``local/<experiment>`` in it.
         codes: today's code; what came from other code is noted in the report.
         publish: write to ``<experiment>`` instead, which git keeps.
+        wandb: where it is tracked besides, if it is.
 
     Raises:
         UsageError: ``publish``, of a report that is not fit for it.
@@ -111,6 +120,10 @@ def write_report(experiment: Experiment, store: Store, results: Path, codes: Cod
     written = write(collected, folder, None if publish else store.root)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
     print(f"report: {folder}/table.html, .md, .csv, .tex; {figures}", file=sys.stderr)
+    if wandb is not None and wandb.mode != "off":
+        from mmbench.tracked_report import Report, track
+
+        track(Report(experiment=experiment.name, title=experiment.grid.title, files=written, settings=wandb))
     return collected
 
 
@@ -222,12 +235,21 @@ def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Seque
         store = Store(folder)
         view = view_of(experiment, store, slots)
         view.plan(experiment.trials)
-        records = run_all(experiment.trials, store, arguments, experiment, slots, Codes(), view)
+        records = run_all(experiment.trials, store, experiment, slots, Codes(), view)
     failures = [record for record in records if record.failure is not None]
     for record in failures:  # in full: the store, and with it the log, is gone
         assert record.failure is not None
         print(f"failed: {record.trial.label}: {record.failure.message}\n{record.failure.traceback}", file=sys.stderr)
     return None if failures else records
+
+
+def dashboard(arguments: argparse.Namespace) -> int:
+    """``mmbench dashboard``."""
+    from mmbench.dashboard import save, specification
+
+    experiment = load_experiment(arguments)
+    print(specification(experiment) if arguments.print else save(experiment))
+    return OK
 
 
 def list_names(arguments: argparse.Namespace) -> int:

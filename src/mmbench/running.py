@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmbench.experiment.plan import Experiment, Filters, Labels
@@ -13,6 +15,7 @@ from mmbench.provenance import Codes, grouped, source_state, why_stale
 from mmbench.record import Record
 from mmbench.runner.local import Slot
 from mmbench.store import CorruptRecord, Store
+from mmbench.tracking import WandbMode, WandbSettings, usable_mode
 from mmbench.trial import Trial
 from mmbench.tuning import Choice, choose, distinct, has_diverged, tuning_trials
 
@@ -113,7 +116,12 @@ class Running:
         """Run trials as the arguments say, showing their progress."""
         if not trials:
             return []
-        return run_all(trials, self.store, self.arguments, self.experiment, self.slots, self.codes, self.view)
+        return run_all(trials, self.store, self.experiment, self.slots, self.codes, self.view, self.wandb)
+
+    @cached_property
+    def wandb(self) -> WandbSettings:
+        """Where runs are tracked."""
+        return tracking_of(self.experiment, self.arguments.wandb, self.arguments.results)
 
 
 def counts(trials: Sequence[Trial], done: Sequence[Record], todo: Sequence[Trial]) -> str:
@@ -190,29 +198,28 @@ def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
 def run_all(
     trials: Sequence[Trial],
     store: Store,
-    arguments: argparse.Namespace,
     experiment: Experiment,
     slots: Sequence[Slot],
     codes: Codes,
     view: GridView,
+    wandb: WandbSettings | None = None,
 ) -> list[Record]:
-    """Run trials as the arguments say, showing their progress in a view in which they are planned."""
+    """Run trials, showing their progress in a view in which they are planned."""
     from mmbench.runner.local import run_trials, start_server
 
     start_server()  # it imports what trials need while this process goes on
     import mmbench.report.figures.gallery  # noqa: F401  imported now, while trials run, and not when they have ended
-    from mmbench.tracking import WandbSettings, usable_mode
 
-    mode, message = usable_mode(getattr(arguments, "wandb", "off"))
+    with view:
+        return run_trials(trials, store, slots, view, wandb, source_state(), codes, experiment.labels_of)
+
+
+def tracking_of(experiment: Experiment, mode: WandbMode, results: Path) -> WandbSettings:
+    """Where an experiment's runs go in Weights & Biases; says so if that is not where they were to go."""
+    usable, message = usable_mode(mode)
     if message:
         print(message, file=sys.stderr)
-    folder = (arguments.results / "wandb").resolve()
-    wandb = WandbSettings(mode=mode, group=experiment.name, folder=str(folder))
-    with view:
-        records = run_trials(trials, store, slots, view, wandb, source_state(), codes)
-    if mode == "offline":
-        print(f"W&B: runs are in {folder}; `wandb sync {folder}/wandb/offline-run-*` uploads them", file=sys.stderr)
-    return records
+    return WandbSettings(mode=usable, group=experiment.name, folder=str((results / "wandb").resolve()))
 
 
 def view_of(experiment: Experiment, store: Store, slots: Sequence[Slot]) -> GridView:

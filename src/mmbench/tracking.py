@@ -1,4 +1,4 @@
-"""Where the metrics of an epoch go: the trial's record, and Weights & Biases if asked for."""
+"""Weights & Biases: where runs go, and a run whose failure is printed and is never that of what it tracks."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmbench.errors import StoreError
 from mmbench.files import check_writable
-from mmbench.lightning import Logger
-
-if TYPE_CHECKING:
-    from mmbench.record import Record
-    from mmbench.trial import Trial
 
 WandbMode = Literal["off", "offline", "online"]
 
@@ -31,7 +26,16 @@ FORGET_SECONDS = 10
 
 
 class WandbSettings(BaseModel):
-    """Where runs go in Weights & Biases."""
+    """Where runs go in Weights & Biases.
+
+    Attributes:
+        mode: whether and where they are kept.
+        project: the project there.
+        group: the experiment.
+        folder: where their files are.
+        dataset: what the experiment calls the trial's data set; empty: the data set's own name.
+        method: what it calls the trial's method: a variant, a draw, or what was chosen of these.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,24 +43,43 @@ class WandbSettings(BaseModel):
     project: str = Field(default_factory=lambda: os.environ.get("WANDB_PROJECT", "mmbench"))
     group: str = ""
     folder: str = "."
+    dataset: str = ""
+    method: str = ""
+
+    def labelled(self, dataset: str, method: str) -> WandbSettings:
+        """The same, with an experiment's names for a trial's data set and method."""
+        return self.model_copy(update={"dataset": dataset, "method": method})
 
 
-class WandbLogger(Logger):
-    """A run of Weights & Biases: curves while the trial runs, the table at its end.
+def in_key(text: str) -> str:
+    """A name as a part of a metric's name: W&B takes what stands before a dot for a mapping.
 
-    Whatever goes wrong here is printed to the trial's log and ends the tracking, never the trial. The run's id is the trial's key,
-    so that a trial that is run again continues the same run.
+    >>> in_key("anchor 0.5")
+    'anchor 0,5'
     """
+    return text.replace(".", ",").replace("/", "|")
 
-    def __init__(self, trial: Trial, settings: WandbSettings, environment: dict[str, Any]) -> None:
+
+def accuracy_key(dataset: str, protocol: str, training: str) -> str:
+    """The name of a trial's accuracy with every modality; only trials whose methods are to be compared share it."""
+    return "/".join(["accuracy", *map(in_key, (dataset, protocol, training))])
+
+
+class Tracker:
+    """A run of W&B that may fail at any moment: then what is wrong is printed, and nothing is sent any more."""
+
+    GOES_ON: ClassVar[str]
+    """What to say besides: that nothing else fails for it."""
+
+    def __init__(self, settings: WandbSettings, **arguments: Any) -> None:
         super().__init__()
         self._run: Any = None
         self._folder = Path(settings.folder)
-        self._guard(lambda: self._start(trial, settings, environment))
+        self._guard(lambda: self._start(settings, arguments))
         if self._run is None and settings.mode == "online":
             self._forget()
             offline = settings.model_copy(update={"mode": "offline"})
-            self._guard(lambda: self._start(trial, offline, environment))
+            self._guard(lambda: self._start(offline, arguments))
 
     def _forget(self) -> None:
         """Let go of a run that could not start: W&B holds on to its id, and would refuse the offline run for it."""
@@ -66,75 +89,43 @@ class WandbLogger(Logger):
         worker.start()
         worker.join(FORGET_SECONDS)
 
-    def _start(self, trial: Trial, settings: WandbSettings, environment: dict[str, Any]) -> None:
+    def _start(self, settings: WandbSettings, arguments: dict[str, Any]) -> None:
         check_writable(Path(settings.folder))  # W&B itself says nothing of a full disk
         import wandb
 
         self._run = wandb.init(
             project=settings.project,
             group=settings.group,
-            job_type=trial.dataset,
-            name=f"{trial.method}/{trial.seed}" + ("" if trial.fold is None else f"/{trial.fold}"),
-            id=trial.key,
-            resume="allow",
             mode="online" if settings.mode == "online" else "offline",
             dir=settings.folder,
-            tags=[trial.protocol, *(["tuning"] if trial.tuning else [])],
-            config={**trial.model_dump(mode="json"), "key": trial.key, **environment},
             settings=wandb.Settings(silent=True, console="off", init_timeout=START_SECONDS, x_disable_stats=True),
+            **arguments,
         )
-        self._run.define_metric("epoch")
-        self._run.define_metric("*", step_metric="epoch")  # a run that starts anew must not be refused for going back
+        self._describe()
+
+    def _describe(self) -> None:
+        """Say of a run that has started what its metrics are drawn over."""
 
     def _guard(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # a tracker's failure of any kind is not the trial's
-            print(f"W&B: {type(error).__name__}: {error}; the trial goes on", flush=True)
+        except Exception as error:  # of any kind
+            print(f"W&B: {type(error).__name__}: {error}; {self.GOES_ON}", flush=True)
             self._run = None
 
-    @property
-    def name(self) -> str:
-        """Lightning asks for one."""
-        return "wandb"
-
-    @property
-    def version(self) -> str:
-        """Lightning asks for one."""
-        return ""
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's config holds the trial."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log an epoch's metrics; accuracies in percent, as those of the test are."""
-        percent = {name: 100 * value if "/accuracy" in name else value for name, value in metrics.items()}
-        if self._run is not None:
-            self._guard(lambda: self._run.log(percent))
-
-    def finish(self, record: Record) -> None:
-        """Log the table of patterns × metrics, if the trial is done, and end the run."""
+    def _end(self, last: Callable[[], None], exit_code: int) -> None:
+        """Log the last things and end the run; after a while, without waiting for it any longer."""
         if self._run is None:
             return
-        worker = Thread(target=lambda: self._guard(lambda: self._finish(record)), daemon=True)
+        worker = Thread(target=lambda: self._guard(lambda: self._finish(last, exit_code)), daemon=True)
         worker.start()
         worker.join(FINISH_SECONDS)
         if worker.is_alive():
-            print(f"W&B: not finished after {FINISH_SECONDS} s; the trial goes on", flush=True)
+            print(f"W&B: not finished after {FINISH_SECONDS} s; {self.GOES_ON}", flush=True)
 
-    def _finish(self, record: Record) -> None:
-        import wandb
-
-        if record.metrics:
-            names = list(next(iter(record.metrics.values())))
-            rows = [[pattern, *(values[n] for n in names)] for pattern, values in record.metrics.items()]
-            self._run.log({"test": wandb.Table(columns=["pattern", *names], data=rows)})
-            for pattern, values in record.metrics.items():
-                for name, value in values.items():
-                    self._run.summary[f"test/{name}/{pattern}"] = value
-        if record.status == "done":
-            self._run.summary["best_epoch"] = record.best_epoch
-        self._run.finish(exit_code=0 if record.status == "done" else 1)
+    def _finish(self, last: Callable[[], None], exit_code: int) -> None:
+        last()
+        self._run.finish(exit_code=exit_code)
         self._run = None
         try:
             check_writable(self._folder)

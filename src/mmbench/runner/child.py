@@ -23,7 +23,8 @@ from mmbench.lightning import Logger
 from mmbench.machine import installed_version, thread_pools
 from mmbench.record import Code, Failure, Features, Predictions, Record
 from mmbench.store import CorruptRecord, Store
-from mmbench.tracking import WandbLogger, WandbSettings
+from mmbench.tracked_trial import WandbLogger
+from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
 
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -135,6 +135,7 @@ def run_trials(
     wandb: WandbSettings | None = None,
     source: dict[str, Any] | None = None,
     codes: Codes | None = None,
+    labels: Callable[[Trial], tuple[str, str]] = lambda trial: (trial.dataset, trial.method),
 ) -> list[Record]:
     """Run trials, each in a process of its own, and return their records in the order in which they ended.
 
@@ -149,13 +150,14 @@ def run_trials(
         wandb: tracking.
         source: commit of the code, for the records.
         codes: the code that is here, for the records; results of other code are replaced.
+        labels: what tracking calls a trial's data set and its method.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
         StoreError: the disk is full or not writable.
         RunnerError: the fork server cannot be started, or would now start other code.
     """
-    pool = _Pool(trials, store, slots, view, wandb or WandbSettings(), source or {}, codes)
+    pool = _Pool(trials, store, slots, view, wandb or WandbSettings(), source or {}, codes, labels)
     with pool.signals:
         try:
             while pool.waiting or pool.running:
@@ -182,8 +184,9 @@ class _Pool:
         wandb: WandbSettings,
         source: dict[str, Any],
         codes: Codes | None,
+        labels: Callable[[Trial], tuple[str, str]],
     ) -> None:
-        self.store, self.view, self.wandb, self.source = store, view, wandb, source
+        self.store, self.view, self.wandb, self.source, self.labels = store, view, wandb, source, labels
         self.context = start_server()
         self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as the server loads it
         self.waiting = deque((trial, 1) for trial in trials)
@@ -198,8 +201,9 @@ class _Pool:
         (trial, attempt), slot = self.waiting.popleft(), self.free.popleft()
         code, root = self.code[trial.key], str(self.store.root)
         self.store.discard(trial.key, code)
+        wandb = self.wandb.labelled(*self.labels(trial))
         process = self.context.Process(
-            target=main, args=(Job(trial, root, slot.threads, slot.device, self.source, self.wandb, code),)
+            target=main, args=(Job(trial, root, slot.threads, slot.device, self.source, wandb, code),)
         )
         begun = _Running(process, trial, slot, attempt, now(), code)
         self.signals.check()

@@ -12,7 +12,7 @@ import sklearn.svm  # noqa: F401
 import mmbench.machine
 import mmbench.metrics
 import mmbench.runner.child
-import mmbench.tracking
+import mmbench.tracked_trial
 import mmbench.training
 from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
