@@ -21,7 +21,8 @@ from mmbench.experiment.plan import load
 from mmbench.provenance import Codes, Module, grouped, why_stale
 from mmbench.record import Code, Predictions, Record
 from mmbench.report.collect import collect
-from mmbench.report.tables import to_latex, to_markdown
+from mmbench.report.latex import to_latex
+from mmbench.report.tables import to_markdown
 from mmbench.store import Store
 from mmbench.trial import Trial
 

@@ -23,7 +23,8 @@ from mmbench.metrics import summary
 from mmbench.recipe import Recipe
 from mmbench.record import Failure, Predictions, Record
 from mmbench.report.collect import Results, collect
-from mmbench.report.tables import to_latex, to_markdown
+from mmbench.report.latex import to_latex
+from mmbench.report.tables import to_markdown
 from mmbench.store import Store
 from mmbench.trial import Trial
 

@@ -19,6 +19,7 @@ ARTEFACT_NOTE = (
     f"{ARTEFACT}: an artefact of the modality's role in the method, where it only steers what is done with the others: alone, it has "
     "nothing to steer. Such a score is not ranked, and no sign of a modality that training left lazy."
 )
+BEST = "Best bold, second underlined."
 PAPER_NOTE = "In brackets: the paper's number."
 
 
@@ -36,6 +37,7 @@ class Section:
 
     Attributes:
         seconds: the wall time of training, a row; for the terminal alone, since it differs every time.
+        caption: what its numbers are, for a paper, where the whole report is not beside it.
         words: its cells are words and not numbers, the last one sentences, which wrap.
         records: of the trials behind each row; for the page, which leads to them.
     """
@@ -46,6 +48,7 @@ class Section:
     body: list[list[Cell]]
     seconds: Sequence[str] = ()
     words: bool = False
+    caption: str = ""
     records: Sequence[Sequence[Record]] = ()
 
 
@@ -82,6 +85,14 @@ def ranks(values: Sequence[float]) -> list[int]:
     """1 for the best, 2 for the second, 0 for the rest; equal values share a rank, and NaN has none."""
     order = sorted({v for v in values if not np.isnan(v)}, reverse=True)[:2]
     return [order.index(v) + 1 if v in order else 0 for v in values]
+
+
+def marked(cell: Cell, *marks: str) -> str:
+    """The cell's text between the marks of its rank: two of the best, then two of the second."""
+    if cell.rank == 0:
+        return cell.text
+    before, after = marks[:2] if cell.rank == 1 else marks[2:]
+    return f"{before}{cell.text}{after}"
 
 
 def run_notes(rows: Sequence[Row]) -> list[str]:

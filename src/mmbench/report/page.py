@@ -30,7 +30,8 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
     from mmbench.report.figures.base import render
     from mmbench.report.figures.gallery import figures
     from mmbench.report.html import Picture, to_html
-    from mmbench.report.tables import to_latex, to_markdown
+    from mmbench.report.latex import to_latex
+    from mmbench.report.tables import to_markdown
 
     pictures = [
         Picture(name, caption, render(figure, "svg"), render(figure, "png"))

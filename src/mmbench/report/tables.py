@@ -1,4 +1,4 @@
-"""Tables for readers: the same cells in Markdown, LaTeX and HTML."""
+"""Tables for readers: the sections of a report, and a report in Markdown."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from mmbench.missing import pattern_name, patterns
 from mmbench.protocol import PROTOCOLS
 from mmbench.report.cells import (
     ARTEFACT_NOTE,
+    BEST,
     DASH,
     Cell,
     Section,
     difference_text,
     folds_of,
+    marked,
     paper_notes,
     ranks,
     run_notes,
@@ -24,7 +26,7 @@ from mmbench.report.cells import (
 )
 from mmbench.report.collect import Results
 from mmbench.report.diagnostic_tables import of_diagnostics
-from mmbench.report.escape import latex, markdown, one_line
+from mmbench.report.escape import markdown
 from mmbench.report.inflation import INFLATION
 from mmbench.report.rate_tables import by_rate
 from mmbench.report.rows import Row
@@ -109,7 +111,15 @@ def _by_pattern(
     header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters"]
     title = f"{dataset}, {protocol}{results.mark(dataset)}" + ("" if metric == "accuracy" else ", ACER")
     seconds = [f"{row.seconds:.1f}" if row.records else DASH for row in rows]
-    return Section(title, notes, header, body, seconds, records=[row.records for row in rows])
+    return Section(
+        title, notes, header, body, seconds, records=[row.records for row in rows], caption=_caption(rows, metric)
+    )
+
+
+def _caption(rows: list[Row], metric: str) -> str:
+    """What the numbers of a table are, for a paper."""
+    what = "Accuracy" if metric == "accuracy" else "ACER"
+    return f"{what} in percent" + (", mean ± standard deviation over n runs." if any(r.runs > 1 for r in rows) else ".")
 
 
 def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
@@ -203,8 +213,8 @@ def header_notes(results: Results) -> list[str]:
     seeds = ", ".join(map(str, sorted({trial.seed for trial in results.experiment.trials})))
     of_folds = ", each of all folds that were run" if any(row.folds for row in results.rows) else ""
     notes = [
-        f"Accuracy in percent, mean ± standard deviation over n runs, one a seed (of {seeds}){of_folds}. Best bold, second underlined. "
-        "Intervals, macro F1, calibration error and all patterns: table.csv.",
+        f"Accuracy in percent, mean ± standard deviation over n runs, one a seed (of {seeds}){of_folds}. {BEST} "
+        "Intervals, calibration error and all patterns: table.csv; by seed and fold: trials.csv.",
         f"{done} of {results.planned} trials, commit {', '.join(results.commits) or DASH}.",
     ]
     if len(results.commits) > 1:
@@ -221,35 +231,12 @@ def to_markdown(results: Results) -> str:
         lines += ["|" + " --- |" + (" --- |" if section.words else " ---: |") * (len(section.header) - 1)]
         for row in section.body:
             escaped = [Cell(markdown(cell.text), cell.rank) for cell in row]
-            lines.append("| " + " | ".join(_mark(cell, "**", "**", "<u>", "</u>") for cell in escaped) + " |")
+            lines.append("| " + " | ".join(marked(cell, "**", "**", "<u>", "</u>") for cell in escaped) + " |")
         lines.append("")
     if missing := results.not_run:
         lines += ["## Not run", "", *(f"- {markdown(line)}" for line in missing), ""]
     return "\n".join(lines)
 
 
-def to_latex(results: Results) -> str:
-    """The tables for a paper that loads booktabs; what else the report says stands in comments."""
-    lines = [f"% {one_line(note)}" for note in [results.experiment.grid.title, *header_notes(results)]]
-    for section in sections(results):
-        lines += ["", f"% {one_line(section.title)}", *(f"% {one_line(note)}" for note in section.notes)]
-        columns = r"lp{0.75\linewidth}" if section.words else "l" + "r" * (len(section.header) - 1)
-        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-        lines += [" & ".join(map(latex, section.header)) + r" \\", r"\midrule"]
-        for row in section.body:
-            escaped = [Cell(latex(cell.text), cell.rank) for cell in row]
-            lines.append(" & ".join(_mark(c, r"\textbf{", "}", r"\underline{", "}") for c in escaped) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [f"% not run: {one_line(line)}" for line in results.not_run]
-    return "\n".join(lines) + "\n"
-
-
 def _paragraphs(notes: list[str]) -> list[str]:
     return [line for note in notes for line in (markdown(note), "")]
-
-
-def _mark(cell: Cell, *marks: str) -> str:
-    if cell.rank == 0:
-        return cell.text
-    before, after = marks[:2] if cell.rank == 1 else marks[2:]
-    return f"{before}{cell.text}{after}"
