@@ -29,9 +29,9 @@ def paper() -> str:
 
 
 def test_each_table_has_a_caption_and_a_label_of_its_own(paper: str) -> None:
-    assert paper.count(r"\begin{table}") == paper.count(r"\caption{") == paper.count(r"\end{table}") == 5
+    assert paper.count(r"\begin{table}") == paper.count(r"\caption{") == paper.count(r"\end{table}") > 4
     labels = re.findall(r"\\label\{(.*)\}", paper)
-    assert len(set(labels)) == 5
+    assert len(set(labels)) == len(labels) == paper.count(r"\caption{")
     assert labels[0] == "tab:golden-crema-d-clean"
     text = r"\caption{CREMA-D, clean. Accuracy in percent, mean $\pm$ standard deviation over n runs. Best bold, second underlined.}"
     assert text in paper
