@@ -23,8 +23,9 @@ from mmbench.report.cells import Cell
 from mmbench.report.collect import Results, collect
 from mmbench.report.figures.accuracy import draw
 from mmbench.report.figures.base import render as render_figure
+from mmbench.report.figures.gallery import figures
 from mmbench.report.latex import to_latex
-from mmbench.report.page import write
+from mmbench.report.page import frames, write
 from mmbench.report.rows import gaps
 from mmbench.report.tables import sections, to_markdown
 from mmbench.store import Store
@@ -82,18 +83,10 @@ def test_the_script_makes_the_golden_store(tmp_path: Path) -> None:
 
 def test_write_makes_all_files_and_the_same_tables(results: Results, tmp_path: Path) -> None:
     files = write(results, tmp_path)
-    assert sorted(p.name for p in files) == [
-        "comparisons.csv",
-        "diagnostics.csv",
-        "figure.png",
-        "figure.svg",
-        "inflation.csv",
-        "table.csv",
-        "table.html",
-        "table.md",
-        "table.tex",
-        "trials.csv",
-    ]
+    tables = {"table.html", "table.md", "table.tex", *(f"{name}.csv" for name in frames(results))}
+    assert {p.name for p in files} == {
+        f"{name}.{kind}" for name in figures(results) for kind in ("png", "svg")
+    } | tables
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in files)
     for name in TABLES:
         assert (tmp_path / name).read_text(encoding="utf-8") == (GOLDEN / name).read_text(encoding="utf-8")

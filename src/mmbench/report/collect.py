@@ -171,7 +171,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     records = [*(r for row in rows for r in row.records), *(tuning.records if tuning else ())]
     records = list({record.key: record for record in records}.values())  # a default that was chosen is in two rows
     commits = sorted({commit_of(record) for record in records})
-    rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates)
+    rates = collect_rates(outcomes, experiment.grid.test_rates, printed.rates, experiment.grid.reference)
     comparisons = compare_rows(rows, hits, experiment.grid.reference)
     for frame in (
         table,

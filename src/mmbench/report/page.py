@@ -35,7 +35,7 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
 
     pictures = [
         Picture(name, caption, render(figure, "svg"), render(figure, "png"))
-        for name, (figure, caption) in figures(results).items()
+        for name, (figure, caption) in figures(results, published=runs is None).items()
     ]
     address = None if runs is None else quote(Path(os.path.relpath(runs, folder)).as_posix())
     content = {

@@ -30,7 +30,7 @@ Evaluation = Literal["matched", "robustness"]
 KEY = ("dataset", "protocol", "evaluation", "mask", "training", "method")
 CURVE_COLUMNS = (
     *KEY, "training_rate", "rate", "masked", "missing", "empty", "mean", "std", "ci_low", "ci_high", "gain", "gain_low", "gain_high",
-    "best_alone", "n", "reported",
+    "best_alone", "difference", "difference_low", "difference_high", "n", "reported",
 )  # fmt: skip
 AREA_COLUMNS = (
     *KEY, "area", "area_low", "area_high", "gain", "gain_low", "gain_high", "effective", "effective_low", "effective_high", "n",
@@ -129,7 +129,7 @@ class Rates:
         curves: one row a curve and rate, with ``CURVE_COLUMNS``. ``evaluation`` is "matched" (trained and tested at the rate, one
             fixed test mask) or "robustness" (trained as ``training`` says, tested at every rate, mean over 100 masks). ``masked``,
             ``missing`` and ``empty`` are what the fixed test mask comes to (``missing.realised``); ``gain`` is over the modality
-            ``best_alone``.
+            ``best_alone``; ``difference`` is to the experiment's reference, trained and tested alike, and NaN for itself.
         areas: one row a curve, with ``AREA_COLUMNS``: the area under it over its rates above zero, divided by their range, so a mean
             accuracy in percent; and the effective robustness, in points, where late fusion was trained in the same way.
     """
@@ -142,6 +142,7 @@ def collect_rates(
     outcomes: Sequence[Outcomes],
     test_rates: Sequence[float] = (),
     printed: Mapping[tuple[str, str, float], float] | None = None,
+    reference: str = REFERENCE,
 ) -> Rates | None:
     """The curves of an experiment; None if it names no missing rate that a test split could have.
 
@@ -149,6 +150,7 @@ def collect_rates(
         outcomes: one a data set, protocol, way of training and method.
         test_rates: rates of anchor masks to test at, beside those of training.
         printed: the papers' numbers, (data set, method, rate) -> accuracy.
+        reference: the method whose curves the others' differences are to.
     """
     curves: list[tuple] = []
     areas: list[tuple] = []
@@ -162,7 +164,7 @@ def collect_rates(
             if missing is not None:
                 families.setdefault(missing.family, {})[missing.share(len(modalities))] = missing
         for name, family in families.items():
-            _Family(here, name, dict(sorted(family.items()))).add_to(curves, areas, printed or {})
+            _Family(here, name, dict(sorted(family.items())), reference).add_to(curves, areas, printed or {})
     if not curves:
         return None
     return Rates(
@@ -186,16 +188,20 @@ class _Point:
 class _Family:
     """The masks of one kind and mask seed by rate, on one data set under one protocol, and what was trained for them."""
 
-    def __init__(self, outcomes: Sequence[Outcomes], name: str, masks: Mapping[float, Missing]) -> None:
+    def __init__(self, outcomes: Sequence[Outcomes], name: str, masks: Mapping[float, Missing], reference: str) -> None:
         self.name, self.masks = name, masks
         self.rates = [0.0, *masks]
         # Trained at a rate of this family; trained otherwise, for a test under any mask.
         self.rate_of = {m: rate for rate, m in masks.items()}
         self.outcomes = [o for o in outcomes if o.matched is None or o.matched in self.rate_of]
         self.references = {o.missing: o for o in outcomes if o.method == REFERENCE and o.seeds}
+        self.compared = {o.missing: o for o in outcomes if o.method == reference and o.seeds}
         self.example = next((o for o in self.outcomes if o.seeds), None)
         self.share = cache(self._share)
         self.alone = cache(self._alone)
+        self.of_compared = cache(
+            lambda missing, evaluation, rate: self._point(self.compared[missing], evaluation, rate)
+        )
         self.of_reference = cache(lambda missing, rate: self._point(self.references[missing], "robustness", rate))
 
     def add_to(self, curves: list[tuple], areas: list[tuple], printed: Mapping) -> None:
@@ -231,7 +237,8 @@ class _Family:
             values = summarise(point.accuracy, point.draws) if point.seeds else (np.nan,) * 4
             gain = (point.gain, *interval(point.gain_draws))
             row = (self._training_rate(trained[rate]), rate, *self._realised(rate), *values, *gain)
-            curves.append((*key, *row, point.best_alone, len(point.accuracy), paper.get(rate)))
+            difference = self._difference(trained[rate], point, evaluation, rate)
+            curves.append((*key, *row, point.best_alone, *difference, len(point.accuracy), paper.get(rate)))
         if len(self.masks) > 1:
             area, runs = self._area([points.get(rate) for rate in self.masks])
             effective = self._effective(first, points) if evaluation == "robustness" else (np.nan,) * 3
@@ -257,6 +264,16 @@ class _Family:
         alone = np.zeros_like(share)
         alone[best], alone[-1] = share[sees].sum(axis=0), share[~sees].sum(axis=0)
         return accuracy(reference.hits, reference.group, alone)
+
+    def _difference(
+        self, o: Outcomes, point: _Point, evaluation: Evaluation, rate: float
+    ) -> tuple[float, float, float]:
+        """The accuracy minus that of the reference, of the same seeds and under the same masks, with its interval."""
+        other = self.compared.get(o.missing)
+        if other is None or other is o or other.seeds != o.seeds:
+            return (np.nan,) * 3
+        beside = self.of_compared(o.missing, evaluation, rate)
+        return float(point.accuracy.mean() - beside.accuracy.mean()), *interval(point.draws - beside.draws)
 
     def _effective(self, o: Outcomes, points: Mapping[float, _Point]) -> tuple[float, float, float]:
         """What a model keeps over late fusion as modalities go missing, beyond its lead where none does; NaN for late fusion itself."""

@@ -9,52 +9,107 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from mmbench.report.collect import Results, Row
+from mmbench.report.colours import Style
 from mmbench.report.escape import one_line
 
 NO_MATHS: Any = {"text.parse_math": False}
 """A dollar sign in a name is a dollar sign."""
 
-
 WIDTH = 7.0
 """Inches: the text width of a paper's page."""
 
+LINES_A_PANEL = 4
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
-"""Okabe and Ito's, told apart by colour-blind readers; line styles tell them apart once more."""
+End = tuple[float, float, str, str]
+"""Where a line's name belongs: (x, y, name, colour)."""
 
-
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+BAND = Patch(color="0.5", alpha=0.3, lw=0, label="± 1 standard deviation over seeds")
+OTHERS = Line2D([], [], color="0.85", lw=1, label="the other methods")
+PAPERS = Line2D([], [], color="0.3", lw=0.9, ls=":", label="the paper's number")
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as ``svg`` or ``png`` bytes; the same numbers give the same bytes."""
+    """The figure as ``svg`` or ``png`` bytes; the same numbers give the same bytes.
+
+    Its parts are given their places once: that takes longer than drawing them, and savefig would do so every time.
+    """
     buffer = io.BytesIO()
     settings: Any = {"svg.hashsalt": "mmbench", "svg.fonttype": "none", "font.family": "DejaVu Sans", **NO_MATHS}
     with matplotlib.rc_context(settings):
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
 
-def curve(panel: Axes, line: pd.DataFrame, name: str, number: int) -> tuple[float, float, str, str] | None:
-    """Draw one method; where its label belongs: (x, y, text, colour)."""
-    colour, style = COLOURS[number % len(COLOURS)], STYLES[number % len(STYLES)]
-    x, y, std = line.rate.to_numpy(), line["mean"].to_numpy(), line["std"].fillna(0).to_numpy()
+def first_cells(results: Results) -> dict[str, list[Row]]:
+    """Data set -> the rows of its first protocol and way of training of which anything is done, without those that are not.
+
+    For figures that would be too many if there were one for each protocol.
+    """
+    cells: dict[str, list[Row]] = {}
+    for row in results.rows:
+        if row.records:
+            cells.setdefault(row.dataset, []).append(row)
+    return {
+        dataset: [r for r in rows if (r.protocol, r.training) == (rows[0].protocol, rows[0].training)]
+        for dataset, rows in cells.items()
+    }
+
+
+def names(methods: Sequence[str]) -> list[str]:
+    """The methods' names as a figure shows them: on one line, and a long one shortened."""
+    return [text if len(text := one_line(method)) <= 24 else f"{text[:23]}…" for method in methods]
+
+
+def methods_of(results: Results) -> list[str]:
+    """All methods of a report, in its order: that of their colours."""
+    return list(dict.fromkeys(row.method for row in results.rows))
+
+
+def heading(results: Results, dataset: str, protocol: str, training: str = "complete") -> str:
+    """What a panel is of: a data set, what sets its numbers apart, a protocol and, if anything was missing, the training."""
+    where = f"{dataset}{results.mark(dataset)}, {protocol}"
+    return one_line(where if training == "complete" else f"{where}, {training}")
+
+
+def in_chunks(methods: Sequence[str]) -> list[list[str]]:
+    """Up to four methods a panel, as evenly as may be."""
+    return [list(map(str, chunk)) for chunk in np.array_split(np.array(methods), -(-len(methods) // LINES_A_PANEL))]
+
+
+def curve(panel: Axes, line: pd.DataFrame, name: str, style: Style) -> End | None:
+    """Draw one method's ``mean`` over ``rate``, with a band from ``low`` to ``high``; where its name belongs."""
+    x, y = line.rate.to_numpy(), line["mean"].to_numpy()
     if line.reported.notna().any():
-        panel.plot(x, line.reported, color=colour, ls=":", lw=0.9, zorder=2)
+        panel.plot(x, line.reported, color=style.colour, ls=":", lw=0.9, zorder=2)
     done = np.flatnonzero(~np.isnan(y))
     if not len(done):
         return None
-    panel.fill_between(x, y - std, y + std, color=colour, alpha=0.15, lw=0, zorder=2)
-    panel.plot(x, y, color=colour, ls=style, lw=1.5, marker="o", ms=2.5, zorder=3)
-    return float(x[done[-1]]), float(y[done[-1]]), one_line(name), colour
+    if line.low.notna().any():
+        panel.fill_between(x, line.low, line.high, color=style.colour, alpha=0.15, lw=0, zorder=2)
+    panel.plot(x, y, color=style.colour, ls=style.dash, lw=1.5, marker=style.marker, ms=3, zorder=3)
+    return float(x[done[-1]]), float(y[done[-1]]), name, style.ink
 
 
-def name_ends(panel: Axes, ends: Sequence[tuple[float, float, str, str]], low: float, high: float) -> None:
-    """Names at the lines' ends, pushed apart where they would cover each other."""
-    gap = 0.085 * (high - low)
+def with_band(values: pd.DataFrame) -> pd.DataFrame:
+    """The lines with a band of one standard deviation, ``low`` to ``high``; NaN of a single run."""
+    return values.assign(low=values["mean"] - values["std"], high=values["mean"] + values["std"])
+
+
+def name_ends(panel: Axes, ends: Sequence[End], low: float, high: float, share: float = 0.085) -> None:
+    """Names at the lines' ends, pushed apart where they would cover each other: by a share of the panel's height."""
+    gap = share * (high - low)
     left, right = panel.get_xlim()
     aside = (right - left) / 22
     ordered = sorted(ends, key=lambda end: end[1])
@@ -69,23 +124,70 @@ def name_ends(panel: Axes, ends: Sequence[tuple[float, float, str, str]], low: f
         )  # fmt: skip
 
 
-def limits(values: pd.DataFrame) -> tuple[float, float]:
-    """The range of an axis that shows the lines, with their bands and the papers' numbers."""
-    std = values["std"].fillna(0)
-    everything = pd.concat([values["mean"] - std, values["mean"] + std, values.reported.dropna()])
+def key(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
+    """What the marks, bands and colours mean, above the panels."""
+    if not handles:
+        return
+    figure.legend(
+        handles=list(handles),
+        loc="outside upper center",
+        ncols=min(columns, len(handles)),
+        frameon=False,
+        fontsize=7.5,
+        handlelength=2.6,
+        columnspacing=1.4,
+    )
+
+
+def sample(name: str, style: Style, line: bool = True) -> Line2D:
+    """A method in the key."""
+    return Line2D(
+        [], [], color=style.colour, ls=style.dash if line else "", lw=1.5, marker=style.marker, ms=4, label=name
+    )
+
+
+def limits(values: pd.DataFrame, others: Sequence[pd.Series] = ()) -> tuple[float, float]:
+    """The range of an axis that shows the lines, with their bands, the papers' numbers and other lines."""
+    columns = [values[name].dropna() for name in ("mean", "low", "high", "reported")]
+    everything = pd.concat([column for column in (*columns, *others) if len(column)])
     margin = 0.04 * (everything.max() - everything.min()) + 0.5
     return everything.min() - margin, everything.max() + margin
 
 
-def tidy(panel: Axes) -> None:
+def tidy(panel: Axes, axis: Any = "y") -> None:
     """No frame; a faint grid."""
-    panel.grid(axis="y", color="0.92", lw=0.7)
+    panel.grid(axis=axis, color="0.92", lw=0.7)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(labelsize=8)
+    panel.tick_params(labelsize=7)
+
+
+def short(value: float) -> str:
+    """A number as an axis has room for it.
+
+    >>> [short(v) for v in (0.25, 12.0, 642.5, 558254.0, 2_000_000.0)]
+    ['0.25', '12', '642.5', '558.3k', '2M']
+    """
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.1f}".removesuffix(".0") + unit
+    return f"{value:.4g}"
+
+
+def plain_ticks(axis: Axis, logarithmic: bool = False) -> None:
+    """Numbers as they are said: matplotlib's own are formulas on a logarithmic axis, and formulas are not set here."""
+    if logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(lambda value, _: short(value))
+
+
+def write_cell(panel: Axes, row: int, column: int, text: str, ink: str, size: float) -> None:
+    """A number in a cell of a matrix: it takes no part in the layout, which would cost more than all else."""
+    panel.text(column, row, text, ha="center", va="center", fontsize=size, color=ink, in_layout=False)
 
 
 def setting_of(line: pd.Series) -> str:
     """Of a line of the curves: data set, protocol and mask, and what sets its numbers apart."""
     track = line["track"].replace("made up", "MADE UP")
-    return ", ".join(part for part in (*line[["dataset", "protocol", "mask"]], track) if part)
+    return one_line(", ".join(part for part in (*line[["dataset", "protocol", "mask"]], track) if part))
