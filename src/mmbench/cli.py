@@ -14,6 +14,7 @@ from mmbench.commands import (
     REGRESSION,
     USAGE,
     check_regression,
+    compare_results,
     convert_weights,
     dashboard,
     list_names,
@@ -93,6 +94,12 @@ def parser() -> argparse.ArgumentParser:
     board.add_argument(
         "--print", action="store_true", help="print its specification instead; needs no login and no network"
     )
+    compare = command(
+        "compare", compare_results, "tell whether two results agree, within what other seeds would differ by"
+    )
+    text = "a report's folder, its table.csv, or the name of an experiment whose report git keeps"
+    compare.add_argument("one", metavar="A", help=text)
+    compare.add_argument("other", metavar="B", help=f"{text}; its deviations are the measure")
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
     check.add_argument("experiment", metavar="EXPERIMENT", nargs="?", default=REGRESSION, help=EXPERIMENT)
     check.add_argument("--update", action="store_true", help="write the bands instead")

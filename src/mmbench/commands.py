@@ -151,6 +151,17 @@ def committed_table(experiment: Experiment, results: Path) -> Path:
     return results / experiment.name / "table.csv"
 
 
+def compare_results(arguments: argparse.Namespace) -> int:
+    """``mmbench compare``."""
+    from mmbench.report.committed import compare, read_table, table_of
+    from mmbench.report.escape import one_line
+
+    paths = [table_of(name, arguments.results) for name in (arguments.one, arguments.other)]
+    agreement = compare(read_table(paths[0]), read_table(paths[1]), str(paths[1]))
+    print(one_line(agreement.line))
+    return OK if agreement.agrees else FAILED
+
+
 def status(arguments: argparse.Namespace) -> int:
     """``mmbench status``."""
     from mmbench.provenance import Codes, grouped, why_stale

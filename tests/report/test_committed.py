@@ -12,12 +12,12 @@ from make_golden import METHODS, experiment, predictions, write_store
 
 from mmbench.cli import main, parser
 from mmbench.commands import write_report
-from mmbench.errors import UsageError
+from mmbench.errors import DataError, UsageError
 from mmbench.experiment.plan import Experiment
 from mmbench.provenance import Codes
 from mmbench.record import Record
 from mmbench.report.collect import collect
-from mmbench.report.committed import compare, unfit
+from mmbench.report.committed import compare, read_table, unfit
 from mmbench.report.terminal import print_report
 from mmbench.store import Store
 
@@ -39,71 +39,124 @@ def table(mean: float = 50.0, std: float = 3.0, n: int = 3, shift: dict[int, flo
     return pd.DataFrame(rows)
 
 
-def compared(folder: Path, own: pd.DataFrame, held: pd.DataFrame) -> str:
-    path = folder / "table.csv"
-    held.to_csv(path, index=False, float_format="%.4f")
-    return "\n".join(compare(own, path))
+def compared(own: pd.DataFrame, held: pd.DataFrame) -> str:
+    return compare(own, held, "that").line
 
 
-def test_equal_tables_agree(tmp_path: Path) -> None:
-    told = compared(tmp_path, table(), table())
-    assert "12 accuracies, 12 of them equal, 0 outside" in told
-    assert told.endswith("mean difference +0.00 points (at most 1). The two agree.")
+def test_equal_tables_agree() -> None:
+    found = compare(table(), table(), "results/d/table.csv")
+    assert found.agrees
+    assert found.line == (
+        "Agrees with results/d/table.csv: 12 of 12 accuracies are within 4.9 points (2 s sqrt(2 / n); 12 are equal), "
+        "mean difference +0.00 (at most 1)."
+    )
 
 
-def test_the_tolerance_of_a_single_run_is_that_of_runs_that_disagree_on_a_quarter(tmp_path: Path) -> None:
+def test_the_tolerance_of_a_single_run_is_that_of_runs_that_disagree_on_a_quarter() -> None:
     """2 · sqrt(0.25 / 400) is 5 points; 35 is sqrt(0.25 / 2) in percent, rounded."""
     single = {"std": np.nan, "n": 1}
-    told = compared(tmp_path, table(**single, shift={0: 4.9, 1: -4.9}), table(**single))
-    assert "0 outside" in told
-    told = compared(tmp_path, table(**single, shift={0: 5.0, 1: -4.9}), table(**single))
-    assert "1 outside" in told
+    assert "12 of 12 accuracies" in compared(table(**single, shift={0: 4.9, 1: -4.9}), table(**single))
+    told = compared(table(**single, shift={0: 5.0, 1: -4.9}), table(**single))
+    assert "11 of 12 accuracies" in told
     assert "tolerance 4.9" in told
 
 
-def test_the_tolerance_is_that_of_other_seeds(tmp_path: Path) -> None:
+def test_the_tolerance_is_that_of_other_seeds() -> None:
     """2 · 3 · sqrt(2 / 3) = 4.9 points, in one direction as in the other."""
-    within = compared(tmp_path, table(shift={0: 4.8, 1: -4.8}), table())
-    assert "10 of them equal, 0 outside" in within
-    assert "The two agree." in within
-    one = compared(tmp_path, table(shift={0: 5.0, 1: -4.8}), table())
-    assert "1 outside" in one, "of 12 cells, 5 % are none"
-    assert "The two do not agree" in one
-    assert "Largest difference: d clean a x 55.0, there 50.0 (+5.0, tolerance 4.9)." in one
-    assert "outside: d clean a x 55.0" in one
+    within = compared(table(shift={0: 4.8, 1: -4.8}), table())
+    assert within.startswith(
+        "Agrees with that: 12 of 12 accuracies are within 4.9 points (2 s sqrt(2 / n); 10 are equal)"
+    )
+    one = compare(table(shift={0: 5.0, 1: -4.8}), table(), "that")
+    assert not one.agrees, "of 12 cells, 5 % are none"
+    assert one.line.startswith("Does not agree with that: 11 of 12 accuracies")
+    assert one.line.endswith("; not d clean a x 55.0 (there 50.0, tolerance 4.9).")
 
 
-def test_the_deviation_is_pooled_over_methods_and_patterns(tmp_path: Path) -> None:
+def test_the_deviation_is_pooled_over_methods_and_patterns() -> None:
     held = table()
     held["std"] = [0.0, 6.0] * 12  # s = sqrt((0 + 36) / 2) = 4.24; 2 · 4.24 · sqrt(2 / 3) = 6.9
-    assert "(+6.8, tolerance 6.9)" in compared(tmp_path, table(shift={0: 6.8}), held)
+    assert "12 of 12 accuracies are within 6.9" in compared(table(shift={0: 6.8}), held)
     held["std"] = 0.0
-    assert "1 outside" in compared(tmp_path, table(shift={0: 0.6}), held)
-    assert "0 outside" in compared(tmp_path, table(shift={0: 0.4}), held), "half a point is always within"
+    assert "11 of 12" in compared(table(shift={0: 0.6}), held)
+    assert "12 of 12" in compared(table(shift={0: 0.4}), held), "half a point is always within"
+    held.loc[held.protocol == "legacy", "std"] = 3.0
+    assert "within 0.5 to 4.9 points" in compared(table(), held)
 
 
-def test_a_shift_of_all_cells_is_no_agreement(tmp_path: Path) -> None:
-    told = compared(tmp_path, table(mean=51.2), table())
-    assert "0 outside" in told
-    assert "mean difference +1.20 points (at most 1). The two do not agree" in told
+def test_a_shift_of_all_cells_is_no_agreement() -> None:
+    found = compare(table(mean=51.2), table(), "that")
+    assert not found.agrees
+    assert "12 of 12 accuracies" in found.line
+    assert "mean difference +1.20 (at most 1)" in found.line
 
 
-def test_only_cells_of_as_many_runs_are_compared(tmp_path: Path) -> None:
+def test_the_line_names_three_cells_and_counts_the_rest() -> None:
+    told = compared(table(shift={i: 20.0 + i for i in range(6)}), table())
+    assert "not d clean b z 80.0 (there 55.0" in told, "the farthest first"
+    assert told.count("there") == 3
+    assert told.endswith(" and 3 more.")
+
+
+def test_only_cells_of_as_many_runs_are_compared() -> None:
     own = table()
     own.loc[0, "n"] = 1
     own.loc[1, ["n", "mean"]] = 0, np.nan
-    told = compared(tmp_path, own, table())
-    assert "10 accuracies" in told
-    assert "1 accuracies of this run are not compared" in told
-    assert compared(tmp_path, table(n=1), table()).startswith("Nothing to compare with")
+    told = compared(own, table())
+    assert "10 of 10 accuracies" in told
+    assert told.endswith("; not compared, since not in both or of another number of runs: 1 of this, 2 of that.")
+    nothing = compare(table(n=1), table(), "that")
+    assert (nothing.agrees, nothing.line) == (
+        False,
+        "Nothing to compare with that: no accuracy is in both, of as many runs.",
+    )
 
 
-def test_no_table_and_no_table_of_ours(tmp_path: Path) -> None:
-    assert compare(table(), tmp_path / "none.csv") == []
-    for text in ("", "a,b\n1,2\n", '"'):
-        (tmp_path / "table.csv").write_text(text)
-        (line,) = compare(table(), tmp_path / "table.csv")
-        assert "table.csv cannot be compared with: " in line
+def test_what_is_no_table_of_ours_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    for text in ("", "a,b\n1,2\n", '"', table().assign(n="many").to_csv(), table().to_csv().replace("50.0", "fifty")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"table\.csv cannot be compared: expected a report's table"):
+            read_table(path)
+    pd.concat([table(), table()]).to_csv(path)
+    with pytest.raises(DataError, match="it has 'd clean complete a x' twice"):
+        read_table(path)
+
+
+# The command
+
+
+def test_two_results_are_compared_by_folder_file_and_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, shift in (("one", {}), ("two", {0: 1.0}), ("far", {i: 9.0 for i in range(12)})):
+        (tmp_path / name).mkdir()
+        table(shift=shift).to_csv(tmp_path / name / "table.csv", index=False)
+
+    def answer(one: str, other: str) -> tuple[int, str]:
+        code = main(["--results", str(tmp_path), "compare", one, other])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    for one in ("one", f"{tmp_path}/one", f"{tmp_path}/one/table.csv"):
+        code, told = answer(one, "two")
+        assert code == 0
+        assert told.startswith(f"Agrees with {tmp_path}/two/table.csv: 12 of 12")
+        assert told.count("\n") == 1
+    assert answer("far", "one")[0] == 1
+    code, told = answer("onne", "two")
+    assert code == 2
+    assert "no results 'onne': expected a table.csv, the folder of a report" in told
+    assert "did you mean 'one'?" in told
+    (tmp_path / "two" / "table.csv").write_text("a,b\n1,2\n")
+    assert answer("one", "two")[0] == 1
+
+
+def test_a_damaged_report_in_git_does_not_hide_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    results = collect(experiment(), Store(tmp_path / "runs"))
+    print_report(results, tmp_path / "none.csv")
+    assert "compare" not in capsys.readouterr().out
+    (tmp_path / "table.csv").write_text("")
+    print_report(results, tmp_path / "table.csv")
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path}/table.csv cannot be compared: ")
 
 
 # Where reports are written
@@ -137,7 +190,8 @@ def test_a_report_of_ones_own_leaves_that_in_git_alone(tmp_path: Path, capsys: p
     assert {p.name: p.read_bytes() for p in (tmp_path / "golden").iterdir()} == published
     capsys.readouterr()
     print_report(made, tmp_path / "golden" / "table.csv")
-    assert "24 accuracies, 24 of them equal" in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"Agrees with {tmp_path}/golden/table.csv: 24 of 24 accuracies"), "one line, and the last"
 
 
 def test_wall_times_are_in_the_terminal_and_in_no_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""The report that git keeps of an experiment: how a run of one's own compares with it, and what may take its place.
+"""Two results beside each other, such as a run of one's own and the report that git keeps; and what may take the latter's place.
 
 Two machines never agree to the last digit: sums are taken in another order, and training makes much of little. So numbers of a trial
 that was made on another machine lie between those of the same seed, which are equal, and those of another. The latter is the measure:
@@ -7,11 +7,14 @@ two means, each over n runs of deviation s, differ by at most 2 · s · sqrt(2 /
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mmbench.errors import DataError, UsageError, did_you_mean
+from mmbench.files import user_path
 from mmbench.report.collect import Results
 
 LOCAL = "local"
@@ -29,67 +32,102 @@ OVERALL = 1.0
 """Points that the mean over all cells may differ by."""
 MOST_OUTSIDE = 0.05
 """Share of the cells that may differ by more than their tolerance."""
-NAMED = 10
+NAMED = 3
+"""Cells outside of their tolerance that the line names."""
+COLUMNS = [*CELL, "metric", "mean", "std", "n", "samples"]
 
 
-def compare(own: pd.DataFrame, committed: Path) -> list[str]:
-    """How a run's accuracies compare with a committed table.
+@dataclass(frozen=True)
+class Agreement:
+    """Whether two results agree, and a line that says so."""
+
+    agrees: bool
+    line: str
+
+
+def table_of(name: str, results: Path) -> Path:
+    """The ``table.csv`` that a name stands for: the file itself, one in the folder of a report, or that of a committed experiment.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = user_path(name)
+    for table in (path, path / "table.csv", results / name / "table.csv"):
+        if table.is_file():
+            return table
+    known = sorted(folder.parent.name for folder in results.glob("*/table.csv"))
+    raise UsageError(
+        f"no results '{name}': expected a table.csv, the folder of a report that has one (results/{LOCAL}/table1), or the name of an "
+        f"experiment whose report is in {results}: {did_you_mean(name, known)}"
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A ``table.csv``.
+
+    Raises:
+        DataError: it is none, cannot be read, or has a cell twice.
+    """
+    try:
+        table = pd.read_csv(
+            path, usecols=COLUMNS, dtype={**dict.fromkeys(CELL, str), "mean": float, "std": float, "n": int}
+        )
+    except (OSError, ValueError) as error:  # not a CSV file, or without these columns
+        raise DataError(f"{path} cannot be compared: expected a report's table.csv: {error}") from error
+    if (twice := table[table.duplicated([*CELL, "metric"])]).size:
+        raise DataError(f"{path} cannot be compared: it has '{' '.join(twice.iloc[0][CELL])}' twice")
+    return table
+
+
+def compare(one: pd.DataFrame, other: pd.DataFrame, name: str) -> Agreement:
+    """How accuracies compare with those of another table.
 
     A cell is a data set, protocol, way of training, method and pattern. Those are compared that both tables have, of as many runs. The
     deviation s is pooled over the methods and patterns of a data set, protocol and way of training: that of one cell is of few runs.
     Where all have a single run, it is ``ONE_RUN`` over the root of the number of test samples.
 
     Args:
-        own: ``Results.table``.
-        committed: a ``table.csv``; nothing is said where there is none.
-
-    Returns:
-        Sentences.
+        one: with the columns of ``Results.table``.
+        other: what it is held to, whose deviations count.
+        name: what that is called.
     """
-    try:
-        held = pd.read_csv(committed, usecols=[*CELL, "metric", "mean", "std", "n", "samples"])
-    except FileNotFoundError:
-        return []
-    except ValueError as error:  # not a CSV file, or without these columns
-        return [f"{committed} cannot be compared with: {error}"]
-    run = own[(own.metric == "accuracy") & (own.n > 0)]
-    both = run.merge(held[held.metric == "accuracy"], on=CELL, suffixes=("", "_held"))
+    mine, held = (table[(table.metric == "accuracy") & (table.n > 0)] for table in (one, other))
+    both = mine.merge(held, on=CELL, suffixes=("", "_held"))
     both = both[both.n == both.n_held]
     if both.empty:
-        return [f"Nothing to compare with {committed}: it has no cell of this run, or of another number of runs."]
-    pooled = (both.std_held**2).groupby([both[name] for name in POOL]).transform("mean") ** 0.5
+        return Agreement(False, f"Nothing to compare with {name}: no accuracy is in both, of as many runs.")
+    pooled = (both.std_held**2).groupby([both[column] for column in POOL]).transform("mean") ** 0.5
     pooled = pooled.fillna(ONE_RUN / np.sqrt(both.samples))
     both["tolerance"] = np.maximum(2 * pooled * np.sqrt(2 / both.n), LEAST)
     both["difference"] = both["mean"] - both.mean_held
-    return _sentences(both, len(run), committed)
+    return _agreement(both, (len(mine) - len(both), len(held) - len(both)), name)
 
 
-def _sentences(both: pd.DataFrame, cells: int, committed: Path) -> list[str]:
-    """What the differences of the cells come to."""
-    size = both.difference.abs()
+def _agreement(both: pd.DataFrame, left: tuple[int, int], name: str) -> Agreement:
+    """What the differences of the cells come to, with so many of either side left out."""
+    size, low, high = both.difference.abs(), both.tolerance.min(), both.tolerance.max()
     outside = both[size > both.tolerance].sort_values("difference", key=abs, ascending=False)
     overall = both.difference.mean().round(2) + 0.0  # no −0.00
-    agree = len(outside) <= MOST_OUTSIDE * len(both) and abs(overall) <= OVERALL
-    lines = [
-        f"Compared with {committed}: {len(both)} accuracies, {(size < 0.005).sum()} of them equal, {len(outside)} outside of their "
-        f"tolerance (of 2 s sqrt(2 / n), at most {100 * MOST_OUTSIDE:.0f} % may be); mean difference {overall:+.2f} points (at most "
-        f"{OVERALL:g}). " + ("The two agree." if agree else "The two do not agree: code, data or settings differ."),
+    agrees = len(outside) <= MOST_OUTSIDE * len(both) and abs(overall) <= OVERALL
+    within = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+    inside, equal, verdict = len(both) - len(outside), (size < 0.005).sum(), "Agrees" if agrees else "Does not agree"
+    parts = [
+        f"{verdict} with {name}: {inside} of {len(both)} accuracies are within {within} points (2 s sqrt(2 / n); {equal} are equal), "
+        f"mean difference {overall:+.2f} (at most {OVERALL:g})"
     ]
-    if size.max() >= 0.005:
-        lines.append(f"Largest difference: {_cell(both.loc[size.idxmax()])}.")
-    if not agree:
-        lines += [f"outside: {_cell(line)}" for _, line in outside.head(NAMED).iterrows()]
-        lines += [f"and {len(outside) - NAMED} more"] if len(outside) > NAMED else []
-    if cells > len(both):
-        lines.append(
-            f"{cells - len(both)} accuracies of this run are not compared: not there, or of another number of runs."
+    if len(outside):
+        more = f" and {len(outside) - NAMED} more" if len(outside) > NAMED else ""
+        parts.append(f"not {', '.join(_cell(line) for _, line in outside.head(NAMED).iterrows())}{more}")
+    if any(left):
+        parts.append(
+            f"not compared, since not in both or of another number of runs: {left[0]} of this, {left[1]} of that"
         )
-    return lines
+    return Agreement(agrees, "; ".join(parts) + ".")
 
 
 def _cell(line: pd.Series) -> str:
     where = " ".join(line[name] for name in CELL if line[name] != "complete")
-    return f"{where} {line['mean']:.1f}, there {line.mean_held:.1f} ({line.difference:+.1f}, tolerance {line.tolerance:.1f})"
+    return f"{where} {line['mean']:.1f} (there {line.mean_held:.1f}, tolerance {line.tolerance:.1f})"
 
 
 def unfit(results: Results) -> list[str]:

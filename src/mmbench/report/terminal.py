@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmbench.errors import DataError
 from mmbench.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ def print_report(results: Results, committed: Path | None = None, unselected: Co
     from rich.table import Table
     from rich.text import Text
 
-    from mmbench.report.committed import compare
     from mmbench.report.tables import header_notes, sections
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -46,8 +46,16 @@ def print_report(results: Results, committed: Path | None = None, unselected: Co
     count = [f"–: {len(left_out)} trials that --filter leaves out: not run"] if left_out else []
     for note in [*header_notes(results), *(f"–: {gap}" for gap in listed), *count]:
         console.print(one_line(note))
-    comparison = compare(results.table, committed) if committed else []
-    if comparison:
+    if committed is not None and committed.is_file():
         console.print()
-    for line in comparison:
-        console.print(one_line(line))
+        console.print(one_line(_compared(results, committed)))
+
+
+def _compared(results: Results, committed: Path) -> str:
+    """The line on how the report compares with the one in git; or on why it cannot be."""
+    from mmbench.report.committed import compare, read_table
+
+    try:
+        return compare(results.table, read_table(committed), str(committed)).line
+    except DataError as error:
+        return str(error)
