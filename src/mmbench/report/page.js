@@ -183,7 +183,8 @@ class Panel {
     this.chart = chart;
     this.rows = [];
     this.at = -1;
-    this.place = element("div", { tabIndex: 0 });
+    this.drawing = element("div", { ariaHidden: "true" }); // Vega names it "Vega visualization"
+    this.place = element("div", { tabIndex: 0 }, this.drawing);
     this.place.setAttribute("role", "application");
     this.place.setAttribute("aria-roledescription", "chart");
     this.place.setAttribute("aria-label", `${chart.title}, ${title}. Arrow keys go from point to point.`);
@@ -193,7 +194,7 @@ class Panel {
   }
 
   start() {
-    this.view = new vega.View(vega.parse(this.chart.spec), { renderer: "svg", container: this.place, hover: false });
+    this.view = new vega.View(vega.parse(this.chart.spec), { renderer: "svg", container: this.drawing, hover: false });
     this.view.tooltip((_, event, item, row) => (row ? showTip(told(this.chart, row), event.clientX, event.clientY) : hideTip()));
   }
 
