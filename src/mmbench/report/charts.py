@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from mmbench.report.comparing import against
 from mmbench.report.colours import Style
 from mmbench.report.tables import columns
 
@@ -84,7 +85,7 @@ def _column(values: pd.Series) -> dict[str, list]:
 
 def charts(results: Results) -> list[Chart]:
     """The charts of a report that have anything to show."""
-    made = [*_accuracy(results), *_rates(results), *_curves(results)]
+    made = [*_accuracy(results), *_differences(results), *_rates(results), *_curves(results)]
     return [chart for chart in made if chart.rows["value"].notna().any()]
 
 
@@ -92,7 +93,7 @@ def _accuracy(results: Results) -> Iterator[Chart]:
     table = results.table[(results.table.metric == "accuracy") & results.table["mean"].notna()]
     rows = pd.DataFrame(
         {
-            **{name: table[name] for name in WHERE}, "panel": _headings(results, table), "method": table.method,
+            **{name: table[name] for name in WHERE}, "panel": _headings(results, table.dataset, table.pattern), "method": table.method,
             "value": table["mean"], "low": table.ci_low, "high": table.ci_high, "n": table.n, "mark": table.artefact,
         }
     )  # fmt: skip
@@ -103,13 +104,36 @@ def _accuracy(results: Results) -> Iterator[Chart]:
     )  # fmt: skip
 
 
-def _headings(results: Results, table: pd.DataFrame) -> list[str | None]:
+def _headings(results: Results, datasets: pd.Series, patterns: pd.Series) -> list[str | None]:
     """What the table calls each pattern; None for one that it has no column of."""
     headings = {
         dataset: columns(modalities, results.experiment.grid.patterns)
         for dataset, modalities in results.modalities.items()
     }
-    return [headings[dataset].get(pattern) for dataset, pattern in zip(table.dataset, table.pattern, strict=True)]
+    return [headings[dataset].get(pattern) for dataset, pattern in zip(datasets, patterns, strict=True)]
+
+
+def _differences(results: Results) -> Iterator[Chart]:
+    reference = results.experiment.grid.reference
+    others = {(r.dataset, r.protocol, r.training, r.method): against(r, reference) for r in results.rows}
+    lines = []
+    for line in results.comparisons.itertuples():
+        where = line.dataset, line.protocol, line.training
+        own = {"panel": line.pattern, "n": line.n, "mark": line.artefact, **dict(zip(WHERE, where, strict=True))}
+        if others[*where, line.method] == line.other:
+            lines.append({**own, "method": line.method, "value": line.difference, "low": line.ci_low, "high": line.ci_high})
+        elif others[*where, line.other] == line.method:
+            lines.append({**own, "method": line.other, "value": -line.difference, "low": -line.ci_high, "high": -line.ci_low})
+    if not lines:
+        return
+    place = {row.method: number for number, row in enumerate(results.rows)}
+    rows = pd.DataFrame(lines).sort_values("method", key=lambda names: names.map(place), kind="stable")
+    rows["panel"] = _headings(results, rows.dataset, rows.panel)
+    yield Chart(
+        "differences", f"Differences to {reference}", f"Accuracy minus that of {reference} on the same samples and seeds, with its 95 % "
+        "interval: the two are told apart where it does not touch zero. Grey: at most one point, which in practice is no difference.",
+        "intervals", "difference, points", "95 % interval", rows[rows.panel.notna()], zero=True, still="differences",
+    )  # fmt: skip
 
 
 def _rates(results: Results) -> Iterator[Chart]:

@@ -17,6 +17,7 @@ import pandas as pd
 from mmbench.report.cells import DASH, Cell, Section
 from mmbench.report.charts import Chart, charts, specification
 from mmbench.report.colours import palette
+from mmbench.report.summary import summary
 from mmbench.report.tables import header_notes, sections
 
 if TYPE_CHECKING:
@@ -53,6 +54,20 @@ class Picture:
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
+@dataclass(frozen=True)
+class Part:
+    """Tables under a heading; ``name`` is that of its element."""
+
+    name: str
+    title: str
+    sections: list[Section]
+
+    @property
+    def has_records(self) -> bool:
+        """Whether a table leads to trials."""
+        return any(section.records for section in self.sections)
+
+
 def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None = None) -> str:
     """The report as a page.
 
@@ -65,6 +80,10 @@ def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None
 
     styles = palette([row.method for row in results.rows])
     drawn, tables = charts(results), sections(results)
+    parts = [
+        Part("tables", "Tables", [section for section in tables if not section.words]),
+        Part("training", "Training", [section for section in tables if section.words]),
+    ]
     stills = {picture.name: picture for picture in pictures}
     data = {
         "methods": [{"name": m, "dash": s.dash[1], "marker": s.marker} for m, s in styles.items()],
@@ -82,10 +101,10 @@ def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None
         data=script_json(data),
         charts=[(chart, stills.get(chart.still)) for chart in drawn],
         pictures=[picture for picture in pictures if picture.name not in {chart.still for chart in drawn}],
-        sections=tables,
+        findings=summary(results),
+        parts=[part for part in parts if part.sections],
         gaps=results.not_run,
         full=_every_number(results.table),
-        has_records=any(section.records for section in tables),
         runs=runs,
     )
 

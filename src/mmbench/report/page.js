@@ -37,7 +37,7 @@ function sortBy(table, head) {
   table.tBodies[0].append(...[...filled, ...keyed.filter(empty)].map(({ row }) => row));
 }
 
-for (const table of document.querySelectorAll("main table")) {
+for (const table of document.querySelectorAll("main table:not(.words)")) {
   for (const head of table.tHead.rows[0].cells) {
     if (head.classList.contains("fixed")) continue;
     const button = element("button", { type: "button" }, ...head.childNodes);
