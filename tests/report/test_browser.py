@@ -271,7 +271,7 @@ def test_hostile_names_stay_text(browser: Any, results: Results, tmp_path: Path,
         row.dataset = attack
         row.method = attack if row.method == "concat" else row.method
         row.gaps = [attack]
-    for frame in (made.table, made.inflation):
+    for frame in (made.table, made.inflation, made.comparisons):
         frame["dataset"] = attack
         frame["method"] = frame["method"].replace("concat", attack)
     write(made, tmp_path)

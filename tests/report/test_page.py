@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from copy import deepcopy
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +23,7 @@ from mmbench.report.collect import Results, collect
 from mmbench.report.colours import COLOURS, MARKERS
 from mmbench.report.html import CONTRAST, DARK, Picture, contrast, lightened, numeric_columns, script_json, to_html
 from mmbench.report.page import write
+from mmbench.report.summary import summary
 from mmbench.report.tables import sections
 from mmbench.store import Store
 
@@ -58,9 +60,10 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def golden(folder: Path | None = None, title: str = "A golden table") -> Results:
+def golden(folder: Path | None = None, **changes: str) -> Results:
+    """The golden experiment, of another store or with another title or reference."""
     plan = experiment()
-    grid = plan.grid.model_copy(update={"title": title})
+    grid = plan.grid.model_copy(update=changes)
     return collect(Experiment("golden", grid, plan.trials), Store(folder or GOLDEN / "runs"), GOLDEN / "reported")
 
 
@@ -78,7 +81,7 @@ def with_failure(folder: Path, message: str, title: str) -> Results:
         if record is not None and record.status == "failed":
             record.failure = Failure(kind="exception", message=message)
             store.write(record)
-    return golden(folder / "runs", title)
+    return golden(folder / "runs", title=title)
 
 
 def picture(name: str, caption: str = "a <caption>", size: int = 10) -> Picture:
@@ -116,7 +119,9 @@ def test_every_place_that_a_link_leads_to_is_there_once(results: Results) -> Non
     assert len(places) == len(set(places))
     targets = [(a["href"] or "")[1:] for a in parsed.named("a")]
     assert set(targets) <= set(places)
-    assert {f"table-{i + 1}" for i in range(len(sections(results)))} <= set(targets)
+    words = [section.words for section in sections(results)]
+    assert {f"tables-{i + 1}" for i in range(words.count(False))} <= set(targets)
+    assert {f"training-{i + 1}" for i in range(words.count(True))} <= set(targets)
     labels = [a["aria-labelledby"] for a in parsed.named("section")]
     assert set(labels) <= set(places)
 
@@ -144,7 +149,8 @@ def test_the_page_escapes_what_others_wrote(tmp_path: Path) -> None:
     made = with_failure(tmp_path, ATTACK, title=ATTACK)
     for row in made.rows:
         row.method = row.method.replace("concat", ATTACK)
-    made.table["method"] = made.table["method"].replace("concat", ATTACK)
+    for frame in (made.table, made.comparisons):
+        frame["method"] = frame["method"].replace("concat", ATTACK)
     parsed = Page(to_html(made, [picture("other", ATTACK)]))
     assert len(parsed.named("script")) == 3, "Vega, the page's own, and the data"
     assert parsed.text.count(ATTACK) >= 6, "in the head, as a heading, in tables, as a reason and a caption, as text"
@@ -154,12 +160,13 @@ def test_the_page_escapes_what_others_wrote(tmp_path: Path) -> None:
 
 
 def test_no_name_is_part_of_an_expression(results: Results) -> None:
-    """Vega evaluates what stands under these keys."""
+    """Vega evaluates what stands under other keys than these."""
     name = "'+alert(1)+'"
-    made = golden()
+    made = deepcopy(results)
     for row in made.rows:
         row.method = row.method.replace("concat", name)
-    made.table["method"] = made.table["method"].replace("concat", name)
+    for frame in (made.table, made.comparisons):
+        frame["method"] = frame["method"].replace("concat", name)
 
     def walk(value: object, key: str) -> None:
         if isinstance(value, dict):
@@ -247,6 +254,44 @@ def test_the_charts_show_the_numbers_of_the_table(results: Results) -> None:
     data = chart.data()
     assert data["choices"] == {"protocol": "protocol"}
     assert set(data["columns"]) == {"protocol", "panel", "method", "value", "low", "high", "n", "mark"}
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """What the chart of differences shows with every modality under clean."""
+    (chart,) = (chart for chart in charts(results) if chart.name == "differences")
+    assert chart.title == f"Differences to {results.experiment.grid.reference}"
+    return chart.rows[(chart.rows.protocol == "clean") & (chart.rows.panel == "multi")]
+
+
+def test_the_chart_of_differences_turns_pairs_to_the_reference() -> None:
+    made = golden(reference="sum")
+    pairs = made.comparisons
+    line = pairs[(pairs.protocol == "clean") & (pairs.pattern == "audio+video") & pairs.difference.notna()].iloc[0]
+    assert (line.method, line.other) == ("concat", "sum")
+    columns = ["method", "value", "low", "high"]
+    shown = differences(made)[columns].iloc[0].tolist()
+    assert shown == ["concat", line.difference, line.ci_low, line.ci_high]
+    made.experiment.grid.reference = "concat"
+    shown = differences(made)[columns].iloc[0].tolist()
+    assert shown == ["sum", -line.difference, -line.ci_high, -line.ci_low]
+
+
+def test_the_summary_says_what_is_best_and_what_cannot_be_told_from_it(results: Results) -> None:
+    made = deepcopy(results)
+    found = dict(summary(made))
+    assert list(found) == ["crema_d, clean", "crema_d, legacy"]
+    multi = made.table[
+        (made.table.pattern == "audio+video") & (made.table.metric == "accuracy") & (made.table.protocol == "clean")
+    ]
+    best = multi.set_index("method")["mean"].idxmax()
+    assert found["crema_d, clean"].startswith(
+        f"With every modality, {best} has the highest accuracy, {multi['mean'].max():.1f} %."
+    )
+    other = "sum" if best == "concat" else "concat"
+    assert f"It cannot be told from {other}." in found["crema_d, clean"]
+    apart = [10.0, 8.0, 12.0] if best == "concat" else [-10.0, -12.0, -8.0]
+    made.comparisons[["difference", "ci_low", "ci_high"]] = [apart] * len(made.comparisons)
+    assert f"{other} (-10.0 [-12.0, -8.0]) is so many points below it." in dict(summary(made))["crema_d, clean"]
 
 
 def test_curves_by_epoch_are_means_over_trials(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from mmbench.report.comparing import against
 from mmbench.report.colours import Style
+from mmbench.report.comparing import against
 from mmbench.report.tables import columns
 
 if TYPE_CHECKING:
@@ -120,18 +120,22 @@ def _differences(results: Results) -> Iterator[Chart]:
     for line in results.comparisons.itertuples():
         where = line.dataset, line.protocol, line.training
         own = {"panel": line.pattern, "n": line.n, "mark": line.artefact, **dict(zip(WHERE, where, strict=True))}
-        if others[*where, line.method] == line.other:
-            lines.append({**own, "method": line.method, "value": line.difference, "low": line.ci_low, "high": line.ci_high})
-        elif others[*where, line.other] == line.method:
-            lines.append({**own, "method": line.other, "value": -line.difference, "low": -line.ci_high, "high": -line.ci_low})
+        if others.get((*where, line.method)) == line.other:
+            lines.append(
+                {**own, "method": line.method, "value": line.difference, "low": line.ci_low, "high": line.ci_high}
+            )
+        elif others.get((*where, line.other)) == line.method:
+            lines.append(
+                {**own, "method": line.other, "value": -line.difference, "low": -line.ci_high, "high": -line.ci_low}
+            )
     if not lines:
         return
     place = {row.method: number for number, row in enumerate(results.rows)}
     rows = pd.DataFrame(lines).sort_values("method", key=lambda names: names.map(place), kind="stable")
     rows["panel"] = _headings(results, rows.dataset, rows.panel)
     yield Chart(
-        "differences", f"Differences to {reference}", f"Accuracy minus that of {reference} on the same samples and seeds, with its 95 % "
-        "interval: the two are told apart where it does not touch zero. Grey: at most one point, which in practice is no difference.",
+        "differences", f"Differences to {reference}", f"Accuracy minus that of {reference} on the same samples and seeds, with its "
+        "95 % interval: the two are told apart where it does not touch zero. Grey: one point either way, in practice no difference.",
         "intervals", "difference, points", "95 % interval", rows[rows.panel.notna()], zero=True, still="differences",
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ import pandas as pd
 from mmbench.report.cells import DASH, Cell, Section
 from mmbench.report.charts import Chart, charts, specification
 from mmbench.report.colours import palette
-from mmbench.report.summary import summary
+from mmbench.report.summary import NOTE, summary
 from mmbench.report.tables import header_notes, sections
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None
         charts=[(chart, stills.get(chart.still)) for chart in drawn],
         pictures=[picture for picture in pictures if picture.name not in {chart.still for chart in drawn}],
         findings=summary(results),
+        found_note=NOTE,
         parts=[part for part in parts if part.sections],
         gaps=results.not_run,
         full=_every_number(results.table),

@@ -1,9 +1,9 @@
-"""What a report found, in a few sentences: which methods are best, which cannot be told from them, which differ from the reference."""
+"""What a report found, in a few sentences: which methods are best, which cannot be told from them, and by how much others differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,58 +13,48 @@ from mmbench.report.cells import difference_text
 if TYPE_CHECKING:
     from mmbench.report.collect import Results
 
-CELL = ["dataset", "protocol", "training"]
+NOTE = "Two methods are told apart where the 95 % interval of their difference, on the same samples and seeds, does not hold zero."
 
 
-def summary(results: Results) -> list[str]:
-    """A sentence or two for each data set and protocol, on accuracy with every modality after training on complete data."""
+def summary(results: Results) -> list[tuple[str, str]]:
+    """For each data set and protocol, what accuracies with every modality say, after training on complete data: (where, sentences)."""
     table = results.table[(results.table.metric == "accuracy") & (results.table.training == "complete")]
-    return [
-        " ".join(_sentences(results, own[own.pattern == _every(results, dataset)], f"{dataset}, {protocol}"))
-        for (dataset, protocol), own in table.groupby(["dataset", "protocol"], sort=False)
-        if own["mean"].notna().any()
-    ]
+    made = []
+    for (dataset, protocol), own in table.groupby(["dataset", "protocol"], sort=False):
+        every = pattern_name(patterns(results.modalities[dataset])[-1])
+        ranked = own[(own.pattern == every) & own["mean"].notna()].sort_values("mean", ascending=False, kind="stable")
+        if len(ranked):
+            made.append((f"{dataset}, {protocol}{results.mark(dataset)}", " ".join(_sentences(results, ranked))))
+    return made
 
 
-def _every(results: Results, dataset: str) -> str:
-    return pattern_name(patterns(results.modalities[dataset])[-1])
-
-
-def _sentences(results: Results, table: pd.DataFrame, where: str) -> list[str]:
-    """Of one data set and protocol: what is best, what is not separable from it, and how the others differ."""
-    ranked = table[table["mean"].notna() & (table.artefact == "")].sort_values("mean", ascending=False, kind="stable")
-    if ranked.empty:
-        return []
+def _sentences(results: Results, ranked: pd.DataFrame) -> Iterator[str]:
+    """Of one data set and protocol, whose methods come the best first."""
     best = ranked.iloc[0]
-    lines = [f"{where}{results.mark(best.dataset)}: with every modality, {best.method} has the highest accuracy, {best['mean']:.1f} %."]
-    pairs = _differences(results, best)
-    alike = [method for method in ranked.method if method in pairs.index and not _separated(pairs.loc[method])]
-    less = [method for method in ranked.method if method in pairs.index and _separated(pairs.loc[method])]
-    if alike:
-        lines.append(f"It cannot be told from {_listed(alike)}: the 95 % intervals of their differences hold zero.")
-    if less:
-        told = [f"{method} ({difference_text(pairs.loc[method])})" for method in less]
-        lines.append(f"Told apart from it {'is' if len(less) == 1 else 'are'}, in points of accuracy, {_listed(told)}.")
-    return lines
-
-
-def _differences(results: Results, best: pd.Series) -> pd.DataFrame:
-    """Of every other method to the best: the mean and its interval, by method."""
+    yield f"With every modality, {best.method} has the highest accuracy, {best['mean']:.1f} %."
     pairs = results.comparisons
-    for name in (*CELL, "pattern"):
+    for name in ("dataset", "protocol", "training", "pattern"):
         pairs = pairs[pairs[name] == best[name]]
-    first = pairs[pairs.method == best.method].set_index("other")
-    second = pairs[pairs.other == best.method].set_index("method")
-    return pd.concat(
-        [
-            pd.DataFrame({"mean": -first.difference, "ci_low": -first.ci_high, "ci_high": -first.ci_low}),
-            pd.DataFrame({"mean": second.difference, "ci_low": second.ci_low, "ci_high": second.ci_high}),
-        ]
-    )
+    if pairs.empty:
+        return
+    differences = _from_best(pairs, best.method)
+    compared = [method for method in ranked.method if method in differences]
+    alike = [method for method in compared if differences[method].ci_low <= 0 <= differences[method].ci_high]
+    others = [f"{m} ({difference_text(differences[m])})" for m in compared if m not in alike]
+    if alike:
+        yield f"It cannot be told from {_listed(alike)}."
+    if others:
+        yield f"{_listed(others)} {'is' if len(others) == 1 else 'are'} so many points below it."
+    apart = int(((pairs.ci_low > 0) | (pairs.ci_high < 0)).sum())
+    yield f"Of all {len(pairs)} pairs of methods, {apart} are told apart." if len(pairs) > 1 else ""
 
 
-def _separated(line: pd.Series) -> bool:
-    return bool(line.ci_low > 0 or line.ci_high < 0)
+def _from_best(pairs: pd.DataFrame, best: str) -> dict[str, Any]:
+    """What every other method differs by from the best, by its name: ``mean``, ``ci_low`` and ``ci_high``."""
+    first, second = pairs[pairs.method == best].set_index("other"), pairs[pairs.other == best].set_index("method")
+    turned = pd.DataFrame({"mean": -first.difference, "ci_low": -first.ci_high, "ci_high": -first.ci_low})
+    as_is = second.rename(columns={"difference": "mean"})[list(turned.columns)]
+    return {line.Index: line for line in pd.concat([turned, as_is]).itertuples()}
 
 
 def _listed(names: Sequence[str]) -> str:
