@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WHERE = {"dataset": "data set", "protocol": "protocol", "training": "training"}
 """What the reader chooses, where there are several: column -> what it is called."""
 MOST_EPOCHS = 100
+BANDS = "Bands are drawn where at most four methods are shown."
 MEASURES = {
     "validation/accuracy": "validation accuracy, %",
     "validation/loss": "validation loss",
@@ -100,7 +101,8 @@ def _accuracy(results: Results) -> Iterator[Chart]:
     yield Chart(
         "accuracy", "Accuracy", "Mean over runs, with its 95 % interval; hollow: an artefact of the modality's role in the method. "
         "Intervals of two methods may overlap although their difference is certain: that is paired.",
-        "intervals", "accuracy, %", "95 % interval", rows[rows.panel.notna()], still="figure",
+        "intervals", "accuracy, %", "95 % interval", rows[rows.panel.notna()],
+        still="" if any(row.missing for row in results.rows) else "figure",
     )  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def _rates(results: Results) -> Iterator[Chart]:
         }
     )  # fmt: skip
     yield Chart(
-        "rates", "Accuracy by missing rate", "Mean over runs, and its 95 % interval as a band.", "lines", "accuracy, %",
+        "rates", "Accuracy by missing rate", f"Mean over runs. {BANDS}", "lines", "accuracy, %",
         "95 % interval", rows, across="missing rate of the test split", panels="training", still="figure",
     )  # fmt: skip
 
@@ -184,8 +186,8 @@ def _curves(results: Results) -> Iterator[Chart]:
                 lines.append({**where, "panel": name, **numbers})
     if lines:
         yield Chart(
-            "curves", "Training by epoch", "Mean over trials, seeds and folds alike; the band is one standard deviation. Validation is "
-            "with every modality, on the part on which the epoch is chosen.",
+            "curves", "Training by epoch", "Mean over trials, seeds and folds alike; bands are one standard deviation. Validation is "
+            f"with every modality, on the part on which the epoch is chosen. {BANDS}",
             "lines", "value", "± one standard deviation", pd.DataFrame(lines), across="epoch", panels="measure", shared=False,
             still="curves",
         )  # fmt: skip
@@ -207,7 +209,7 @@ def specification(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "data": {"name": "rows"},
-        "params": [{"name": "from", "value": 0}, {"name": "to", "value": 1}],
+        "params": [{"name": "from", "value": 0}, {"name": "to", "value": 1}, {"name": "band", "value": 0}],
         "width": 300,
         "autosize": {"type": "fit-x", "contains": "padding"},
         "config": CONFIG,
@@ -291,7 +293,7 @@ def _lines(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
     return {
         "height": 220,
         "layer": [
-            {"mark": {"type": "area", "opacity": 0.09}, "encoding": band},
+            {"mark": {"type": "area", "opacity": {"expr": "band"}}, "encoding": band},
             {"mark": {"type": "line", "strokeWidth": 2}, "encoding": line},
             {"mark": mark, "encoding": point},
             _cursor({"x": x, "y": y}),

@@ -202,7 +202,8 @@ class Panel {
     this.rows = rows;
     this.at = -1;
     const width = Math.max(200, this.place.clientWidth);
-    this.view.signal("from", low).signal("to", high).width(width).data("rows", rows).data("cursor", []).run();
+    const band = distinct(rows, "method").length > 4 ? 0 : 0.15; // more would hide each other
+    this.view.signal("from", low).signal("to", high).signal("band", band).width(width).data("rows", rows).data("cursor", []).run();
   }
 
   press(event) {
