@@ -284,7 +284,7 @@ def _intervals(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
 
 def _lines(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
     scales = _scales(styles)
-    x, y = _number("at", chart.across), _number("value", "", bounds=True)
+    x, y = {**_number("at", chart.across), "axis": {"format": "~g", "tickCount": 8}}, _number("value", "", bounds=True)
     band = {"x": x, "y": _number("low", "", bounds=True), "y2": {"field": "high"}, "color": scales["color"]}
     line = {"x": x, "y": y, "color": scales["color"], "strokeDash": scales["strokeDash"]}
     point = {"x": x, "y": y, "color": scales["color"], "shape": scales["shape"]}

@@ -116,9 +116,9 @@ function rowsOf(columns) {
   return values[0].map((_, i) => Object.fromEntries(names.map((name, j) => [name, values[j][i]])));
 }
 
-/** The least and the largest of rows, with a margin. */
-function extent(rows) {
-  const values = rows.flatMap((row) => [row.low, row.value, row.high]).filter((value) => value !== null);
+/** The least and the largest of rows, with their intervals if these are shown, and a margin. */
+function extent(rows, intervals) {
+  const values = rows.flatMap((row) => (intervals ? [row.low, row.value, row.high] : [row.value])).filter((value) => value !== null);
   if (!values.length) return [0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const margin = 0.04 * (high - low) || 1;
@@ -198,12 +198,11 @@ class Panel {
     this.view.tooltip((_, event, item, row) => (row ? showTip(told(this.chart, row), event.clientX, event.clientY) : hideTip()));
   }
 
-  draw(rows, [low, high]) {
+  draw(rows, [low, high], band) {
     this.rows = rows;
     this.at = -1;
     const width = Math.max(200, this.place.clientWidth);
-    const band = distinct(rows, "method").length > 4 ? 0 : 0.15; // more would hide each other
-    this.view.signal("from", low).signal("to", high).signal("band", band).width(width).data("rows", rows).data("cursor", []).run();
+    this.view.signal("from", low).signal("to", high).signal("band", band ? 0.15 : 0).width(width).data("rows", rows).data("cursor", []).run();
   }
 
   press(event) {
@@ -236,13 +235,15 @@ function start(figure) {
   const draw = () => {
     const here = rows.filter((row) => Object.entries(chosen).every(([name, value]) => row[name] === value));
     const titles = distinct(here, "panel");
+    const bands = distinct(here, "method").filter((name) => !off.has(name)).length <= 4; // more would hide each other
+    const intervals = bands || chart.kind === "intervals";
     for (const title of titles) if (!panels.has(title)) panels.set(title, new Panel(chart, title));
     place.replaceChildren(...titles.map((title) => panels.get(title).element));
     for (const title of titles) {
       const panel = panels.get(title);
       if (!panel.view) panel.start();
       const own = here.filter((row) => row.panel === title);
-      panel.draw(own.filter((row) => !off.has(row.method)), extent(chart.shared ? here : own));
+      panel.draw(own.filter((row) => !off.has(row.method)), extent(chart.shared ? here : own, intervals), bands);
     }
   };
   figure.querySelector(".controls").append(...controls(chart, rows, chosen, draw));
