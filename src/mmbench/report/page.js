@@ -242,15 +242,15 @@ function start(figure) {
     for (const title of titles) {
       const panel = panels.get(title);
       if (!panel.view) panel.start();
-      const own = here.filter((row) => row.panel === title);
-      panel.draw(own.filter((row) => !off.has(row.method)), extent(chart.shared ? here : own, intervals), bands);
+      const shown = here.filter((row) => row.panel === title && !off.has(row.method));
+      panel.draw(shown, extent(chart.shared ? here : shown, intervals), bands);
     }
   };
   figure.querySelector(".controls").append(...controls(chart, rows, chosen, draw));
-  figure.querySelector(".controls").hidden = false;
-  figure.classList.add("live");
-  redraw.push(draw);
   draw();
+  redraw.push(draw);
+  figure.querySelector(".controls").hidden = false;
+  figure.classList.add("live"); // from now on it stands for the still figure
   let width = place.clientWidth;
   new ResizeObserver(() => {
     if (place.clientWidth !== width) draw();
