@@ -105,38 +105,26 @@ def _where_measured(rows: Sequence[Row], pairs: Sequence[str], found: Found) -> 
     """Columns that not every experiment has: heading, cells, and how to read them."""
     masks = list(dict.fromkeys(of for _, diagnostic, of in found if diagnostic == "effective_robustness"))
     for mask in masks[:1]:
-        column = [_value(found.get((r.method, "effective_robustness", mask)), "+.1f", True) for r in rows]
-        yield (
-            "robust",
-            column,
-            (
-                f"robust: effective robustness, points of accuracy over {REFERENCE}'s as modalities go missing ({mask} "
-                "masks), beyond the lead where none does, summed over the rates."
-            ),
+        note = (
+            f"robust: effective robustness, points of accuracy over {REFERENCE}'s as modalities go missing ({mask} masks), beyond "
+            "the lead where none does, summed over the rates. Who starts low has less to lose: read it beside the accuracy."
         )
+        yield "robust", [_value(found.get((r.method, "effective_robustness", mask)), "+.1f", True) for r in rows], note
     if any(diagnostic == "gradient_balance" for _, diagnostic, _ in found):
-        both = [
-            [_value(found.get((r.method, f"gradient_balance{when}", "")), ".2f") for when in ("", "_modulated")]
-            for r in rows
-        ]
-        yield (
-            "gradients",
-            [" → ".join(v for v in values if v != DASH) or DASH for values in both],
-            (
-                "gradients: how unevenly encoders are driven, the coefficient of variation of their gradients' norms, mean over "
-                "epochs; 0: all alike. After the arrow: once the method has modulated them."
-            ),
+        note = (
+            "gradients: how unevenly encoders are driven, the coefficient of variation of their gradients' norms, mean over epochs; "
+            "0: all alike. After the arrow: once the method has modulated them."
         )
+        kinds = "gradient_balance", "gradient_balance_modulated"
+        both = [[_value(found.get((r.method, kind, "")), ".2f") for kind in kinds] for r in rows]
+        yield "gradients", [" → ".join(v for v in values if v != DASH) or DASH for values in both], note
     if any(diagnostic == "modality_gap" for _, diagnostic, _ in found):
-        gaps = [[line.value for pair in pairs if (line := found.get((r.method, "modality_gap", pair)))] for r in rows]
-        yield (
-            "gap",
-            [f"{np.mean(values):.2f}" if values else DASH for values in gaps],
-            (
-                "gap: distance between the mean features of two modalities, of length one each, on the test split (Liang et al. 2022)"
-                + (", mean over pairs." if len(pairs) > 1 else ".")
-            ),
+        note = (
+            "gap: distance between the mean features of two modalities, of length one each, on the test split (Liang et al. 2022)"
+            + (", mean over pairs." if len(pairs) > 1 else ".")
         )
+        gaps = [[line.value for pair in pairs if (line := found.get((r.method, "modality_gap", pair)))] for r in rows]
+        yield "gap", [f"{np.mean(values):.2f}" if values else DASH for values in gaps], note
 
 
 def _section(title: str, notes: list[str], rows: Sequence[Row], columns: dict[str, list[str]]) -> Section:
