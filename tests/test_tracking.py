@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import wandb
 
+from mmbench import dashboard
 from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.errors import StoreError
+from mmbench.experiment.plan import Labels
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 from mmbench.record import Failure, Record
@@ -26,6 +29,7 @@ from mmbench.store import Store
 from mmbench.tracked_trial import WandbLogger
 from mmbench.tracking import WandbSettings, usable_mode
 from mmbench.trial import Trial
+from wandb_file import metrics
 
 TRIAL = Trial(
     dataset="tiny",
@@ -37,6 +41,7 @@ TRIAL = Trial(
     params={"head_gradient_modification": True, "dynamic_fusion": True},
     recipe=Recipe(epochs=3, batch_size=16, lr=0.1),
 )
+LABELS = Labels("tiny", "mla")
 PATTERNS = ("left", "right", "left+right")
 
 
@@ -376,20 +381,18 @@ def test_an_offline_run_is_on_the_disk(tmp_path: Path, capfd: pytest.CaptureFixt
     assert record.status == "done", record.failure
     assert "the trial goes on" not in capfd.readouterr().out, "nothing went wrong"
     (folder,) = (tmp_path / "wandb" / "wandb").glob(f"offline-run-*-{TRIAL.key}")
-    words = (
-        b"table9",
-        b"tiny",
-        b"tiny/clean/mla/seed 3",
-        b"clean",
-        b"c0ffee",
-        b"train/loss",
-        b"validation/accuracy/right",
-        b"epoch",
-    )
+    file, experiment = folder / f"run-{TRIAL.key}.wandb", SimpleNamespace(trials=[TRIAL], labels_of=lambda _: LABELS)
+    curves = [name for panel in dashboard.curves(experiment) for name in panel.y if not name.endswith("/modulated")]
+    (bars,) = dashboard.accuracies(experiment)
     deadline = time.monotonic() + 30  # W&B's own process writes the file; on a busy machine it is behind
-    while missing := [w for w in words if w not in (folder / f"run-{TRIAL.key}.wandb").read_bytes()]:
-        assert time.monotonic() < deadline, missing
+    while not set(bars.metrics) <= (found := metrics(file))[2]:
+        assert time.monotonic() < deadline, found
         time.sleep(0.1)
+    name, history, _ = found
+    assert name == "tiny/clean/mla/seed 3"
+    assert {*curves, "validation/accuracy/right", "epoch"} <= history, "what `mmbench dashboard` shows by epoch"
+    for word in (b"table9", b"tiny", b"clean", b"c0ffee"):
+        assert word in file.read_bytes()
 
 
 @pytest.mark.slow
