@@ -52,7 +52,8 @@ def _apart(where: str, rows: Sequence[Row], modalities: tuple[str, ...], found: 
         "information: nats by which the answer with every modality is better than the class frequencies of training, with its 95 % "
         "interval; below zero, a method is so sure of wrong answers that it is worse than knowing nothing.",
         "adds: points of accuracy that a modality contributes, the mean over all orders in which they may be added (Shapley); they "
-        "sum to the accuracy minus that of the most frequent class. equity: 1 if all contribute alike, 0 if one does all.",
+        "sum to the accuracy minus that of always answering with training's most frequent class. equity: 1 if all contribute alike, "
+        "0 if one does all.",
     ]
     if any(diagnostic == "laziness" for _, diagnostic, _ in found):
         for m in modalities:
