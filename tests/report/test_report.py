@@ -9,6 +9,7 @@ import csv
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,31 @@ def test_equal_means_share_their_mark(tmp_path: Path) -> None:
         store.write(twin.model_copy(update={"key": trial.key, "trial": trial}), store.predictions(twin))
     table = cells(collect(experiment(), store), "crema_d, clean")
     assert [table[m, "multi"].rank for m in METHODS] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("protocol", ["clean", "legacy"])
+def test_macro_f1_stands_beside_accuracy_where_classes_are_unbalanced(results: Results, protocol: str) -> None:
+    """By hand: F1 = 2 hits / (samples + predictions) of a class, the mean over those that occur or are predicted."""
+    of_seeds = []
+    for made in stored("concat", protocol):
+        predicted, occurs = made.predicted[-1], set(made.label) | set(made.predicted[-1])
+        hits = {c: 2 * ((made.label == c) & (predicted == c)).sum() for c in occurs}
+        of_seeds.append(100 * np.mean([hits[c] / ((made.label == c).sum() + (predicted == c).sum()) for c in occurs]))
+    cell = cells(results, f"crema_d, {protocol}")["concat", "macro F1"]
+    assert cell.text == f"{np.mean(of_seeds):.1f} ± {np.std(of_seeds, ddof=1):.1f}"
+    assert cell.rank == 0
+    (section,) = (s for s in sections(results) if s.title == f"crema_d, {protocol}")
+    counts = np.unique(stored("concat", protocol)[0].label, return_counts=True)[1]
+    (note,) = (note for note in section.notes if note.startswith("macro F1: with every modality"))
+    assert f"The largest class has {counts.max() / counts.min():.1f} times as many test samples" in note
+
+
+@pytest.mark.parametrize(("imbalance", "shown"), [(3.0, False), (3.1, True)])
+def test_balanced_classes_need_no_macro_f1(results: Results, imbalance: float, shown: bool) -> None:
+    tests = {where: replace(facts, imbalance=imbalance) for where, facts in results.tests.items()}
+    clean = sections(replace(results, tests=tests))[0]
+    assert ("macro F1" in clean.header) is shown
+    assert any(note.startswith("macro F1") for note in clean.notes) is shown
 
 
 def test_inflation_is_legacy_minus_clean(results: Results) -> None:

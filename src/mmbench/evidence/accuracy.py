@@ -28,6 +28,7 @@ class SplitFacts:
         groups: of samples that stand or fall together.
         largest: percent of the samples that are in the two largest groups; intervals are wide where it is large.
         majority: percent of the samples that are of the most frequent class.
+        imbalance: how many times as large the largest class is as the smallest that occurs.
         absent: modality -> the share of the samples that lack it.
         classes: how many there are.
         samples: a hash of the samples, whatever their order, by what is stored of them; two splits that share it are one.
@@ -37,6 +38,7 @@ class SplitFacts:
     groups: int
     largest: float
     majority: float
+    imbalance: float
     absent: dict[str, float]
     classes: int
     samples: str
@@ -148,14 +150,15 @@ def estimate(
 def describe_test(p: Predictions) -> SplitFacts:
     """Size, majority class and natural gaps of a test split."""
     absent = {m: float(1 - p.present[:, i].mean()) for i, m in enumerate(p.modalities.tolist())}
-    sizes = np.unique(p.group, return_counts=True)[1]
+    sizes, classes = (np.unique(values, return_counts=True)[1] for values in (p.group, p.label))
     samples = np.column_stack([p.label, p.group, p.present]).astype(np.int64)
     samples = samples[np.lexsort(samples.T)]
     return SplitFacts(
         size=len(p.label),
         groups=len(sizes),
         largest=100 * float(np.sort(sizes)[-2:].sum() / sizes.sum()),
-        majority=100 * float(np.bincount(p.label).max() / len(p.label)),
+        majority=100 * float(classes.max() / len(p.label)),
+        imbalance=float(classes.max() / classes.min()),
         absent={m: share for m, share in absent.items() if share > 0},
         classes=p.log_probs.shape[-1],
         samples=sha256(samples.tobytes()).hexdigest(),

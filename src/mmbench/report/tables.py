@@ -33,6 +33,8 @@ from mmbench.report.rows import Row
 from mmbench.report.trained import of_training
 from mmbench.report.tuning_tables import of_tuning
 
+UNBALANCED = 3.0
+"""How many times as large as the smallest the largest class is, at most, where accuracy alone is enough."""
 INFLATION_NOTES = {
     "leakage": "leakage: legacy minus peek, what a split that ignores groups adds",
     "peeking": "peeking: peek minus clean, what choosing the epoch on the test split adds",
@@ -109,11 +111,27 @@ def _by_pattern(
     notes += run_notes(rows)
     notes += paper_notes(rows, bool(values.loc[(dataset, protocol)].reported.notna().any()))
     header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters"]
+    if metric == "accuracy" and (test := results.tests.get((dataset, protocol))) and test.imbalance > UNBALANCED:
+        header.insert(-2, "macro F1")
+        for line, cell in zip(body, _macro_f1(results, rows), strict=True):
+            line.insert(-2, cell)
+        notes.append(
+            f"macro F1: with every modality, in percent, not ranked. The largest class has {test.imbalance:.1f} times as many test "
+            "samples as the smallest, of which accuracy says little."
+        )
     title = f"{dataset}, {protocol}{results.mark(dataset)}" + ("" if metric == "accuracy" else ", ACER")
     seconds = [f"{row.seconds:.1f}" if row.records else DASH for row in rows]
     return Section(
         title, notes, header, body, seconds, records=[row.records for row in rows], caption=_caption(rows, metric)
     )
+
+
+def _macro_f1(results: Results, rows: list[Row]) -> list[Cell]:
+    """Macro F1 with every modality, a row."""
+    every = pattern_name(patterns(results.modalities[rows[0].dataset])[-1])
+    table = results.table[(results.table.metric == "macro_f1") & (results.table.pattern == every)]
+    found = table.set_index(["dataset", "protocol", "training", "method"])
+    return [Cell(value_text(found.loc[(r.dataset, r.protocol, r.training, r.method)])) for r in rows]
 
 
 def _caption(rows: list[Row], metric: str) -> str:
