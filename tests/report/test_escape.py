@@ -116,7 +116,9 @@ def test_a_markdown_table_keeps_its_columns(name: str) -> None:
     lines = to_markdown(named(name)).splitlines()
     tables = [line for line in lines if line.startswith("|")]
     widths = [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in tables]
-    assert sorted(set(widths)) == [3, 6, 7], "data sets that were not run and inflation; diagnostics; accuracies"
+    assert widths == [
+        len(section.header) + 1 for section in sections(named(name)) for _ in range(len(section.body) + 2)
+    ]
     assert len(tables) == sum(len(section.body) + 2 for section in sections(named(name)))
     starts = ("|", "#", "- ", "")
     assert lines[0] == f"# {markdown(name)}"
@@ -150,7 +152,10 @@ def test_latex_has_no_character_that_it_would_act_upon(name: str) -> None:
 def test_a_latex_table_keeps_its_columns(name: str) -> None:
     code = [line for line in to_latex(named(name)).splitlines() if line and not line.startswith("%")]
     rows = [line for line in code if line.endswith(r" \\")]
-    assert {len(re.findall(r"(?<!\\)&", re.sub(r"\\textbackslash\{\}", "", row))) for row in rows} == {1, 4, 5}
+    separators = [len(re.findall(r"(?<!\\)&", re.sub(r"\\textbackslash\{\}", "", row))) for row in rows]
+    assert separators == [
+        len(section.header) - 1 for section in sections(named(name)) for _ in range(len(section.body) + 1)
+    ]
     rest = {re.sub(r"(?<=.)[{[ ].*", "", line) for line in code if line not in rows and not line.endswith(r"\par")}
     frame = {f"\\{name}" for name in "begin end caption label centering smallskip toprule midrule bottomrule".split()}  # noqa: SIM905
     sizes = {r"\small", r"\footnotesize", r"\scriptsize", r"\setlength", r"\ifdefined\resizebox\def\fit", r"\fit"}
