@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from mmbench import machine
 
@@ -71,7 +70,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int)
     arguments = parser.parse_args()
     experiment, store = load(experiment_path(arguments.experiment)), Store(arguments.results / "runs")
-    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+    with tempfile.TemporaryDirectory() as folder:
         if arguments.trials:
             source, store = store, Store(Path(folder, "runs"))
             write_copies(more(experiment, arguments.trials), source, store)

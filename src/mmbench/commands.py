@@ -105,14 +105,11 @@ def write_report(
     Raises:
         UsageError: ``publish``, of a report that is not fit for it.
     """
-    from threadpoolctl import threadpool_limits
-
     from mmbench.report.collect import collect
     from mmbench.report.committed import LOCAL, unfit
     from mmbench.report.page import write
 
-    with threadpool_limits(1):  # small matrices: more threads only get in each other's way
-        collected = collect(experiment, store, results / "reported", codes)
+    collected = collect(experiment, store, results / "reported", codes)
     if publish and (reasons := unfit(collected)):
         raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
     folder = results / experiment.name if publish else results / LOCAL / experiment.name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate
 from mmbench.evidence.comparisons import Difference, difference
@@ -112,6 +113,7 @@ class Results:
         return gaps(self.rows)
 
 
+@threadpool_limits.wrap(limits=1)  # small matrices: more threads only get in each other's way
 def collect(experiment: Experiment, store: Store, reported: Path | None = None, codes: Codes | None = None) -> Results:
     """Read an experiment's trials from the store and compute its table.
 
