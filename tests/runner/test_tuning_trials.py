@@ -13,6 +13,7 @@ from mmbench.runner.view import GridView, outcome
 from mmbench.store import Store
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
+from wandb_file import metrics
 
 MakeTrial = Callable[..., Trial]
 
@@ -22,12 +23,17 @@ def run(trials: list[Trial], folder: Path, wandb: bool = False) -> tuple[Store, 
     tracking = WandbSettings(mode="offline" if wandb else "off", folder=str(folder / "wandb"))
     (folder / "wandb").mkdir(exist_ok=True)
     with GridView() as view:
-        run_trials(trials, store, [Slot("cpu", 1)] * 2, view, tracking)
+        run_trials(trials, store, [Slot("cpu", 1)] * 2, view, tracking, labels=labels)
     return store, [record for trial in trials if (record := store.record(trial.key)) is not None]
 
 
 def tuning(trial: Trial, **changes: object) -> Trial:
     return trial.model_copy(update={"tuning": True, **changes})
+
+
+def labels(trial: Trial) -> tuple[str, str]:
+    """What an experiment would call them."""
+    return "tiny set", "mla draw 1" if trial.tuning else "mla"
 
 
 def words(folder: Path) -> str:
@@ -64,6 +70,12 @@ def test_no_test_metric_is_in_record_or_log_or_tracker(ran: tuple[Store, Record,
         assert sign in told[plain.key], f"a trial that is tested tells: {sign}"
         assert sign not in told[tuned.key]
     assert "validation/accuracy" in told[tuned.key]
+
+
+def test_trackers_call_trials_as_the_experiment_does(ran: tuple[Store, Record, Record, Path]) -> None:
+    _, tuned, plain, wandb = ran
+    names = [metrics(next(wandb.rglob(f"run-{record.key}.wandb")))[0] for record in (tuned, plain)]
+    assert names == ["tiny set/clean/mla draw 1/seed 0", "tiny set/clean/mla/seed 0"]
 
 
 def test_a_trial_that_tunes_is_done_without_predictions(ran: tuple[Store, Record, Record, Path]) -> None:
