@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import time
@@ -16,6 +17,7 @@ from mmbench.cli import main
 from mmbench.dashboard import FIGURES, TABLES, save, specification
 from mmbench.errors import RunnerError, UsageError
 from mmbench.experiment.plan import Experiment, load
+from mmbench.report.figures import gallery
 from mmbench.tracked_report import Report, ReportTracker, curve_points, track, typed
 from mmbench.tracking import WandbSettings, accuracy_key
 from wandb_file import metrics
@@ -265,6 +267,14 @@ def test_the_reports_tables_and_figures_have_panels(sections: dict[str, list[dic
     for panel, name in zip(tables, TABLES, strict=True):
         assert f'"{name}"' in json.dumps(panel)
     assert figures["config"]["mediaKeys"] == [f"figures/{name}" for name in FIGURES]
+
+
+def test_every_figure_that_a_report_may_have_is_in_the_workspace() -> None:
+    drawn = set(
+        re.findall(r'^ +(?:yield(?: \()?\s+|name = .* else )"([a-z-]+)"', inspect.getsource(gallery), re.MULTILINE)
+    )
+    assert {"pairs", "dropout", "gradients"} <= drawn
+    assert drawn - {"matched"} < set(FIGURES), "matched is drawn as the main figure"
 
 
 @pytest.mark.parametrize("options", [[], ["--print"]], ids=["saved", "printed"])

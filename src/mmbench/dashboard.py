@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 TABLES = ("table", "comparisons", "diagnostics", "trials")
 """Tables of the report that have a panel, where the report has them."""
-FIGURES = ("figure", "robustness", "dropout", "surface", "training", "tuning")
+FIGURES = (
+    "figure", "differences", "pairs", "robustness", "rate-differences", "dropout", "surface", "training", "tuning", "curves",
+    "gradients", "gap", "confusion", "recall", "reliability", "cost",
+)  # fmt: skip
 """Its figures, likewise."""
 MOST_BARS = 100
 PANELS_A_ROW = 3
