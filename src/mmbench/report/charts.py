@@ -261,7 +261,7 @@ def _cursor(encoding: dict[str, Any]) -> dict[str, Any]:
 def _intervals(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
     scales, told = _scales(styles), {"content": "data"}
     y = {"field": "method", "type": "nominal", "sort": None, "title": None, "axis": {"domain": False, "ticks": False}}
-    x, low = _number("value", chart.measure, bounds=True), _number("low", chart.measure, bounds=True)
+    x, low = ({**_number(name, chart.measure, bounds=True), "axis": {"tickCount": 6}} for name in ("value", "low"))
     hollow = {"condition": {"test": "datum.mark", "value": 0}, "value": 1}
     colours = {"fill": scales["color"], "stroke": scales["color"]}
     point = {"y": y, "x": x, **colours, "shape": scales["shape"], "fillOpacity": hollow}

@@ -118,7 +118,10 @@ def draw_pairs(results: Results) -> Figure | None:
     width, height = (0.33 * most, 0.22 * most) if numbers else (0.14 * most, 0.14 * most)
     columns = max(1, min(len(cells), int(10.5 // (width + 0.3))))
     rows = -(-len(cells) // columns)
-    size = (max((width + 0.3) * columns + 1.0, 5.5), (height + 1.1) * rows + 0.5)
+    longer = 0.07 * max(
+        0, max(len(name) for name in names(methods_of(results))) - 12
+    )  # than the names there is room for
+    size = (max((width + 0.3) * columns + 1.0, 5.5) + longer, (height + 1.1 + longer) * rows + 0.5)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for number, (panel, ((dataset, protocol), pairs)) in enumerate(zip(panels.flat, cells.items(), strict=False)):
