@@ -83,7 +83,7 @@ def test_the_score_of_a_role_is_marked_and_not_ranked(
         own, rival = (cell(made, f"crema_d, {protocol}", m, artefact) for m in (method, "sum"))
         assert own.text.endswith(" †")
         assert (own.rank, rival.rank) == (0, 1)
-        assert cell(made, f"crema_d, {protocol}", method, other).rank in (1, 2)
+        assert 1 in [cell(made, f"crema_d, {protocol}", m, other).rank for m in (method, "sum")]
         assert "†" not in cell(made, f"crema_d, {protocol}", method, other).text
     marked = made.inflation[(made.inflation.method == method) & (made.inflation.artefact == "role")]
     assert set(marked.pattern) == {artefact}

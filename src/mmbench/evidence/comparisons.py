@@ -36,6 +36,11 @@ class Difference:
         """Whether the interval leaves out zero."""
         return bool(self.low > 0 or self.high < 0)
 
+    @property
+    def inseparable(self) -> bool:
+        """Whether the interval holds zero; without an interval it is neither."""
+        return bool(self.low <= 0 <= self.high)
+
 
 def difference(
     one: Sequence[Predictions], other: Sequence[Predictions], pattern: int = -1, paired: bool = True
@@ -208,6 +213,25 @@ def _summary(d: np.ndarray, groups: int) -> np.ndarray:
     equivalent = (np.abs(draws) <= EQUIVALENT).mean(axis=1)
     p = np.clip(2 * (1 - np.maximum(better, worse)), 1 / RESAMPLES, 1)
     return np.stack([point, low, high, better, equivalent, p])
+
+
+def best(means: Sequence[float], draws: Sequence[np.ndarray]) -> list[bool]:
+    """Which methods are the best, or not separable from it by the 95 % interval of their difference.
+
+    Args:
+        means: one a method; NaN for one that is not ranked.
+        draws: (R,) of each, from the same resamples.
+
+    >>> best([3, np.nan, 1], [np.full(9, 3.0), np.empty(0), np.ones(9)])
+    [True, False, False]
+    """
+    ranked = [i for i, mean in enumerate(means) if not np.isnan(mean)]
+    first = max(ranked, key=lambda i: means[i], default=None)
+    found = [False] * len(means)
+    for i in ranked:
+        d = np.round(draws[first] - draws[i], ROUNDING)  # type: ignore[index]  # something is ranked
+        found[i] = i == first or bool(np.percentile(d, 2.5) <= 0)
+    return found
 
 
 def holm(p: np.ndarray) -> np.ndarray:

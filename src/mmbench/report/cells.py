@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mmbench.data import DATASETS
+from mmbench.evidence.comparisons import Difference
 from mmbench.record import Record
 from mmbench.report.rows import Row
 
@@ -19,13 +19,14 @@ ARTEFACT_NOTE = (
     f"{ARTEFACT}: an artefact of the modality's role in the method, where it only steers what is done with the others: alone, it has "
     "nothing to steer. Such a score is not ranked, and no sign of a modality that training left lazy."
 )
-BEST = "Best bold, second underlined."
+BEST = "Bold: the best, and every method that is not separable from it."
+STAR = "*"
 PAPER_NOTE = "In brackets: the paper's number."
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell: its text, and its rank in the column (1: best, 2: second, 0: neither)."""
+    """A table's cell: its text, and its rank in the column (1: best, or not separable from it; 0: neither)."""
 
     text: str
     rank: int = 0
@@ -76,23 +77,15 @@ def interval_text(line: pd.Series, name: str, form: str = ".1f") -> str:
     return f"{text} ({line['reported']:.2f})" if name == "area" and not np.isnan(line["reported"]) else text
 
 
-def difference_text(line: Any) -> str:
-    """A difference with its interval."""
-    return f"{line.mean:+.1f} [{line.ci_low:+.1f}, {line.ci_high:+.1f}]"
+def difference_text(d: Difference, star: bool = False) -> str:
+    """A difference with its interval, if it has one, and a star if it is to have one."""
+    interval = "" if np.isnan(d.low) else f" [{d.low:+.1f}, {d.high:+.1f}]"
+    return f"{d.mean:+.1f}{interval}" + f" {STAR}" * star
 
 
-def ranks(values: Sequence[float]) -> list[int]:
-    """1 for the best, 2 for the second, 0 for the rest; equal values share a rank, and NaN has none."""
-    order = sorted({v for v in values if not np.isnan(v)}, reverse=True)[:2]
-    return [order.index(v) + 1 if v in order else 0 for v in values]
-
-
-def marked(cell: Cell, *marks: str) -> str:
-    """The cell's text between the marks of its rank: two of the best, then two of the second."""
-    if cell.rank == 0:
-        return cell.text
-    before, after = marks[:2] if cell.rank == 1 else marks[2:]
-    return f"{before}{cell.text}{after}"
+def marked(cell: Cell, before: str, after: str) -> str:
+    """The cell's text, between the marks if it is among the best."""
+    return f"{before}{cell.text}{after}" if cell.rank else cell.text
 
 
 def run_notes(rows: Sequence[Row]) -> list[str]:

@@ -63,7 +63,7 @@ MINUS = "− "
 """What the heading of a column of differences begins with, before the method."""
 MOST = 20
 """Tables in a row."""
-MARKS = (r"\textbf{", "}", r"\underline{", "}")
+MARKS = (r"\textbf{", "}")
 WORDS = ("sum", "film", "ae")
 HEAD = "For a paper that loads booktabs; and graphicx, if a table is to be shrunk to the line. What is of all tables is in comments."
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from mmbench.evidence.rates import DRAWS
 from mmbench.missing import Missing
-from mmbench.report.cells import DASH, Cell, Section, interval_text, paper_notes, ranks, run_notes, value_text
+from mmbench.report.cells import DASH, Cell, Section, interval_text, paper_notes, run_notes, value_text
 from mmbench.report.collect import Results
 from mmbench.report.rates import Rates
 from mmbench.report.rows import Row
@@ -43,21 +42,14 @@ def _cells(curve: pd.DataFrame, areas: pd.DataFrame) -> tuple[list[str], list[li
     """Header and rows: a method's accuracy by rate, the area under it if there are several, its gain and n."""
     points, methods = sorted(set(curve.rate)), list(dict.fromkeys(curve.method))
     cells = curve.set_index(["method", "rate"])
-    ranked = [ranks([cells["mean"].get((m, rate), np.nan) for m in methods]) for rate in points]
     header = ["method", *(f"{rate:g}" for rate in points)]
     body = [
-        [Cell(m)]
-        + [
-            Cell(value_text(cells.loc[m, r]) if (m, r) in cells.index else DASH, ranked[j][i])
-            for j, r in enumerate(points)
-        ]
-        for i, m in enumerate(methods)
+        [Cell(m), *(_value(cells.loc[m, r]) if (m, r) in cells.index else Cell(DASH) for r in points)] for m in methods
     ]
     if len(areas):
         header.append("area")
-        rank = ranks([areas.area[m] for m in methods])
         for i, m in enumerate(methods):
-            body[i].append(Cell(interval_text(areas.loc[m], "area"), rank[i]))
+            body[i].append(Cell(interval_text(areas.loc[m], "area"), int(areas.best[m])))
     header += ["gain", "n"]
     last = points[-1]
     for i, m in enumerate(methods):
@@ -65,6 +57,10 @@ def _cells(curve: pd.DataFrame, areas: pd.DataFrame) -> tuple[list[str], list[li
         body[i].append(Cell(DASH if gain is None else interval_text(gain, "gain", "+.1f")))
         body[i].append(Cell(str(min(curve[curve.method == m].n))))
     return header, body
+
+
+def _value(line: pd.Series) -> Cell:
+    return Cell(value_text(line), int(line.best))
 
 
 def _trained(missing: Missing | None) -> str:
@@ -88,6 +84,9 @@ def _notes(curve: pd.DataFrame, how: str, rows: Sequence[Row]) -> list[str]:
         notes = [
             f"{how.removeprefix('robustness, ').capitalize()}, tested at every rate: mean over {DRAWS} masks, from stored predictions."
         ]
+    notes.append(
+        "Bold: the best at a rate, and every method that is not separable from it, over groups of test samples and seeds."
+    )
     if len(at) > 1:
         low, high = at.rate.min(), at.rate.max()
         notes.append(f"area: under the curve from {low:g} to {high:g}, divided by its width.")

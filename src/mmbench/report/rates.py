@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mmbench.evidence.accuracy import distinct_runs
+from mmbench.evidence.comparisons import best
 from mmbench.evidence.diagnostics import effective_robustness
 from mmbench.evidence.rates import DRAWS, accuracy, hits_of, interval, masks_of_test, mean_height, shown
 from mmbench.evidence.resampling import summarise
@@ -30,11 +31,11 @@ Evaluation = Literal["matched", "robustness"]
 KEY = ("dataset", "protocol", "evaluation", "mask", "training", "method")
 CURVE_COLUMNS = (
     *KEY, "training_rate", "rate", "masked", "missing", "empty", "mean", "std", "ci_low", "ci_high", "gain", "gain_low", "gain_high",
-    "best_alone", "difference", "difference_low", "difference_high", "n", "reported",
+    "best_alone", "difference", "difference_low", "difference_high", "n", "reported", "best",
 )  # fmt: skip
 AREA_COLUMNS = (
     *KEY, "area", "area_low", "area_high", "gain", "gain_low", "gain_high", "effective", "effective_low", "effective_high", "n",
-    "reported",
+    "reported", "best",
 )  # fmt: skip
 
 
@@ -129,9 +130,11 @@ class Rates:
         curves: one row a curve and rate, with ``CURVE_COLUMNS``. ``evaluation`` is "matched" (trained and tested at the rate, one
             fixed test mask) or "robustness" (trained as ``training`` says, tested at every rate, mean over 100 masks). ``masked``,
             ``missing`` and ``empty`` are what the fixed test mask comes to (``missing.realised``); ``gain`` is over the modality
-            ``best_alone``; ``difference`` is to the experiment's reference, trained and tested alike, and NaN for itself.
+            ``best_alone``; ``difference`` is to the experiment's reference, trained and tested alike, and NaN for itself;
+            ``best`` says whether it is the best of those evaluated and trained alike at the rate, or not separable from it.
         areas: one row a curve, with ``AREA_COLUMNS``: the area under it over its rates above zero, divided by their range, so a mean
             accuracy in percent; and the effective robustness, in points, where late fusion was trained in the same way.
+            ``best`` is as for curves.
     """
 
     curves: pd.DataFrame
@@ -202,10 +205,14 @@ class _Family:
         self.of_compared = cache(
             lambda missing, evaluation, rate: self._point(self.compared[missing], evaluation, rate)
         )
+        # Evaluation, training and rate (None: the area) -> the mean and the draws of each method that has them.
+        self.columns: dict[tuple, dict[str, tuple[float, np.ndarray]]] = {}
         self.of_reference = cache(lambda missing, rate: self._point(self.references[missing], "robustness", rate))
 
     def add_to(self, curves: list[tuple], areas: list[tuple], printed: Mapping) -> None:
         """Append the rows of all curves."""
+        own_curves: list[tuple] = []
+        own_areas: list[tuple] = []
         for method in dict.fromkeys(o.method for o in self.outcomes):
             own = [o for o in self.outcomes if o.method == method]
             at = {self._training_rate(o): o for o in own if o.missing is None or o.matched}
@@ -213,9 +220,22 @@ class _Family:
             paper = {rate: printed.get((own[0].dataset, method, rate)) for rate in self.masks if comparable}
             if any(o.matched for o in own):
                 trained = {rate: at[rate] for rate in self.rates if rate in at}
-                self._curve(curves, areas, "matched", "at each rate", trained, paper)
+                self._curve(own_curves, own_areas, "matched", "at each rate", trained, paper)
             for o in own:
-                self._curve(curves, areas, "robustness", o.training, dict.fromkeys(self.rates, o), {})
+                self._curve(own_curves, own_areas, "robustness", o.training, dict.fromkeys(self.rates, o), {})
+        chosen = self._best()
+        place = [KEY.index(name) for name in ("evaluation", "training", "method")]
+        rate = CURVE_COLUMNS.index("rate")
+        curves += [(*row, (*(row[i] for i in place), row[rate]) in chosen) for row in own_curves]
+        areas += [(*row, (*(row[i] for i in place), None) in chosen) for row in own_areas]
+
+    def _best(self) -> set[tuple]:
+        """Evaluation, training, method and rate of what is the best of its column, or not separable from it."""
+        found = set()
+        for (evaluation, training, rate), methods in self.columns.items():
+            flags = best([mean for mean, _ in methods.values()], [draws for _, draws in methods.values()])
+            found |= {(evaluation, training, m, rate) for m, flag in zip(methods, flags, strict=True) if flag}
+        return found
 
     def _training_rate(self, o: Outcomes) -> float:
         """The rate of this family that a model was trained at; NaN where it was trained in another way."""
@@ -234,13 +254,18 @@ class _Family:
         key = (first.dataset, first.protocol, evaluation, self.name, training, first.method)
         points = {rate: self._point(o, evaluation, rate) for rate, o in trained.items()}
         for rate, point in points.items():
+            if point.seeds:
+                column = self.columns.setdefault((evaluation, training, rate), {})
+                column[first.method] = float(point.accuracy.mean()), point.draws
             values = summarise(point.accuracy, point.draws) if point.seeds else (np.nan,) * 4
             gain = (point.gain, *interval(point.gain_draws))
             row = (self._training_rate(trained[rate]), rate, *self._realised(rate), *values, *gain)
             difference = self._difference(trained[rate], point, evaluation, rate)
             curves.append((*key, *row, point.best_alone, *difference, len(point.accuracy), paper.get(rate)))
         if len(self.masks) > 1:
-            area, runs = self._area([points.get(rate) for rate in self.masks])
+            area, runs, draws = self._area([points.get(rate) for rate in self.masks])
+            if draws is not None:
+                self.columns.setdefault((evaluation, training, None), {})[first.method] = area[0], draws
             effective = self._effective(first, points) if evaluation == "robustness" else (np.nan,) * 3
             areas.append((*key, *area, *effective, runs, self._printed_area(paper)))
 
@@ -258,11 +283,11 @@ class _Family:
     def _alone(self, missing: Missing | None, evaluation: Evaluation, rate: float) -> tuple[np.ndarray, np.ndarray]:
         """Accuracy and draws of the best modality alone of models trained in this way: what they answer to that modality, if shown."""
         reference = self.references[missing]
-        best = cast(int, reference.best_alone)
+        alone_best = cast(int, reference.best_alone)
         share = self.share(evaluation, rate)
-        sees = np.array([reference.modalities[best] in p for p in patterns(reference.modalities)] + [False])
+        sees = np.array([reference.modalities[alone_best] in p for p in patterns(reference.modalities)] + [False])
         alone = np.zeros_like(share)
-        alone[best], alone[-1] = share[sees].sum(axis=0), share[~sees].sum(axis=0)
+        alone[alone_best], alone[-1] = share[sees].sum(axis=0), share[~sees].sum(axis=0)
         return accuracy(reference.hits, reference.group, alone)
 
     def _difference(
@@ -286,18 +311,18 @@ class _Family:
         draws = effective_robustness(*(np.stack([p.draws for p in side]) for side in (own, others)))
         return float(value), *interval(draws)
 
-    def _area(self, points: Sequence[_Point | None]) -> tuple[tuple, int]:
-        """Area and gain with their intervals, and n; NaN where a rate was not run, or not with the same seeds."""
+    def _area(self, points: Sequence[_Point | None]) -> tuple[tuple, int, np.ndarray | None]:
+        """Area and gain with their intervals, n, and the area's draws; NaN where a rate was not run, or not with the same seeds."""
         done = [p for p in points if p is not None and p.seeds]
         if len(done) < len(points) or any(p.seeds != done[0].seeds for p in done):
-            return (np.nan,) * 6, 0
+            return (np.nan,) * 6, 0, None
         x = np.array(list(self.masks))
         area = float(mean_height(x, np.array([p.accuracy.mean() for p in done])))
         gains = [p.gain_draws for p in done if p.gain_draws is not None]
         gain = float(mean_height(x, np.array([p.gain for p in done])))
         gain_draws = mean_height(x, np.stack(gains)) if len(gains) == len(done) else None
         draws = mean_height(x, np.stack([p.draws for p in done]))
-        return (area, *interval(draws), gain, *interval(gain_draws)), min(len(p.accuracy) for p in done)
+        return (area, *interval(draws), gain, *interval(gain_draws)), min(len(p.accuracy) for p in done), draws
 
     def _printed_area(self, paper: Mapping[float, float | None]) -> float | None:
         values = [value for rate in self.masks if (value := paper.get(rate)) is not None]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from mmbench.evidence.comparisons import Difference
 from mmbench.missing import pattern_name, patterns
 from mmbench.report.cells import difference_text
 
@@ -39,7 +40,7 @@ def _sentences(results: Results, ranked: pd.DataFrame) -> Iterator[str]:
         return
     differences = _from_best(pairs, best.method)
     compared = [method for method in ranked.method if method in differences]
-    alike = [method for method in compared if differences[method].ci_low <= 0 <= differences[method].ci_high]
+    alike = [method for method in compared if differences[method].inseparable]
     others = [f"{m} ({difference_text(differences[m])})" for m in compared if m not in alike]
     if alike:
         yield f"It cannot be told from {_listed(alike)}."
@@ -49,12 +50,13 @@ def _sentences(results: Results, ranked: pd.DataFrame) -> Iterator[str]:
     yield f"Of all {len(pairs)} pairs of methods, {apart} are told apart." if len(pairs) > 1 else ""
 
 
-def _from_best(pairs: pd.DataFrame, best: str) -> dict[str, Any]:
-    """What every other method differs by from the best, by its name: ``mean``, ``ci_low`` and ``ci_high``."""
+def _from_best(pairs: pd.DataFrame, best: str) -> dict[str, Difference]:
+    """What every other method differs by from the best, by its name."""
     first, second = pairs[pairs.method == best].set_index("other"), pairs[pairs.other == best].set_index("method")
     turned = pd.DataFrame({"mean": -first.difference, "ci_low": -first.ci_high, "ci_high": -first.ci_low})
     as_is = second.rename(columns={"difference": "mean"})[list(turned.columns)]
-    return {line.Index: line for line in pd.concat([turned, as_is]).itertuples()}
+    lines = pd.concat([turned, as_is]).itertuples()
+    return {str(line.Index): Difference(line.mean, line.ci_low, line.ci_high) for line in lines}
 
 
 def _listed(names: Sequence[str]) -> str:

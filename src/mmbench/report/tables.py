@@ -7,6 +7,7 @@ import pandas as pd
 
 from mmbench.data import DATASETS
 from mmbench.evidence.accuracy import MEAN
+from mmbench.evidence.comparisons import Difference
 from mmbench.experiment.plan import left_out
 from mmbench.missing import pattern_name, patterns
 from mmbench.protocol import PROTOCOLS
@@ -14,17 +15,18 @@ from mmbench.report.cells import (
     ARTEFACT_NOTE,
     BEST,
     DASH,
+    STAR,
     Cell,
     Section,
     difference_text,
     folds_of,
     marked,
     paper_notes,
-    ranks,
     run_notes,
     value_text,
 )
 from mmbench.report.collect import Results
+from mmbench.report.comparison_tables import Pairs, few_groups, to_reference, told_apart
 from mmbench.report.diagnostic_tables import of_diagnostics
 from mmbench.report.escape import markdown
 from mmbench.report.inflation import INFLATION
@@ -89,28 +91,39 @@ def _by_pattern(
     keys = [[(dataset, protocol, r.training, r.method, pattern) for pattern in names] for r in rows]
     cells = [[values.loc[key] if key in values.index else nothing for key in line] for line in keys]
     marked = [[pattern in row.artefacts for pattern in names] for row in rows]
-    sign = 1 if metric == "accuracy" else -1
-    ranked = [
-        ranks([np.nan if marked[i][j] else sign * line[j]["mean"] for i, line in enumerate(cells)])
-        for j in range(len(names))
-    ]
+    pairs, every = Pairs(results, dataset, protocol), list(names)[-1 if MEAN not in names else -2]
+    best = []
+    for j, pattern in enumerate(names):
+        means = [np.nan if marked[i][j] else line[j]["mean"] for i, line in enumerate(cells)]
+        best.append(
+            pairs.best(rows, means, pattern)
+            if metric == "accuracy"
+            else [m == np.nanmin([np.inf, *means]) for m in means]
+        )
     body = [
         [
             Cell(row.method),
             *([Cell(row.training)] if trained else []),
-            *(Cell(value_text(value, marked[i][j]), ranked[j][i]) for j, value in enumerate(cells[i])),
+            *(Cell(value_text(value, marked[i][j]), int(best[j][i])) for j, value in enumerate(cells[i])),
             Cell(str(row.runs)),
             Cell(f"{row.parameters:,}" if row.parameters is not None else DASH),
         ]
         for i, row in enumerate(rows)
     ]
+    header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters"]
     notes = _pattern_notes(results, rows, metric)
     if MEAN in names:
         notes.append("mean: over all patterns.")
+    if metric == "accuracy":
+        notes += told_apart(pairs, rows, every)
+        if column := to_reference(pairs, rows, results.experiment.grid.reference, every):
+            header.insert(-2, column[0])
+            for line, cell in zip(body, column[1], strict=True):
+                line.insert(-2, cell)
+            notes.append(column[2])
     notes += [ARTEFACT_NOTE] if any(map(any, marked)) else []
     notes += run_notes(rows)
     notes += paper_notes(rows, bool(values.loc[(dataset, protocol)].reported.notna().any()))
-    header = ["method", *(["training"] if trained else []), *names.values(), "n", "parameters"]
     if metric == "accuracy" and (test := results.tests.get((dataset, protocol))) and test.imbalance > UNBALANCED:
         header.insert(-2, "macro F1")
         for line, cell in zip(body, _macro_f1(results, rows), strict=True):
@@ -145,7 +158,9 @@ def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
     dataset, protocol = rows[0].dataset, rows[0].protocol
     notes = [f"Protocol {protocol}: {PROTOCOLS[protocol].description}."]
     if metric == "acer":
-        notes.append("ACER in percent, the lower the better: the mean of the worst attack's APCER and of BPCER.")
+        notes.append(
+            "ACER in percent, the lower the better: the mean of the worst attack's APCER and of BPCER. The lowest is bold."
+        )
     if test := results.tests.get((dataset, protocol)):
         notes.append(
             f"{test.size} test samples in {test.groups} groups, {test.largest:.0f} % of them in the two largest; the most frequent "
@@ -155,6 +170,7 @@ def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
                 for m, share in test.absent.items()
             )
         )
+        notes += few_groups(test.groups)
         if rows[0].folds:
             notes.append(
                 f"{rows[0].folds} of {folds_of(rows[0].data)} folds, each tested by models that have not seen it; those of a seed are "
@@ -201,16 +217,17 @@ def _inflation(results: Results, dataset: str, rows: list[Row]) -> list[Section]
         return []
     every = pattern_name(patterns(results.modalities[dataset])[-1])
     table = results.inflation[(results.inflation.dataset == dataset) & (results.inflation.pattern == every)]
-    values = {(line.method, line.part): line for line in table.itertuples()}
+    values = {(t.method, t.part): Difference(t.mean, t.ci_low, t.ci_high) for t in table.itertuples()}
     predicted = {(row.method, row.protocol): row.predicted for row in rows}
     body, same = [], []
     for method in dict.fromkeys(row.method for row in rows):
         found = [values.get((method, part)) for part in parts]
-        body.append([Cell(method), *(Cell(DASH if d is None else difference_text(d)) for d in found)])
+        body.append([Cell(method), *(Cell(DASH if d is None else difference_text(d, d.separable)) for d in found)])
         runs = [predicted[method, protocol] for protocol in {p for part in parts for p in INFLATION[part]}]
         same += [method] * (bool(runs[0]) and all(run == runs[0] for run in runs))
     notes = [
-        f"In points of accuracy with every modality, with 95 % intervals; {'; '.join(INFLATION_NOTES[p] for p in parts)}."
+        f"In points of accuracy with every modality, with 95 % intervals; {'; '.join(INFLATION_NOTES[p] for p in parts)}. "
+        f"{STAR}: the interval leaves out zero."
     ]
     unpaired = [part for part in parts if not table[table.part == part].paired.all()]
     if unpaired:
@@ -249,7 +266,7 @@ def to_markdown(results: Results) -> str:
         lines += ["|" + " --- |" + (" --- |" if section.words else " ---: |") * (len(section.header) - 1)]
         for row in section.body:
             escaped = [Cell(markdown(cell.text), cell.rank) for cell in row]
-            lines.append("| " + " | ".join(marked(cell, "**", "**", "<u>", "</u>") for cell in escaped) + " |")
+            lines.append("| " + " | ".join(marked(cell, "**", "**") for cell in escaped) + " |")
         lines.append("")
     if missing := results.not_run:
         lines += ["## Not run", "", *(f"- {markdown(line)}" for line in missing), ""]

@@ -35,7 +35,7 @@ def print_report(results: Results, committed: Path | None = None, unselected: Co
             numbers = i > 0 and not section.words
             table.add_column(Text(one_line(head)), justify="right" if numbers else "left", no_wrap=i == 0 or numbers)
         for i, row in enumerate(section.body):
-            cells = [Text(one_line(cell.text), style=("", "bold", "underline")[cell.rank]) for cell in row]
+            cells = [Text(one_line(cell.text), style="bold" if cell.rank else "") for cell in row]
             table.add_row(*cells, *section.seconds[i : i + 1])
         console.print(table)
         for note in section.notes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mmbench.evidence.comparisons import Difference
 from mmbench.evidence.tuning import SPAN
 from mmbench.experiment.space import TUNED
 from mmbench.missing import pattern_name, patterns
@@ -43,7 +44,10 @@ def _gains(results: Results, tuning: Tuning, title: str, choices: list[Choice]) 
     every = pattern_name(patterns(results.modalities[dataset])[-1])
     table = results.table[(results.table.metric == "accuracy") & (results.table.pattern == every)]
     means = table.set_index(list(CELL))["mean"]
-    gains = {tuple(getattr(line, name) for name in CELL): line for line in tuning.gains.itertuples()}
+    gains = {
+        tuple(getattr(line, name) for name in CELL): Difference(line.mean, line.ci_low, line.ci_high)
+        for line in tuning.gains.itertuples()
+    }
     body = []
     for method in _methods(choices):
         cell = (dataset, protocol, training, method)
@@ -54,7 +58,7 @@ def _gains(results: Results, tuning: Tuning, title: str, choices: list[Choice]) 
             [
                 Cell(method),
                 *(Cell(DASH if np.isnan(mean) else f"{mean:.1f}") for mean in both),
-                Cell(difference_text(gains[cell]) if cell in gains else DASH),
+                Cell(difference_text(gains[cell], gains[cell].separable) if cell in gains else DASH),
                 Cell(str(len(records))),
                 Cell(f"{sum(len(record.curves) for record in records):,}"),
                 Cell(str(sum(map(has_diverged, records)))),
