@@ -21,6 +21,7 @@ from mmbench.report.comparing import compare_rows, hits_of_runs
 from mmbench.report.diagnosing import Diagnosing
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
 from mmbench.report.papers import Printed, differences, read_printed, setting
+from mmbench.report.ranking import rank_methods
 from mmbench.report.rates import Outcomes, Rates, collect_rates
 from mmbench.report.rows import Key, Row, Run, commit_of, gaps, read_features, read_row
 from mmbench.report.trials import trials_of
@@ -57,6 +58,7 @@ class Results:
             the track. ``p_better`` is the probability that the difference is above zero, ``p_equivalent`` that it is at most one point
             either way, ``p`` that of a two-sided test, adjusted in ``p_holm`` for the number of methods that are compared with the
             reference (NaN for other pairs), ``n`` how many seeds it is over. The artefact is "role" where either score is one.
+        ranks: every two methods over the data sets of a protocol, where there are six or more (``ranking.rank_methods``).
         diagnostics: what each method makes of its modalities (``diagnosing.Diagnosed.lines``).
         confusions: true × predicted classes of each row (``diagnosing.Diagnosed``).
         reliability: accuracy by confidence (``diagnosing.Diagnosed``).
@@ -74,6 +76,7 @@ class Results:
     commits: list[str]
     stale: list[str]
     comparisons: pd.DataFrame
+    ranks: pd.DataFrame | None
     diagnostics: pd.DataFrame
     confusions: dict[Key, np.ndarray]
     reliability: pd.DataFrame
@@ -192,6 +195,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     points = {row.key: features for row in asked if (features := read_features(row, store))}
     return Results(
         experiment, table, rates, inflation, rows, modalities, tests, commits, stale, comparisons,
+        rank_methods(table, rows, modalities),
         diagnosed.lines, diagnosed.confusions, diagnosed.reliability, points, tuning,
     )  # fmt: skip
 

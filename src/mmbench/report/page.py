@@ -64,6 +64,7 @@ def frames(results: Results, kept: bool = False) -> dict[str, pd.DataFrame]:
         "rates": results.rates.curves if results.rates else None,
         "areas": results.rates.areas if results.rates else None,
         "comparisons": results.comparisons if len(results.comparisons) else None,
+        "ranks": results.ranks,
         "diagnostics": results.diagnostics if len(results.diagnostics) else None,
         "inflation": results.inflation if len(results.inflation) else None,
         "tuning": results.tuning.draws if results.tuning else None,

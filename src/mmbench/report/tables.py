@@ -30,6 +30,7 @@ from mmbench.report.comparison_tables import Pairs, few_groups, to_reference, to
 from mmbench.report.diagnostic_tables import of_diagnostics
 from mmbench.report.escape import markdown
 from mmbench.report.inflation import INFLATION
+from mmbench.report.ranking_tables import of_ranks, too_few
 from mmbench.report.rate_tables import by_rate
 from mmbench.report.rows import Row
 from mmbench.report.trained import of_training
@@ -70,6 +71,7 @@ def sections(results: Results) -> list[Section]:
             if "acer" in table.index and (dataset, protocol) in table.loc["acer"].index:
                 made.append(_by_pattern(results, table.loc["acer"], here, names, "acer"))
         made += _inflation(results, dataset, [r for r in rows if r.missing is None and not r.tuned])
+    made += of_ranks(results)
     made += of_tuning(results, results.tuning) if results.tuning else []
     made += by_rate(results, results.rates) if results.rates else []
     return [*made, *of_diagnostics(results), *_unprepared(results), *of_training(results)]
@@ -254,7 +256,7 @@ def header_notes(results: Results) -> list[str]:
     ]
     if len(results.commits) > 1:
         notes.append("The trials come from more than one commit: delete results/runs to run them all with one.")
-    return notes + [f"Stale: {line}." for line in results.stale]
+    return notes + too_few(results) + [f"Stale: {line}." for line in results.stale]
 
 
 def to_markdown(results: Results) -> str:

@@ -16,6 +16,7 @@ from mmbench.report.figures.differences import draw_differences, draw_pairs
 from mmbench.report.figures.epochs import draw_epochs, draw_gradients
 from mmbench.report.figures.gap import draw_gap
 from mmbench.report.figures.masked import draw_training
+from mmbench.report.figures.ranks import draw_ranks
 from mmbench.report.figures.rates import draw_curves, draw_rate_differences, draw_tuning
 from mmbench.report.figures.reliability import draw_reliability
 from mmbench.report.figures.surface import draw_surface
@@ -29,7 +30,8 @@ Drawn = tuple[str, Figure | None, str]
 def figures(results: Results, published: bool = True) -> dict[str, tuple[Figure, str]]:
     """The figures of a report and their captions, by name; only those that show something.
 
-    ``figure`` shows the main table, ``differences`` and ``pairs`` which methods differ. Where training lacks modalities there are also
+    ``figure`` shows the main table, ``differences`` and ``pairs`` which methods differ, and ``ranks``, of six data sets
+    or more, which are ahead. Where training lacks modalities there are also
     ``robustness``, ``dropout`` (one for each way of dropping them), ``surface``, ``rate-differences``, and ``training`` for a modality
     that training alone lacks; where settings are tuned, ``tuning``. Of all there are ``curves`` and ``gradients`` by epoch,
     ``confusion`` (one a data set), ``recall``, ``reliability`` and ``cost``.
@@ -82,6 +84,10 @@ def _comparisons(results: Results) -> Iterator[Drawn]:
         "Accuracy minus the reference's, of the same samples and seeds, with 95 % intervals. Filled: separable from it.",
     )
     yield "pairs", draw_pairs(results), "All pairs: accuracy of the row minus that of the column, in points."
+    caption = (
+        "Mean rank over data sets, the best on the left; a bar joins methods that Nemenyi's test does not separate."
+    )
+    yield "ranks", draw_ranks(results), caption
 
 
 def _of_all(results: Results, published: bool) -> Iterator[Drawn]:
