@@ -214,6 +214,7 @@ def test_a_figure_is_what_is_smaller_of_svg_and_png_and_tells_what_it_is(results
         assert len(image.getcolors()) <= 64
     (image,) = Page(to_html(results, [large])).named("img")
     assert image["src"] == large.source
+    assert image["width"] == "54", "90 pixels, 160 to an inch, of which CSS has 96"
     assert (image["alt"] or "").startswith("caption")
 
 

@@ -29,6 +29,8 @@ COLOURS = 64
 """Of a figure's PNG on the page; lines and letters are as sharp, and it takes a third of the bytes."""
 NUMBER = re.compile(r"[+\-−]?\d[\d,]*(\.\d+)?(e[+\-]?\d+)?(?=$|[\s%])")
 """What a cell begins with whose column sorts as numbers; ``page.js`` has the same."""
+PIXELS_AN_INCH = 160
+"""Of a figure's PNG."""
 DARK = "#15181c"
 """The ground of the dark page, which ``page.css`` has too."""
 CONTRAST = 4.5
@@ -55,9 +57,15 @@ class Picture:
 
         buffer = BytesIO()
         with Image.open(BytesIO(self.png)) as image:
-            image.convert("RGB").quantize(COLOURS).save(buffer, "png", optimize=True)
+            fewer = image.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        fewer.save(buffer, "png")
         kind, data = min(("svg+xml", self.svg), ("png", buffer.getvalue()), key=lambda each: len(each[1]))
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+    @property
+    def width(self) -> int:
+        """How wide it is drawn, in CSS's pixels: at this, the letters of all figures have one size."""
+        return round(int.from_bytes(self.png[16:20]) / PIXELS_AN_INCH * 96)  # where a PNG has its width
 
 
 @dataclass(frozen=True)
