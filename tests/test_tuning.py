@@ -353,7 +353,7 @@ def test_the_gain_is_paired_and_the_cost_is_counted(filled: tuple[Experiment, St
             runs.append(Predictions(**{**vars(parts[0]), **joined, "predicted": predicted}))
         both.append(runs)
     d = difference(*both)
-    assert rows[1][3] == f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
+    assert rows[1][3] == f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]" + " *" * d.separable
 
 
 def test_the_settings_that_were_chosen_are_named_by_fold(filled: tuple[Experiment, Store]) -> None:
