@@ -19,7 +19,7 @@ from mmbench.report.collect import Results, collect
 from mmbench.report.figures.base import render
 from mmbench.report.figures.gallery import figures
 from mmbench.report.figures.masked import draw_training
-from mmbench.report.figures.rates import draw_curves
+from mmbench.report.figures.rates import draw_curves, draw_rate_differences
 from mmbench.report.figures.surface import draw_surface
 from mmbench.report.rates import Rates
 from mmbench.report.tables import sections, to_markdown
@@ -309,6 +309,40 @@ def test_lines_are_labelled_at_their_ends(results: Results, rates: Rates) -> Non
     assert {m: xy[1] for m, xy in texts.items()} == pytest.approx(dict(zip(curve.method, curve["mean"], strict=True)))
     svg = render(figure, "svg")
     assert render(draw_curves(results, "matched", "at each rate"), "svg") == svg  # type: ignore[arg-type]
+
+
+def test_the_best_single_modality_and_the_most_frequent_class_are_lines_that_are_named(
+    results: Results, rates: Rates
+) -> None:
+    figure = draw_curves(results, "matched", "at each rate")
+    assert figure is not None
+    named = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert {"the best single modality, trained alone", "the most frequent class"} <= named
+    drawn = {str(one.get_label()): one for one in figure.axes[0].get_lines()}
+    own = rates.curves[(rates.curves.evaluation == "matched") & (rates.curves.method == "late_fusion")]
+    heights = np.asarray(drawn["the best single modality, trained alone"].get_ydata())
+    assert heights == pytest.approx((own["mean"] - own.gain).to_numpy())
+    (facts,) = results.tests.values()
+    assert set(np.asarray(drawn["the most frequent class"].get_ydata())) == {facts.majority}
+
+
+def test_differences_by_rate_are_to_the_reference_trained_and_tested_alike(results: Results, rates: Rates) -> None:
+    curves = rates.curves.set_index(["evaluation", "training", "rate", "method"])
+    others = 0
+    for (*where, method), one in curves.iterrows():
+        if method == "late_fusion":
+            assert np.isnan(one.difference), "the reference is not compared with itself"
+            continue
+        others += 1
+        assert one.difference == pytest.approx(one["mean"] - curves.loc[(*where, "late_fusion"), "mean"])
+        assert one.difference_low <= one.difference <= one.difference_high
+        assert one.difference_high - one.difference_low > 0
+    assert others > 10
+    figure = draw_rate_differences(results, "matched", "at each rate")
+    assert figure is not None
+    assert {t.get_text() for panel in figure.axes for t in panel.texts} == set(METHODS) - {"late_fusion"}
+    named = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert {"late_fusion", "95 % interval of the difference"} <= named
 
 
 def test_the_surface_has_the_training_rates_as_rows(results: Results, rates: Rates) -> None:

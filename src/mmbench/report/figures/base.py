@@ -116,10 +116,13 @@ def name_ends(panel: Axes, ends: Sequence[End], low: float, high: float, share: 
     places: list[float] = []
     for _, y, _, _ in ordered:
         places.append(max(y, places[-1] + gap) if places else y)
-    excess = max(0.0, (places[-1] if places else low) - (high - gap / 2))
+    ceiling = high - gap / 2
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - gap
     for (x, y, text, colour), place in zip(ordered, places, strict=True):
         panel.annotate(
-            text, (x, y), (x + aside, place - excess), color=colour, fontsize=7.5, va="center", annotation_clip=False,
+            text, (x, y), (x + aside, place), color=colour, fontsize=7.5, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.4, "shrinkA": 0, "shrinkB": 1},
         )  # fmt: skip
 
@@ -165,13 +168,13 @@ def tidy(panel: Axes, axis: Any = "y") -> None:
 def short(value: float) -> str:
     """A number as an axis has room for it.
 
-    >>> [short(v) for v in (0.25, 12.0, 642.5, 558254.0, 2_000_000.0)]
-    ['0.25', '12', '642.5', '558.3k', '2M']
+    >>> [short(v) for v in (0.25, 12.0, 642.5, 558254.0, 2_000_000.0, -10.0)]
+    ['0.25', '12', '642.5', '558.3k', '2M', '−10']
     """
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.1f}".removesuffix(".0") + unit
-    return f"{value:.4g}"
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 def plain_ticks(axis: Axis, logarithmic: bool = False) -> None:

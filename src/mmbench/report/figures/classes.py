@@ -16,7 +16,7 @@ from mmbench.report.figures.base import NO_MATHS, first_cells, heading, names, w
 NUMBERS_UP_TO = 12
 """Classes: of more, a cell is too small for a number, and only some are named."""
 
-NUMBERS_FROM = 4.5
+NUMBERS_FROM = 9.5
 """Percent: smaller cells have no number, so that the eye finds the others."""
 
 PANELS_UP_TO = 12
@@ -73,7 +73,7 @@ def draw_confusion(results: Results, dataset: str) -> Figure | None:
     rest = len(rows) - len(shown)
     more = f"; {rest} more method{'s' * (rest > 1)} not shown" if rest else ""
     figure.suptitle(f"{heading(results, dataset, rows[0].protocol, rows[0].training)}{more}", fontsize=8.5)
-    numbers = "; numbers from 5 on" if len(counts[0]) <= NUMBERS_UP_TO else ""
+    numbers = "; numbers from 10 on" if len(counts[0]) <= NUMBERS_UP_TO else ""
     figure.supxlabel(f"predicted class, % of the true class{numbers}", fontsize=9)
     figure.supylabel("true class", fontsize=9)
     return figure

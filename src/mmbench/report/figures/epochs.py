@@ -32,6 +32,7 @@ from mmbench.report.figures.base import (
     name_ends,
     names,
     plain_ticks,
+    short,
     tidy,
 )
 
@@ -146,9 +147,13 @@ def _panel(panel: Axes, curves: Curves, rows: Sequence[Row], styles: dict[str, S
 def _scale(panel: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     """A logarithmic axis where losses fall far, or those of some methods are sums of many."""
     heights = np.concatenate([mean for mean, _ in curves]) if curves else np.ones(1)
-    if np.nanmin(heights) > 0 and np.nanmax(heights) > STEEP * np.nanmin(heights):
+    low, high = np.nanmin(heights), np.nanmax(heights)
+    if low > 0 and high > STEEP * low:
         panel.set_yscale("log")
         plain_ticks(panel.yaxis, logarithmic=True)
+    elif low <= 0 and high - low > STEEP:  # some losses are correlations, and fall below zero
+        panel.set_yscale("symlog", linthresh=1.0)
+        panel.yaxis.set_major_formatter(lambda value, _: short(value))
 
 
 @matplotlib.rc_context(NO_MATHS)

@@ -152,7 +152,7 @@ def _curves(
     looks = {str(look["label"]): look for values in groups for _, look in bounds(values)}
     handles: list[Artist] = [Line2D([], [], **look) for look in looks.values()]
     handles += [band] * bool(every.low.notna().any()) + [PAPERS] * bool(every.reported.notna().any())
-    key(figure, [*handles, *[OTHERS] * (len(methods) > LINES_A_PANEL)])
+    key(figure, [*handles, *[OTHERS] * (len(methods) > LINES_A_PANEL)], columns=3)
     figure.supxlabel(across, fontsize=9)
     figure.supylabel(up, fontsize=9)
     return figure
