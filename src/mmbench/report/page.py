@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -33,10 +36,11 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
     from mmbench.report.latex import to_latex
     from mmbench.report.tables import to_markdown
 
-    pictures = [
-        Picture(name, caption, render(figure, "svg"), render(figure, "png"))
-        for name, (figure, caption) in figures(results, published=runs is None).items()
-    ]
+    with no_collections():
+        pictures = [
+            Picture(name, caption, render(figure, "svg"), render(figure, "png"))
+            for name, (figure, caption) in figures(results, published=runs is None).items()
+        ]
     address = None if runs is None else quote(Path(os.path.relpath(runs, folder)).as_posix())
     content = {
         "table.md": to_markdown(results).encode(),
@@ -52,6 +56,18 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
     for name, data in content.items():
         atomic_write(folder / name, data)
     return [folder / name for name in content]
+
+
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Do without the search for garbage, which drawing would set off again and again, and which looks through all records each time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def frames(results: Results, kept: bool = False) -> dict[str, pd.DataFrame]:

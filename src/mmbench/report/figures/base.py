@@ -15,7 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from mmbench.report.collect import Results, Row
 from mmbench.report.colours import Style
@@ -181,7 +181,7 @@ def plain_ticks(axis: Axis, logarithmic: bool = False) -> None:
     """Numbers as they are said: matplotlib's own are formulas on a logarithmic axis, and formulas are not set here."""
     if logarithmic:
         axis.set_major_locator(LogLocator(subs=(1, 3)))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: short(value))
 
 

@@ -58,18 +58,17 @@ def draw_confusion(results: Results, dataset: str) -> Figure | None:
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
     figure = Figure(figsize=(max(2.3 * columns + 1.0, 4.5), 2.2 * lines + 1.5), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    panels = figure.subplots(lines, columns, squeeze=False)
     for panel, (row, counted) in zip(panels.flat, shown, strict=False):
         panel.set_title(names([row.method])[0], fontsize=8)
         _matrix(panel, shares(counted))
     for panel in panels.flat[len(shown) :]:
         panel.set_visible(False)
     places, labels = _some(_classes(rows[0], len(counts[0])))
-    for panel in panels[:, 0]:
-        panel.set_yticks(places, labels, fontsize=6.5)
-    for panel in [panels[-1 if i < len(shown) - columns * (lines - 1) else -2, i] for i in range(columns)]:
-        panel.set_xticks(places, labels, fontsize=6.5, rotation=90)
-        panel.tick_params(axis="x", labelbottom=True)
+    for number, panel in enumerate(panels.flat):
+        leftmost, lowest = number % columns == 0, number + columns >= len(shown)
+        panel.set_yticks(*((places, labels) if leftmost else ([], [])), fontsize=6.5)
+        panel.set_xticks(*((places, labels) if lowest else ([], [])), fontsize=6.5, rotation=90)
     rest = len(rows) - len(shown)
     more = f"; {rest} more method{'s' * (rest > 1)} not shown" if rest else ""
     figure.suptitle(f"{heading(results, dataset, rows[0].protocol, rows[0].training)}{more}", fontsize=8.5)

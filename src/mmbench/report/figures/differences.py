@@ -102,7 +102,7 @@ def _forest(panel: Axes, found: pd.DataFrame, methods: list[str], styles: dict[s
         fill = style.colour if separable else "white"
         panel.plot([line.difference], [y], color=style.colour, marker=style.marker, ms=5, mfc=fill, ls="")
     tidy(panel, "x")
-    panel.xaxis.set_major_locator(MaxNLocator(5))
+    panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.spines["left"].set_visible(False)
     panel.tick_params(axis="y", length=0)
 
@@ -127,7 +127,7 @@ def draw_pairs(results: Results) -> Figure | None:
     for number, (panel, ((dataset, protocol), pairs)) in enumerate(zip(panels.flat, cells.items(), strict=False)):
         methods = [m for m in methods_of(results) if m in {*pairs.method, *pairs.other}]
         _matrix(panel, pairs, methods, numbers)
-        panel.set_yticks(range(len(methods)), names(methods) if number % columns == 0 else [""] * len(methods))
+        panel.set_yticks(*((range(len(methods)), names(methods)) if number % columns == 0 else ([], [])))
         panel.set_title(heading(results, dataset, protocol), fontsize=8)
     for panel in panels.flat[len(cells) :]:
         panel.set_visible(False)

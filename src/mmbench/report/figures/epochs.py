@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from mmbench.protocol import SELECTION_METRIC
 from mmbench.record import Record
@@ -100,7 +100,7 @@ def draw_epochs(results: Results) -> Figure | None:
             )
             if quantity == LOSS:
                 _scale(panel, list(found.get(quantity, {}).values()))
-            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             tidy(panel)
         axes[0].set_ylabel(heading(results, dataset, rows[0].protocol, rows[0].training), fontsize=7.5)
     for panel, quantity in zip(panels[0], quantities, strict=True):
@@ -154,6 +154,7 @@ def _scale(panel: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None
     elif low <= 0 and high - low > STEEP:  # some losses are correlations, and fall below zero
         panel.set_yscale("symlog", linthresh=1.0)
         panel.yaxis.set_major_formatter(lambda value, _: short(value))
+        panel.yaxis.set_minor_locator(NullLocator())
 
 
 @matplotlib.rc_context(NO_MATHS)
@@ -177,8 +178,9 @@ def draw_gradients(results: Results) -> Figure | None:
             else:
                 panel.plot(mean, color=style.colour, lw=1.3, marker=style.marker, ms=3, markevery=often)
         tidy(panel)
-        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         where = f"{heading(results, dataset, row.protocol, row.training)}\n" if several else ""
+        panel.yaxis.set_major_locator(MaxNLocator(4))
         panel.set_title(f"{where}{names([row.method])[0]}", fontsize=8)
     for panel in panels[len(cells) :]:
         panel.set_visible(False)

@@ -53,6 +53,8 @@ def draw_reliability(results: Results) -> Figure | None:
     for axes, (title, here, chunk) in zip(panels, blocks, strict=True):
         for i, (panel, (shown, values)) in enumerate(zip(axes, here.groupby("shown"), strict=False)):
             _panel(panel, values, chunk, styles)
+            panel.set_xticks([0, 0.5, 1])
+            panel.set_yticks([0, 0.5, 1])
             tidy(panel)
             panel.set_title(
                 f"{title}\n" * (i == 0) + f"{shown} of {here.shown.max()} modalities shown", fontsize=7.5, loc="left"
