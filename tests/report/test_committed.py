@@ -104,12 +104,14 @@ def test_only_cells_of_as_many_runs_are_compared() -> None:
     own.loc[1, ["n", "mean"]] = 0, np.nan
     told = compared(own, table())
     assert "10 of 10 accuracies" in told
-    assert told.endswith("; not compared, since not in both or of another number of runs: 1 of this, 2 of that.")
-    nothing = compare(table(n=1), table(), "that")
-    assert (nothing.agrees, nothing.line) == (
-        False,
-        "Nothing to compare with that: no accuracy is in both, of as many runs.",
+    assert told.endswith(
+        "; not compared, since not in both or of other numbers of runs or test samples: 1 of this, 2 of that."
     )
+    nothing = compare(table(n=1), table(), "that")
+    assert not nothing.agrees
+    assert nothing.line == "Nothing to compare with that: no accuracy is in both, of as many runs and test samples."
+    of_one_fold = compare(table().assign(samples=80), table(), "that")
+    assert of_one_fold.line.startswith("Nothing to compare"), "other samples may be easier"
 
 
 def test_what_is_no_table_of_ours_is_refused(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(
-            path, usecols=COLUMNS, dtype={**dict.fromkeys(CELL, str), "mean": float, "std": float, "n": int}
+            path,
+            usecols=COLUMNS,
+            dtype={**dict.fromkeys(CELL, str), "mean": float, "std": float, "n": int, "samples": int},
         )
     except (OSError, ValueError) as error:  # not a CSV file, or without these columns
         raise DataError(f"{path} cannot be compared: expected a report's table.csv: {error}") from error
@@ -82,9 +84,9 @@ def read_table(path: Path) -> pd.DataFrame:
 def compare(one: pd.DataFrame, other: pd.DataFrame, name: str) -> Agreement:
     """How accuracies compare with those of another table.
 
-    A cell is a data set, protocol, way of training, method and pattern. Those are compared that both tables have, of as many runs. The
-    deviation s is pooled over the methods and patterns of a data set, protocol and way of training: that of one cell is of few runs.
-    Where all have a single run, it is ``ONE_RUN`` over the root of the number of test samples.
+    A cell is a data set, protocol, way of training, method and pattern. Those are compared that both tables have, of as many runs
+    and test samples. The deviation s is pooled over the methods and patterns of a data set, protocol and way of training: that of one
+    cell is of few runs. Where all have a single run, it is ``ONE_RUN`` over the root of the number of test samples.
 
     Args:
         one: with the columns of ``Results.table``.
@@ -93,9 +95,11 @@ def compare(one: pd.DataFrame, other: pd.DataFrame, name: str) -> Agreement:
     """
     mine, held = (table[(table.metric == "accuracy") & (table.n > 0)] for table in (one, other))
     both = mine.merge(held, on=CELL, suffixes=("", "_held"))
-    both = both[both.n == both.n_held]
+    both = both[(both.n == both.n_held) & (both.samples == both.samples_held)]
     if both.empty:
-        return Agreement(False, f"Nothing to compare with {name}: no accuracy is in both, of as many runs.")
+        return Agreement(
+            False, f"Nothing to compare with {name}: no accuracy is in both, of as many runs and test samples."
+        )
     pooled = (both.std_held**2).groupby([both[column] for column in POOL]).transform("mean") ** 0.5
     pooled = pooled.fillna(ONE_RUN / np.sqrt(both.samples))
     both["tolerance"] = np.maximum(2 * pooled * np.sqrt(2 / both.n), LEAST)
@@ -120,7 +124,7 @@ def _agreement(both: pd.DataFrame, left: tuple[int, int], name: str) -> Agreemen
         parts.append(f"not {', '.join(_cell(line) for _, line in outside.head(NAMED).iterrows())}{more}")
     if any(left):
         parts.append(
-            f"not compared, since not in both or of another number of runs: {left[0]} of this, {left[1]} of that"
+            f"not compared, since not in both or of other numbers of runs or test samples: {left[0]} of this, {left[1]} of that"
         )
     return Agreement(agrees, "; ".join(parts) + ".")
 

@@ -145,7 +145,9 @@ def _fitting(rows: Sequence[Sequence[str]]) -> list[str]:
 def _cell(text: str, column: int, words: bool) -> str:
     """A cell: words, which are not justified; or numbers, in which a hyphen before one is a minus."""
     if words:
-        return rf"{{\raggedright {latex(text)}\par}}"
+        return (
+            rf"\raggedright\let\\\tabularnewline {latex(text)}"  # \raggedright makes another command of the row's end
+        )
     return re.sub(r"(?<![\w.}-])-(?=\d)", "$-$", latex(text)) if column else latex(text)
 
 
