@@ -9,7 +9,7 @@ import pytest
 from test_comparisons import NAMES, predictions
 
 from mmbench.evidence.accuracy import estimate, twins
-from mmbench.evidence.comparisons import Comparisons, Hits, compare_all, difference, holm, shared_seeds
+from mmbench.evidence.comparisons import Comparisons, Hits, best, compare_all, difference, holm, shared_seeds
 from mmbench.evidence.groups import LARGE
 from mmbench.evidence.resampling import RESAMPLES, resamples
 from mmbench.record import Predictions
@@ -152,6 +152,25 @@ def test_holm_is_that_of_statsmodels(p: list[float]) -> None:
 def test_holm_leaves_out_what_is_no_test() -> None:
     np.testing.assert_array_equal(holm(np.array([np.nan, 0.02, 0.04])), [np.nan, 0.04, 0.04])
     assert not len(holm(np.array([])))
+
+
+# The best
+
+
+def test_the_best_is_with_those_that_an_interval_does_not_separate() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 5, RESAMPLES)
+    draws = [
+        50 + shared,
+        49 + shared + rng.normal(0, 0.1, RESAMPLES),
+        49 + shared + rng.normal(0, 2, RESAMPLES),
+        50 + shared,
+    ]
+    means = [50.0, 49.0, 49.0, 50.0]
+    expected = [m == 50 or np.percentile(draws[0] - d, 2.5) <= 0 for m, d in zip(means, draws, strict=True)]
+    assert best(means, draws) == expected == [True, False, True, True]
+    assert best([np.nan, 49.0], [np.empty(0), draws[1]]) == [False, True]
+    assert best([np.nan], [np.empty(0)]) == [False]
 
 
 # Coverage
