@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ from mmbench.report.collect import collect  # noqa: E402
 from mmbench.report.page import write  # noqa: E402
 from mmbench.store import Store  # noqa: E402
 from mmbench.trial import Trial  # noqa: E402
+
+LATER = ("mmbench.report.figures.gallery", "mmbench.report.html", "matplotlib.backends.backend_svg", "vl_convert")
+"""What is imported while a report is written."""
 
 
 def more(experiment: Experiment, most: int) -> list[tuple[Trial, Trial]]:
@@ -74,6 +78,8 @@ def main() -> None:
         if arguments.trials:
             source, store = store, Store(Path(folder, "runs"))
             write_copies(more(experiment, arguments.trials), source, store)
+        for name in LATER:
+            import_module(name)
         began = time.process_time()
         results = collect(experiment, store, arguments.results / "reported", Codes())
         collected = time.process_time()
