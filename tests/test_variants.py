@@ -296,7 +296,7 @@ def test_the_folds_of_a_seed_are_one_prediction(tmp_path: Path) -> None:
     assert line["std"] == pytest.approx(np.std(by_seed, ddof=1))
     assert {s.title for s in sections(made) if not s.words} == {
         f"clip art, {p}" for p in ("clean", "peek", "legacy", "inflation")
-    }
+    } | {"clip art, clean, what each modality gives", "clip art, clean, together, and how sure"}
     assert any(
         note.startswith("3 of 3 folds, each tested by models that have not seen it") for note in sections(made)[0].notes
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TABLES = ("table", "comparisons", "diagnostics", "trials")
 """Tables of the report that have a panel, where the report has them."""
 FIGURES = (
-    "figure", "differences", "pairs", "robustness", "rate-differences", "dropout", "surface", "training", "tuning", "curves",
+    "figure", "differences", "pairs", "ranks", "robustness", "rate-differences", "dropout", "surface", "training", "tuning", "curves",
     "gradients", "gap", "confusion", "recall", "reliability", "cost",
 )  # fmt: skip
 """Its figures, likewise."""

@@ -153,9 +153,8 @@ def test_the_papers_numbers_stand_beside_ours(tmp_path: Path) -> None:
     assert table[table.protocol == "clean"].reported.isna().all()
     notes = {s.title: s.notes for s in sections(made)}
     assert "In brackets: the paper's number." in notes["crema_d, legacy"]
-    assert notes["crema_d, clean"][-1] == (
-        "No paper's number beside concat, sum, mla: protocol clean (theirs: the published split, as in legacy)."
-    )
+    unlike = "No paper's number beside concat, sum, mla: protocol clean (theirs: the published split, as in legacy)."
+    assert unlike in notes["crema_d, clean"]
 
 
 def test_an_ablation_has_the_numbers_of_its_own_table(tmp_path: Path) -> None:
