@@ -327,4 +327,5 @@ def test_a_seed_that_lacks_a_fold_is_left_out_and_named(tmp_path: Path) -> None:
     assert "clip art clean mla fold 1 seed 1: not run" in made.not_run
     assert len(made.not_run) == 3
     compared = made.inflation[made.inflation.method == "mla"]
+    assert set(compared.n) == {1}
     assert set(compared.part) == {"inflation"}, "of seed 0 alone; peek has none"

@@ -238,6 +238,11 @@ def test_the_report_says_what_masks_come_to(results: Results, rates: Rates) -> N
     assert at["empty"] == pytest.approx((~(present & mask(0.7)).any(axis=1)).mean())
     masked = ", ".join(f"{100 * (~mask(r)).mean():.1f}" for r in RATES)
     assert f"Of the test split's cells, {masked} % are masked" in to_markdown(results)
+    over_many = line(rates.curves, evaluation="robustness", training="complete", method="cra", rate=0.7)
+    masks = [mask(0.7, seed) for seed in range(DRAWS)]
+    assert over_many["masked"] == pytest.approx(1 - np.mean(masks))
+    assert over_many["missing"] == pytest.approx(1 - np.mean([present & m for m in masks]))
+    assert over_many["missing"] != pytest.approx(at["missing"])
 
 
 def test_the_tables_are_matched_and_robustness(results: Results) -> None:

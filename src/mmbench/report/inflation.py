@@ -10,7 +10,7 @@ from mmbench.report.rows import Row, Run
 
 INFLATION = {"leakage": ("legacy", "peek"), "peeking": ("peek", "clean"), "inflation": ("legacy", "clean")}
 """What a habit adds: the accuracy under the first protocol minus that under the second."""
-INFLATION_COLUMNS = ("dataset", "method", "pattern", "part", "mean", "ci_low", "ci_high", "paired", "artefact")
+INFLATION_COLUMNS = ("dataset", "method", "pattern", "part", "mean", "ci_low", "ci_high", "n", "paired", "artefact")
 
 
 def inflation_of(
@@ -31,5 +31,6 @@ def inflation_of(
         for number, pattern in enumerate(one[0].predictions.pattern_names):
             d = difference([run.predictions for run in one], [run.predictions for run in other], number, paired)
             artefact = "role" if pattern in row.artefacts else ""
-            lines.append((row.dataset, row.method, pattern, part, d.mean, d.low, d.high, paired, artefact))
+            where = row.dataset, row.method, pattern, part
+            lines.append((*where, d.mean, d.low, d.high, len(shared), paired, artefact))
     return lines

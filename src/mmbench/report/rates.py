@@ -129,7 +129,7 @@ class Rates:
     Attributes:
         curves: one row a curve and rate, with ``CURVE_COLUMNS``. ``evaluation`` is "matched" (trained and tested at the rate, one
             fixed test mask) or "robustness" (trained as ``training`` says, tested at every rate, mean over 100 masks). ``masked``,
-            ``missing`` and ``empty`` are what the fixed test mask comes to (``missing.realised``); ``gain`` is over the modality
+            ``missing`` and ``empty`` are what these masks come to (``missing.realised``); ``gain`` is over the modality
             ``best_alone``; ``difference`` is to the experiment's reference, trained and tested alike, and NaN for itself;
             ``best`` says whether it is the best of those evaluated and trained alike at the rate, or not separable from it.
         areas: one row a curve, with ``AREA_COLUMNS``: the area under it over its rates above zero, divided by their range, so a mean
@@ -201,6 +201,7 @@ class _Family:
         self.compared = {o.missing: o for o in outcomes if o.method == reference and o.seeds}
         self.example = next((o for o in self.outcomes if o.seeds), None)
         self.share = cache(self._share)
+        self.realised = cache(self._realised)
         self.alone = cache(self._alone)
         self.of_compared = cache(
             lambda missing, evaluation, rate: self._point(self.compared[missing], evaluation, rate)
@@ -259,7 +260,7 @@ class _Family:
                 column[first.method] = float(point.accuracy.mean()), point.draws
             values = summarise(point.accuracy, point.draws) if point.seeds else (np.nan,) * 4
             gain = (point.gain, *interval(point.gain_draws))
-            row = (self._training_rate(trained[rate]), rate, *self._realised(rate), *values, *gain)
+            row = (self._training_rate(trained[rate]), rate, *self.realised(evaluation, rate), *values, *gain)
             difference = self._difference(trained[rate], point, evaluation, rate)
             curves.append((*key, *row, point.best_alone, *difference, len(point.accuracy), paper.get(rate)))
         if len(self.masks) > 1:
@@ -341,16 +342,17 @@ class _Family:
         """Masks (draws, N, M) of the test split at a rate."""
         return masks_of_test(example.data, example.modalities, example.parts, self.masks[rate], draws)
 
-    def _realised(self, rate: float) -> tuple[float, float, float]:
-        """Shares of masked and of missing cells, and of samples with nothing left, under the fixed test mask."""
+    def _realised(self, evaluation: Evaluation, rate: float) -> tuple[float, float, float]:
+        """Shares of masked and of missing cells, and of samples with nothing left: under the fixed test mask, or over many."""
         if self.example is None:
             return (np.nan,) * 3
         present = self.example.present
-        keep = np.ones_like(present)
+        masks = np.ones((1, *present.shape), bool)
         if rate > 0:
-            keep = self._masks(self.example, rate, 1)[0]
-        shares = realised(keep, present)
-        return shares["masked"], shares["missing"], shares["empty"]
+            masks = self._masks(self.example, rate, 1 if evaluation == "matched" else DRAWS)
+        shares = [realised(keep, present) for keep in masks]
+        masked, missing, empty = (float(np.mean([s[name] for s in shares])) for name in ("masked", "missing", "empty"))
+        return masked, missing, empty
 
 
 def _alone_when_chosen(record: Record, modalities: Sequence[str]) -> list[float]:

@@ -236,12 +236,22 @@ def _inflation(results: Results, dataset: str, rows: list[Row]) -> list[Section]
         notes.append(f"Of other test samples, so not paired and with wide intervals: {', '.join(unpaired)}.")
     elif len(table):
         notes.append("All are differences on the same test samples, which the intervals make use of.")
+    if len(table) and any(len(row.seeds) > table.n.min() for row in rows):
+        notes.append(
+            f"Over the seeds that both protocols have (n: {numbers(table.n)}); the tables of the protocols, whose means are over "
+            "all of their seeds, differ by something else."
+        )
     if same:
         notes.append(
             f"The protocols gave identical predictions, so there is nothing to compare: {', '.join(same)}. Where that is every method, "
             "they are one under several names."
         )
     return [Section(f"{dataset}{results.mark(dataset)}, inflation", notes, ["method", *parts], body)]
+
+
+def numbers(counts: pd.Series) -> str:
+    """The different ones of some counts, in order: ``1, 3``."""
+    return ", ".join(str(count) for count in sorted(set(counts)))
 
 
 def header_notes(results: Results) -> list[str]:
