@@ -168,7 +168,8 @@ def status(arguments: argparse.Namespace) -> int:
     if (arguments.settings or arguments.quick) and not arguments.experiment:
         raise UsageError("status --set, --quick: name the experiment that they change")
     codes, stale = Codes(), []
-    keys = keys_of(load_experiment(arguments), store) if arguments.experiment else store.keys()
+    experiment = load_experiment(arguments) if arguments.experiment else None
+    keys = keys_of(experiment, store) if experiment else store.keys()
     counts: dict[str, int] = {}
     for key in keys:
         try:
@@ -184,7 +185,8 @@ def status(arguments: argparse.Namespace) -> int:
             print(f"damaged: {error}")
         counts[state] = counts.get(state, 0) + 1
         if record is not None and record.failure is not None:
-            print(f"failed: {record.trial.label} ({key}): {record.failure.message}")
+            name = experiment.describe(record.trial) if experiment else record.trial.label
+            print(f"failed: {name} ({key}): {record.failure.message}")
     for line in grouped(stale, "stale"):
         print(line)
     total = sum(counts.values())

@@ -127,6 +127,19 @@ def test_laziness_is_paired_over_the_seeds_that_both_have(made: dict, found: Dia
     assert not (found.lines[found.lines.method == "late_fusion"].diagnostic == "laziness").any()
 
 
+def test_what_is_tuned_is_held_against_late_fusion_tuned(made: dict) -> None:
+    diagnosing = Diagnosing()
+    for method, by_seed in made.items():
+        add(diagnosing, method, by_seed)
+    tuned = {"late_fusion": made["joint"], "joint": made["late_fusion"]}
+    for method, by_seed in tuned.items():
+        add(diagnosing, f"{method}, tuned", by_seed, tuned=True)
+    table = diagnosing.finish(None)
+    got, other = (line(table, method, "laziness", "c").value for method in ("joint, tuned", "joint"))
+    assert got == pytest.approx(-other)
+    assert not (table.lines[table.lines.method == "late_fusion, tuned"].diagnostic == "laziness").any()
+
+
 def test_what_an_artefact_enters_is_marked_and_its_laziness_is_not_given(found: Diagnosed) -> None:
     table = found.lines
     got = line(found, "steered", "laziness", "b")

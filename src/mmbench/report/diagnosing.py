@@ -16,6 +16,7 @@ from mmbench.evidence.diagnostics import Scores, equity, gradient_variation, los
 from mmbench.evidence.information import decompose, few_classes, joint_table
 from mmbench.evidence.resampling import means
 from mmbench.record import Predictions
+from mmbench.report.comparing import against
 from mmbench.report.rates import REFERENCE, Rates
 from mmbench.report.rows import Key, Row, Run
 
@@ -135,7 +136,8 @@ class Diagnosing:
         for classes in list(self._waiting):
             self._take_apart(classes)
         for key, own in self._alone.items():
-            if reference := self._alone.get((*key[:3], REFERENCE)):
+            label = against(own.row, REFERENCE)
+            if label is not None and (reference := self._alone.get((*key[:3], label))):
                 self._lines[key] += _laziness(own, reference)
         for key, line in _robustness(rates):
             self._lines[key].append(line)
@@ -287,7 +289,7 @@ def _laziness(own: _Alone, reference: _Alone) -> list[Line]:
     Not given where that is an artefact of the modality's role.
     """
     seeds = [seed for seed in own.hits if seed in reference.hits]
-    if not seeds or not np.array_equal(own.sizes, reference.sizes) or own is reference:
+    if not seeds or not np.array_equal(own.sizes, reference.sizes):
         return []
     sums = np.stack([100 * (reference.hits[seed] - own.hits[seed]) for seed in seeds])
     lines: list[Line] = []

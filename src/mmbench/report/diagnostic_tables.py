@@ -58,9 +58,10 @@ def _apart(where: str, rows: Sequence[Row], modalities: tuple[str, ...], found: 
     if any(diagnostic == "laziness" for _, diagnostic, _ in found):
         for m in modalities:
             columns[f"{m} lazy"] = [_value(found.get((r.method, "laziness", m)), "+.1f", True) for r in rows]
+        tuned = ", tuned where the method is" if any(row.tuned for row in rows) else ""
         notes.append(
-            f"lazy: points by which {REFERENCE}'s model of that modality, trained alone, is better than what the method makes of the "
-            "modality alone, paired, with 95 % intervals. Above zero, training them jointly left it behind."
+            f"lazy: points by which {REFERENCE}'s model of that modality, trained alone{tuned}, beats what the method makes of "
+            "the modality alone, paired, with 95 % intervals. Above zero, training them jointly left it behind."
         )
     notes += _artefact_note(found)
     return _section(f"{where}, what each modality gives", notes, rows, columns)

@@ -123,6 +123,8 @@ def _by_pattern(
             for line, cell in zip(body, column[1], strict=True):
                 line.insert(-2, cell)
             notes.append(column[2])
+        elif any(row.method == (reference := results.experiment.grid.reference) and not row.seeds for row in rows):
+            notes.append(f"Nothing is whole of {reference}, so there are no differences to it.")
     notes += [ARTEFACT_NOTE] if any(map(any, marked)) else []
     notes += run_notes(rows)
     notes += paper_notes(rows, bool(values.loc[(dataset, protocol)].reported.notna().any()))
