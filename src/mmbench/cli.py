@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     compare = command(
         "compare", compare_results, "tell whether two results agree, within what other seeds would differ by"
     )
+    compare.epilog = "Exits with 0 where they agree, 1 where they do not, 2 where one is not there or is damaged."
     text = "a report's folder, its table.csv, or the name of an experiment whose report git keeps"
     compare.add_argument("one", metavar="A", help=text)
     compare.add_argument("other", metavar="B", help=f"{text}; its deviations are the measure")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mmbench.tracking import WandbSettings
 
 EXPERIMENTS = Path("experiments")
+COMMITTED = Path("results")
+"""The results that git keeps, beside the experiments; one's own may be elsewhere."""
 REGRESSION = "regression"
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -80,7 +82,7 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         return strict
     failed = running.run()
     collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb)
-    print_report(collected, committed_table(experiment, arguments.results), running.unselected())
+    print_report(collected, committed_table(experiment.name, arguments.results), running.unselected())
     return max(FAILED if failed else OK, strict)
 
 
@@ -139,13 +141,15 @@ def report(arguments: argparse.Namespace) -> int:
             f"{store.root}; `mmbench run {arguments.experiment}` runs them"
         )
     collected = write_report(experiment, store, arguments.results, Codes(), arguments.publish)
-    print_report(collected, None if arguments.publish else committed_table(experiment, arguments.results))
+    print_report(collected, None if arguments.publish else committed_table(experiment.name, arguments.results))
     return OK
 
 
-def committed_table(experiment: Experiment, results: Path) -> Path:
-    """The table that git keeps of an experiment."""
-    return results / experiment.name / "table.csv"
+def committed_table(name: str, results: Path) -> Path | None:
+    """The table that git keeps of an experiment, even if not there yet; None if it is neither there nor one of ``experiments/``."""
+    if (table := results / name / "table.csv").is_file():
+        return table
+    return COMMITTED / name / "table.csv" if (EXPERIMENTS / f"{name}.yaml").is_file() else None
 
 
 def compare_results(arguments: argparse.Namespace) -> int:
@@ -153,8 +157,13 @@ def compare_results(arguments: argparse.Namespace) -> int:
     from mmbench.report.committed import compare, read_table, table_of
     from mmbench.report.escape import one_line
 
-    paths = [table_of(name, arguments.results) for name in (arguments.one, arguments.other)]
-    agreement = compare(read_table(paths[0]), read_table(paths[1]), str(paths[1]))
+    folders = [arguments.results, *([COMMITTED] if EXPERIMENTS.is_dir() else [])]
+    paths = [table_of(name, folders) for name in (arguments.one, arguments.other)]
+    try:
+        one, other = map(read_table, paths)
+    except DataError as error:  # 1 says that they differ
+        raise UsageError(str(error)) from error
+    agreement = compare(one, other, str(paths[1]))
     print(one_line(agreement.line))
     return OK if agreement.agrees else FAILED
 

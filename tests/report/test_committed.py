@@ -11,7 +11,7 @@ import pytest
 from make_golden import METHODS, experiment, predictions, write_store
 
 from mmbench.cli import main, parser
-from mmbench.commands import write_report
+from mmbench.commands import committed_table, write_report
 from mmbench.errors import DataError, UsageError
 from mmbench.experiment.plan import Experiment
 from mmbench.provenance import Codes
@@ -116,12 +116,45 @@ def test_only_cells_of_as_many_runs_are_compared() -> None:
 
 def test_what_is_no_table_of_ours_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    for text in ("", "a,b\n1,2\n", '"', table().assign(n="many").to_csv(), table().to_csv().replace("50.0", "fifty")):
+    for text, found in {
+        "": "it is not a CSV file",
+        "a,b\n1,2\n": "it has no column dataset, protocol",
+        '"': "it is not a CSV file",
+        table().assign(n="many").to_csv(): "n in row 1 below the header is 'many', expected a whole number",
+        table().to_csv().replace("52.0", "fifty"): "mean in row 3 below the header is 'fifty', expected a number",
+    }.items():
         path.write_text(text)
-        with pytest.raises(DataError, match=r"table\.csv cannot be compared: expected a report's table"):
+        with pytest.raises(DataError) as refused:
             read_table(path)
+        assert f"{path} cannot be compared: expected a report's table.csv, but {found}" in str(refused.value)
+        assert "`mmbench report` writes it anew" in str(refused.value)
     pd.concat([table(), table()]).to_csv(path)
     with pytest.raises(DataError, match="it has 'd clean complete a x' twice"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    "column", ["dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "n"]
+)
+def test_an_empty_cell_is_refused_where_it_is_needed(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "table.csv"
+    damaged = table().astype(object)
+    damaged.loc[4, column] = ""
+    damaged.to_csv(path, index=False)
+    with pytest.raises(DataError, match=rf"table\.csv, but {column} in row 5 below the header is ''"):
+        read_table(path)
+
+
+def test_empty_cells_of_what_was_not_run_or_is_not_compared_are_read(tmp_path: Path) -> None:
+    path, held = tmp_path / "table.csv", table()
+    held.loc[0, ["mean", "std", "n"]] = np.nan, np.nan, 0  # not run
+    held.loc[12:, ["mean", "std"]] = np.nan  # not accuracies
+    held["method"] = held.method.replace("a", "NA")
+    held.to_csv(path, index=False)
+    assert "11 of 11 accuracies" in compared(read_table(path), read_table(path))
+    held.loc[1, "mean"] = np.inf
+    held.to_csv(path, index=False)
+    with pytest.raises(DataError, match="mean in row 2 below the header is 'inf', expected a number"):
         read_table(path)
 
 
@@ -149,13 +182,38 @@ def test_two_results_are_compared_by_folder_file_and_name(tmp_path: Path, capsys
     assert "no results 'onne': expected a table.csv, the folder of a report" in told
     assert "did you mean 'one'?" in told
     (tmp_path / "two" / "table.csv").write_text("a,b\n1,2\n")
-    assert answer("one", "two")[0] == 1
+    assert answer("one", "two")[0] == 2, "1 is that they differ"
+
+
+def test_what_git_keeps_is_found_from_results_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("elsewhere/local/kept", "results/kept", "experiments"):
+        (tmp_path / folder).mkdir(parents=True)
+    table().to_csv("elsewhere/local/kept/table.csv", index=False)
+    table().to_csv("results/kept/table.csv", index=False)
+    command = ["--results", "elsewhere", "compare", "elsewhere/local/kept"]
+    assert main([*command, "kept"]) == 0
+    assert capsys.readouterr().out.startswith("Agrees with results/kept/table.csv")
+    assert main([*command, "kep"]) == 2
+    assert "whose report is in elsewhere or results: did you mean 'kept'?" in capsys.readouterr().err
+    assert committed_table("kept", Path("elsewhere")) is None, "not an experiment of this folder"
+    for name in ("kept", "new"):
+        Path("experiments", f"{name}.yaml").touch()
+        assert committed_table(name, Path("elsewhere")) == Path("results", name, "table.csv")
+    Path("elsewhere/kept").mkdir()
+    table().to_csv("elsewhere/kept/table.csv", index=False)
+    assert committed_table("kept", Path("elsewhere")) == Path("elsewhere/kept/table.csv")
 
 
 def test_a_damaged_report_in_git_does_not_hide_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     results = collect(experiment(), Store(tmp_path / "runs"))
+    print_report(results)
+    assert "compare with" not in capsys.readouterr().out
     print_report(results, tmp_path / "none.csv")
-    assert "compare" not in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"Nothing to compare with: there is no {tmp_path}/none.csv."
     (tmp_path / "table.csv").write_text("")
     print_report(results, tmp_path / "table.csv")
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path}/table.csv cannot be compared: ")

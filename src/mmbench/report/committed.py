@@ -7,6 +7,7 @@ two means, each over n runs of deviation s, differ by at most 2 · s · sqrt(2 /
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,8 @@ MOST_OUTSIDE = 0.05
 """Share of the cells that may differ by more than their tolerance."""
 NAMED = 3
 """Cells outside of their tolerance that the line names."""
-COLUMNS = [*CELL, "metric", "mean", "std", "n", "samples"]
+NUMBERS = ["mean", "std", "n", "samples"]
+COLUMNS = [*CELL, "metric", *NUMBERS]
 
 
 @dataclass(frozen=True)
@@ -45,40 +47,69 @@ class Agreement:
     line: str
 
 
-def table_of(name: str, results: Path) -> Path:
+def table_of(name: str, folders: Sequence[Path]) -> Path:
     """The ``table.csv`` that a name stands for: the file itself, one in the folder of a report, or that of a committed experiment.
+
+    Args:
+        name: as it was given.
+        folders: of results, in which the committed experiment is looked for, the first one first.
 
     Raises:
         UsageError: there is none.
     """
     path = user_path(name)
-    for table in (path, path / "table.csv", results / name / "table.csv"):
+    for table in (path, path / "table.csv", *(results / name / "table.csv" for results in folders)):
         if table.is_file():
             return table
-    known = sorted(folder.parent.name for folder in results.glob("*/table.csv"))
+    known = {table.parent.name for results in folders for table in results.glob("*/table.csv")}
+    places = " or ".join(dict.fromkeys(map(str, folders)))
     raise UsageError(
         f"no results '{name}': expected a table.csv, the folder of a report that has one (results/{LOCAL}/table1), or the name of an "
-        f"experiment whose report is in {results}: {did_you_mean(name, known)}"
+        f"experiment whose report is in {places}: {did_you_mean(name, known)}"
     )
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """A ``table.csv``.
 
+    Empty cells are refused where they are needed: what names a cell, and the mean of an accuracy that was run. Other metrics may be
+    without a value, such as an error rate of attacks where a test split has none.
+
     Raises:
-        DataError: it is none, cannot be read, or has a cell twice.
+        DataError: it is none, cannot be read, lacks a column or a value, or has a cell twice.
     """
     try:
-        table = pd.read_csv(
-            path,
-            usecols=COLUMNS,
-            dtype={**dict.fromkeys(CELL, str), "mean": float, "std": float, "n": int, "samples": int},
-        )
-    except (OSError, ValueError) as error:  # not a CSV file, or without these columns
-        raise DataError(f"{path} cannot be compared: expected a report's table.csv: {error}") from error
-    if (twice := table[table.duplicated([*CELL, "metric"])]).size:
+        text = pd.read_csv(path, dtype=str, keep_default_na=False).reset_index(drop=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be compared: it cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # what pandas says of it is about its own reader
+        raise _damaged(path, "it is not a CSV file, or was cut off") from error
+    if lacking := [name for name in COLUMNS if name not in text]:
+        raise _damaged(path, f"it has no column {', '.join(lacking)}")
+    text = text[COLUMNS].fillna("")  # a line may have too few cells
+    table = text.assign(**{name: pd.to_numeric(text[name].astype(object), errors="coerce") for name in NUMBERS})
+    needed = (table.metric == "accuracy") & (table.n > 0)
+    for name in COLUMNS:
+        wrong, expected = text[name] == "", "a name"
+        if name in ("n", "samples"):
+            wrong, expected = ~((table[name] >= 0) & (table[name] % 1 == 0)), "a whole number"
+        elif name in NUMBERS:
+            required = needed & (table.n > (1 if name == "std" else 0))  # one run has no deviation
+            wrong, expected = ~np.isfinite(table[name]) & (required | (text[name] != "")), "a number"
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise _damaged(
+                path, f"{name} in row {row + 1} below the header is '{text[name][row]}', expected {expected}"
+            )
+    if len(twice := table[table.duplicated([*CELL, "metric"])]):
         raise DataError(f"{path} cannot be compared: it has '{' '.join(twice.iloc[0][CELL])}' twice")
     return table
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(
+        f"{path} cannot be compared: expected a report's table.csv, but {found}; `mmbench report` writes it anew"
+    )
 
 
 def compare(one: pd.DataFrame, other: pd.DataFrame, name: str) -> Agreement:

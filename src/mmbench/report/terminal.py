@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_report(results: Results, committed: Path | None = None, unselected: Collection[str] = ()) -> None:
-    """Print the tables, and how they compare with the ``table.csv`` that git keeps, if there is one.
+    """Print the tables, and how they compare with the ``table.csv`` that git keeps, or that there is none.
 
     What was not selected to be run is counted and not listed, by its line among ``Results.not_run``.
     """
@@ -46,7 +46,7 @@ def print_report(results: Results, committed: Path | None = None, unselected: Co
     count = [f"–: {len(left_out)} trials that --filter leaves out: not run"] if left_out else []
     for note in [*header_notes(results), *(f"–: {gap}" for gap in listed), *count]:
         console.print(one_line(note))
-    if committed is not None and committed.is_file():
+    if committed is not None:
         console.print()
         console.print(one_line(_compared(results, committed)))
 
@@ -55,6 +55,8 @@ def _compared(results: Results, committed: Path) -> str:
     """The line on how the report compares with the one in git; or on why it cannot be."""
     from mmbench.report.committed import compare, read_table
 
+    if not committed.is_file():
+        return f"Nothing to compare with: there is no {committed}."
     try:
         return compare(results.table, read_table(committed), str(committed)).line
     except DataError as error:
