@@ -134,7 +134,7 @@ def test_reports_in_which_there_is_little_to_compare(
 ) -> None:
     made = report(tmp_path, dict.fromkeys(methods), seeds, missed)
     assert ("− late_fusion" in first(made).header) == column
-    assert (note(made, "are separated with every modality") is not None) == counted
+    assert (note(made, "separated with every modality") is not None) == counted
     gone = "late_fusion" in methods and ("late_fusion", 0) in missed
     assert (note(made, "Nothing is whole of late_fusion, so there are no differences to it.") is not None) == gone
     assert len({len(row) for row in first(made).body} | {len(first(made).header)}) == 1

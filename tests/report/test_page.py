@@ -16,16 +16,19 @@ import pandas as pd
 import pytest
 from make_golden import GOLDEN, experiment
 from PIL import Image
+from test_comparing import report as compared
 
 from mmbench.experiment.plan import Experiment
+from mmbench.missing import Missing
 from mmbench.record import Failure
 from mmbench.report.cells import Cell, Section
-from mmbench.report.charts import SHAPES, Chart, charts
+from mmbench.report.charts import EPOCH, SHAPES, Chart, charts, specification
 from mmbench.report.collect import Results, collect
 from mmbench.report.colours import COLOURS, MARKERS
 from mmbench.report.html import CONTRAST, DARK, Picture, contrast, lightened, numeric_columns, script_json, to_html
 from mmbench.report.page import write
-from mmbench.report.summary import summary
+from mmbench.report.ranking import RANK_COLUMNS
+from mmbench.report.summary import NOTE, summary
 from mmbench.report.tables import sections
 from mmbench.store import Store
 
@@ -304,7 +307,97 @@ def test_the_summary_says_what_is_best_and_what_cannot_be_told_from_it(results: 
     assert f"It cannot be told from {other}." in found["crema_d, clean"]
     apart = [10.0, 8.0, 12.0] if best == "concat" else [-10.0, -12.0, -8.0]
     made.comparisons[["difference", "ci_low", "ci_high"]] = [apart] * len(made.comparisons)
-    assert f"{other} (-10.0 [-12.0, -8.0]) is so many points below it." in dict(summary(made))["crema_d, clean"]
+    assert f"{other} (10.0 [8.0, 12.0]) is so many points below it." in dict(summary(made))["crema_d, clean"]
+    assert found["crema_d, clean"].endswith("Without a result: mla (not run).")
+
+
+def named_otherwise(results: Results, methods: dict[str, str]) -> None:
+    """Give methods other names."""
+    for row in results.rows:
+        row.method = methods.get(row.method, row.method)
+    results.table["method"] = results.table["method"].replace(methods)
+    results.comparisons[["method", "other"]] = results.comparisons[["method", "other"]].replace(methods)
+
+
+def test_the_summary_compares_tuned_methods_with_tuned_ones(tmp_path: Path) -> None:
+    tuned = ["concat, tuned", "sum, tuned", "mla, tuned"]
+    made = compared(tmp_path, dict.fromkeys(["concat", "sum", "mla", "qmf", "dcca", "film"]))
+    named_otherwise(made, dict(zip(["qmf", "dcca", "film"], tuned, strict=True)))
+    for row in made.rows:
+        row.tuned = row.method in tuned
+    own = made.comparisons.method.isin(tuned) & made.comparisons.other.isin(tuned)
+    made.comparisons[["difference", "ci_low", "ci_high"]] = [5.0, 1.0, 9.0]  # told apart, but where only one is tuned
+    made.comparisons.loc[own, "ci_low"] = -1.0
+    made.comparisons.loc[
+        own & (made.comparisons.other == tuned[2]) & (made.comparisons.method == tuned[1]), "ci_low"
+    ] = 1.0
+    found = dict(summary(made))
+    assert list(found) == ["crema_d, clean, default", "crema_d, clean, tuned"]
+    assert "Of all 3 pairs of methods, 3 are told apart." in found["crema_d, clean, default"]
+    assert "Of all 3 pairs of methods, 1 is told apart." in found["crema_d, clean, tuned"]
+    assert "tuned" not in found["crema_d, clean, tuned"]
+
+
+def test_the_summary_of_one_method_compares_nothing(tmp_path: Path) -> None:
+    made = compared(tmp_path, {"concat": None, "sum": None}, missed=(("sum", 0), ("sum", 1)))
+    ((where, text),) = summary(made)
+    accuracy = made.table[(made.table.pattern == "audio+video") & (made.table.metric == "accuracy")]["mean"].max()
+    expected = f"With every modality, concat has an accuracy of {accuracy:.1f} %. Without a result: sum (not run)."
+    assert (where, text) == ("crema_d, clean", expected)
+    assert NOTE not in Page(to_html(made)).text
+    made.rows[1].trials = [tried._replace(status="failed") for tried in made.rows[1].trials]
+    assert summary(made)[0][1].endswith("Without a result: sum (failed).")
+
+
+def test_the_summary_names_the_training(results: Results) -> None:
+    made = deepcopy(results)
+    dropout, matched = Missing(rate=0.5, train_only=True, redraw=True), Missing(rate=0.4)
+    concat, total, mla = (row for row in made.rows if row.protocol == "clean")
+    total.missing = mla.missing = matched
+    made.rows = [concat, total, mla]
+    assert [where for where, _ in summary(made)] == ["crema_d, clean, trained: complete", "crema_d, clean"]
+    concat.missing = dropout
+    made.table["training"] = concat.training
+    assert [where for where, _ in summary(made)] == [f"crema_d, clean, trained: {dropout}", "crema_d, clean"]
+    made.rows = [total, mla]
+    table = "“crema_d, clean, missing rates (anchor), matched”"
+    assert summary(made) == [("crema_d, clean", f"What is trained at missing rates is in the table {table}.")]
+
+
+def test_the_summary_has_mean_ranks(results: Results) -> None:
+    made = deepcopy(results)
+    line = {
+        "protocol": "clean",
+        "method": "a",
+        "other": "b",
+        "rank": 1.75,
+        "other_rank": 1.25,
+        "p_friedman": 0.0312,
+        "datasets": 8,
+    }
+    made.ranks = pd.DataFrame([line], columns=list(RANK_COLUMNS))
+    assert dict(summary(made))["8 data sets, clean"] == (
+        "Mean ranks by accuracy with every modality, 1 for the best: b (1.25) and a (1.75). "
+        "Friedman's test that all are the same: p = 0.031."
+    )
+
+
+def test_a_single_trial_is_not_many(results: Results) -> None:
+    text = Page(to_html(results)).text
+    counts = {len(row.records) for row in results.rows}
+    assert {1, 2} <= counts
+    assert "1 trial of sum" in text
+    assert "1 trials" not in text
+    assert "2 trials of concat" in text
+
+
+def test_bands_are_clipped_and_epochs_are_whole() -> None:
+    rows = pd.DataFrame({"at": [1], "value": [0.0]})
+    epochs, rates = (Chart("c", "", "", "lines", "", "", rows, across=across) for across in (EPOCH, "missing rate"))
+    area, line = specification(epochs, {})["layer"][:2]
+    assert (area["mark"]["type"], area["mark"]["clip"]) == ("area", True)
+    assert line["encoding"]["x"]["axis"]["tickMinStep"] == 1
+    assert "tickMinStep" not in specification(rates, {})["layer"][1]["encoding"]["x"]["axis"]
 
 
 def test_curves_by_epoch_are_means_over_trials(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WHERE = {"dataset": "data set", "protocol": "protocol", "training": "training"}
 """What the reader chooses, where there are several: column -> what it is called."""
+EPOCH = "epoch"
 MOST_EPOCHS = 100
 BANDS = "Bands are drawn where at most four methods are shown."
 MEASURES = {
@@ -188,7 +189,7 @@ def _curves(results: Results) -> Iterator[Chart]:
         yield Chart(
             "curves", "Training by epoch", "Mean over trials, seeds and folds alike; bands are one standard deviation. Validation is "
             f"with every modality, on the part on which the epoch is chosen. {BANDS}",
-            "lines", "value", "± one standard deviation", pd.DataFrame(lines), across="epoch", panels="measure", shared=False,
+            "lines", "value", "± one standard deviation", pd.DataFrame(lines), across=EPOCH, panels="measure", shared=False,
             still="curves",
         )  # fmt: skip
 
@@ -284,7 +285,8 @@ def _intervals(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
 
 def _lines(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
     scales = _scales(styles)
-    x, y = {**_number("at", chart.across), "axis": {"format": "~g", "tickCount": 8}}, _number("value", "", bounds=True)
+    axis = {"format": "~g", "tickCount": 8, **({"tickMinStep": 1} if chart.across == EPOCH else {})}
+    x, y = {**_number("at", chart.across), "axis": axis}, _number("value", "", bounds=True)
     band = {"x": x, "y": _number("low", "", bounds=True), "y2": {"field": "high"}, "color": scales["color"]}
     line = {"x": x, "y": y, "color": scales["color"], "strokeDash": scales["strokeDash"]}
     point = {"x": x, "y": y, "color": scales["color"], "shape": scales["shape"]}
@@ -293,7 +295,7 @@ def _lines(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
     return {
         "height": 220,
         "layer": [
-            {"mark": {"type": "area", "opacity": {"expr": "band"}}, "encoding": band},
+            {"mark": {"type": "area", "clip": True, "opacity": {"expr": "band"}}, "encoding": band},
             {"mark": {"type": "line", "strokeWidth": 2}, "encoding": line},
             {"mark": mark, "encoding": point},
             _cursor({"x": x, "y": y}),

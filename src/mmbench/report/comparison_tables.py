@@ -122,6 +122,7 @@ def told_apart(pairs: Pairs, rows: Sequence[Row], every: str) -> list[str]:
             len({t for _, t in sets}) > 1
         )
         separated = sum(pair.difference.separable for _, _, pair in known)
+        single = separated == 1 or len(known) == 1
         counts.append(
             f"{separated} of {len(known)} pair{'s' * (len(known) > 1)} of methods{''.join(f' ({w})' for w in where)}"
         )
@@ -132,8 +133,9 @@ def told_apart(pairs: Pairs, rows: Sequence[Row], every: str) -> list[str]:
     if not counts:
         return []
     alike = f"Practically equivalent, at most one point apart with a probability of {CERTAIN:g} or more: {_named(equivalent)}."
+    verb = "is" if single and len(counts) == 1 else "are"
     notes = [
-        f"{'; '.join(counts)} are separated with every modality: the paired 95 % interval of their difference leaves out zero. "
+        f"{'; '.join(counts)} {verb} separated with every modality: the paired 95 % interval of their difference leaves out zero. "
         + (
             alike
             if equivalent

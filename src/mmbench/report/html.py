@@ -93,7 +93,7 @@ def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None
     from jinja2 import Environment
 
     styles = palette([row.method for row in results.rows])
-    drawn, tables = charts(results), sections(results)
+    drawn, tables, findings = charts(results), sections(results), summary(results)
     parts = [
         Part("tables", "Tables", [section for section in tables if not section.words]),
         Part("training", "Training", [section for section in tables if section.words]),
@@ -115,8 +115,8 @@ def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None
         data=script_json(data),
         charts=[(chart, stills.get(chart.still)) for chart in drawn],
         pictures=[picture for picture in pictures if picture.name not in {chart.still for chart in drawn}],
-        findings=summary(results),
-        found_note=NOTE,
+        findings=findings,
+        found_note=NOTE if any(" told " in finding for _, finding in findings) else "",
         parts=[part for part in parts if part.sections],
         gaps=results.not_run,
         full=_every_number(results.table),
