@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -23,10 +24,11 @@ from mmbench.recipe import Recipe
 from mmbench.record import Failure, Predictions, Record
 from mmbench.report.collect import Results, collect
 from mmbench.report.colours import palette
+from mmbench.report.figures.accuracy import PROTOCOL_COLOURS, draw
 from mmbench.report.figures.base import render, short
 from mmbench.report.figures.classes import draw_confusion, draw_recall, shares
 from mmbench.report.figures.cost import draw_cost
-from mmbench.report.figures.differences import against, draw_differences, draw_pairs
+from mmbench.report.figures.differences import draw_differences, draw_pairs, to_references
 from mmbench.report.figures.epochs import by_epoch, draw_epochs, draw_gradients, mean_and_spread
 from mmbench.report.figures.gallery import figures
 from mmbench.report.figures.reliability import draw_reliability
@@ -176,11 +178,43 @@ def test_where_all_trials_failed_there_is_the_empty_table_alone() -> None:
 
 def test_differences_to_a_reference_are_turned_where_it_comes_first() -> None:
     lines = [("a", "r", 2.0, 1.0, 3.0), ("r", "b", 4.0, -1.0, 5.0), ("a", "b", 9.0, 9.0, 9.0)]
-    found = against(pd.DataFrame(lines, columns=["method", "other", "difference", "ci_low", "ci_high"]), "r")
-    assert found.to_dict("records") == [
-        {"method": "a", "difference": 2.0, "ci_low": 1.0, "ci_high": 3.0},
-        {"method": "b", "difference": -4.0, "ci_low": -5.0, "ci_high": 1.0},
+    pairs = pd.DataFrame(lines, columns=["method", "other", "difference", "ci_low", "ci_high"])
+    assert to_references(pairs, {"a": "r", "b": "r", "r": None}).to_dict("records") == [
+        {"method": "a", "other": "r", "difference": 2.0, "ci_low": 1.0, "ci_high": 3.0},
+        {"method": "b", "other": "r", "difference": -4.0, "ci_low": -5.0, "ci_high": 1.0},
     ]
+
+
+def test_tuned_methods_are_compared_with_the_tuned_reference() -> None:
+    results = report()
+    tuned = {"method 3": "method 3, tuned", "method 4": "late_fusion, tuned"}
+    rows = [replace(r, method=tuned.get(r.method, r.method), tuned=r.method in tuned) for r in results.rows]
+    comparisons = results.comparisons.replace({"method": tuned, "other": tuned})
+    (panel,) = panels(draw_differences(replace(results, rows=rows, comparisons=comparisons)))
+    assert [t.get_text() for t in panel.get_yticklabels()] == ["method 0", "method 2", "method 3, tuned"]
+    assert panel.get_title().splitlines()[1:] == ["minus late_fusion", "tuned: minus late_fusion, tuned"]
+    pair = comparisons[(comparisons.method == "method 3, tuned") & (comparisons.pattern == "audio+video")].iloc[0]
+    points = {line.get_ydata()[0]: line.get_xdata()[0] for line in panel.lines if len(line.get_xdata()) == 1}
+    assert (pair.other, points[2]) == ("late_fusion, tuned", pytest.approx(pair.difference))
+
+
+# Accuracy
+
+
+def test_each_protocol_has_its_own_line_of_the_most_frequent_class_where_they_differ() -> None:
+    results = report()
+    facts = results.tests["crema_d", "clean"]
+
+    def lines(**shares: float) -> dict[str, tuple[float, str]]:
+        tests = {("crema_d", protocol): replace(facts, majority=share) for protocol, share in shares.items()}
+        every = panels(draw(replace(results, tests=tests)))[0].lines
+        return {str(n): (x.get_xdata()[0], x.get_color()) for x in every if "class" in (n := str(x.get_label()))}
+
+    assert lines(clean=20.0, peek=20.0) == {"most frequent class": (20.0, "0.6")}
+    assert lines(clean=20.0, peek=30.0, legacy=30.0) == {
+        "most frequent class, clean": (20.0, PROTOCOL_COLOURS["clean"]),
+        "most frequent class, peek and legacy": (30.0, PROTOCOL_COLOURS["peek"]),
+    }
 
 
 def test_what_is_separable_from_the_reference_is_filled() -> None:
@@ -257,7 +291,9 @@ def test_curves_show_the_methods_their_chosen_epoch_and_what_the_records_have() 
     accuracy = panels(figure)[2]
     own = [line for line in accuracy.lines if line.get_color() == style.colour]
     assert own[0].get_ydata() == pytest.approx([0.5, 10.5, 20.5, 30.5])
-    assert (own[1].get_xdata()[0], own[1].get_ydata()[0]) == (2, pytest.approx(20.5))
+    assert own[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert (own[1].get_xdata()[0], own[1].get_ydata()[0]) == (3, pytest.approx(20.5)), "the chosen one is the third"
+    assert min(accuracy.get_xlim()) > 0, "there is no epoch 0"
     assert {t.get_text() for p in panels(figure) for t in p.texts} == {row.method for row in results.rows}
     assert "± 1 standard deviation over seeds and folds" in key_of(figure)  # type: ignore[arg-type]
 
@@ -271,6 +307,7 @@ def test_records_without_a_validation_loss_have_no_column_of_it() -> None:
 def test_a_gradient_is_dashed_where_the_method_changed_it() -> None:
     panel = panels(draw_gradients(report()))[0]
     lines = {(line.get_linestyle(), float(line.get_ydata()[0])) for line in panel.lines}
+    assert {float(line.get_xdata()[0]) for line in panel.lines} == {1.0}
     assert lines == {("-", -1.0), ("-", -2.0), ("--", -1.5)}, "the video's is what it was"
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mmbench.report.cells import ARTEFACT
 from mmbench.report.collect import Results
 from mmbench.report.escape import one_line
-from mmbench.report.figures.base import NO_MATHS
+from mmbench.report.figures.base import NO_MATHS, fitting
 from mmbench.report.tables import columns
 
 ROLE = f"{ARTEFACT} artefact of a role"
@@ -67,7 +67,7 @@ def draw(results: Results) -> Figure:
             list(named.values()),
             list(named),
             loc="outside upper center",
-            ncols=min(4, len(named)),
+            ncols=fitting(list(named), 4, figure.get_figwidth(), size=9),
             frameon=False,
             fontsize=9,
         )
@@ -106,10 +106,14 @@ def _panel(panel: Axes, values: pd.DataFrame, methods: list[str]) -> None:
 
 
 def _majority(axes: Sequence[Axes], results: Results, dataset: str) -> None:
-    """A line where always answering with the most frequent class would be."""
-    shares = [t.majority for (name, _), t in results.tests.items() if name == dataset]
-    if shares:
+    """Lines where always answering with the most frequent class would be: one in grey, or each protocol's own where they differ."""
+    shares: dict[float, list[str]] = {}
+    for (name, protocol), facts in results.tests.items():
+        if name == dataset:
+            shares.setdefault(facts.majority, []).append(protocol)
+    for share, protocols in shares.items():
+        alike = len(shares) == 1
+        colour = "0.6" if alike else PROTOCOL_COLOURS[protocols[0]]
+        label = "most frequent class" if alike else f"most frequent class, {' and '.join(protocols)}"
         for i, panel in enumerate(axes):
-            panel.axvline(
-                float(np.mean(shares)), color="0.6", lw=1, ls=":", label="most frequent class" if i == 0 else None
-            )
+            panel.axvline(share, color=colour, lw=1, ls=":", label=label if i == 0 else None)

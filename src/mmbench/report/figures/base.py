@@ -131,15 +131,32 @@ def key(figure: Figure, handles: Sequence[Artist], columns: int = 4) -> None:
     """What the marks, bands and colours mean, above the panels."""
     if not handles:
         return
+    labels = [str(handle.get_label()) for handle in handles]
     figure.legend(
         handles=list(handles),
         loc="outside upper center",
-        ncols=min(columns, len(handles)),
+        ncols=fitting(labels, columns, figure.get_figwidth()),
         frameon=False,
         fontsize=7.5,
         handlelength=2.6,
         columnspacing=1.4,
     )
+
+
+def fitting(labels: Sequence[str], columns: int, width: float, size: float = 7.5) -> int:
+    """Into how many columns of a key, at most, labels go that are not to be cut.
+
+    Args:
+        labels: in their order; the first column is filled first.
+        columns: no more than these.
+        width: of the figure, in inches.
+        size: of the letters, in points.
+    """
+    for count in range(min(columns, len(labels)), 1, -1):
+        longest = [max(map(len, part)) for part in np.array_split(np.array(labels, object), count)]
+        if sum(0.58 * length + 4.8 for length in longest) * size / 72 <= width:  # letters, and a mark with its margins
+            return count
+    return 1
 
 
 def sample(name: str, style: Style, line: bool = True) -> Line2D:

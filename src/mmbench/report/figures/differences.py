@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -12,9 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mmbench.experiment.space import TUNED
 from mmbench.missing import pattern_name, patterns
 from mmbench.report.collect import Results
 from mmbench.report.colours import Style, palette
+from mmbench.report.comparing import against
 from mmbench.report.figures.base import NO_MATHS, WIDTH, heading, key, methods_of, names, tidy, write_cell
 
 EQUIVALENT = 1.0
@@ -29,24 +33,28 @@ NUMBERS_UP_TO = 16
 
 @matplotlib.rc_context(NO_MATHS)
 def draw_differences(results: Results) -> Figure | None:
-    """Each method's accuracy minus the reference's, a panel a data set and protocol; None if there is nothing to compare."""
+    """Each method's accuracy minus the reference's, a panel a data set and protocol; None if there is nothing to compare.
+
+    Tuned methods are compared with the tuned reference, as in the tables.
+    """
     panels_of = {}
     for (dataset, protocol), pairs in _complete(results).items():
-        if reference := results.reference(dataset, protocol, "complete"):
-            found = against(pairs, reference)
-            if found["difference"].notna().any():
-                panels_of[dataset, protocol] = reference, found
+        here = [r for r in results.rows if (r.dataset, r.protocol, r.training) == (dataset, protocol, "complete")]
+        found = to_references(pairs, {row.method: against(row, results.experiment.grid.reference) for row in here})
+        if found["difference"].notna().any():
+            panels_of[dataset, protocol] = found
     if not panels_of:
         return None
-    shown = {method for _, found in panels_of.values() for method in found.method}
+    shown = {method for found in panels_of.values() for method in found.method}
     methods, styles = [m for m in methods_of(results) if m in shown], palette(methods_of(results))
     columns = min(3, len(panels_of))
     rows = -(-len(panels_of) // columns)
     figure = Figure(figsize=(WIDTH, (0.2 * len(methods) + 0.75) * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).ravel()
-    for panel, ((dataset, protocol), (reference, found)) in zip(panels, panels_of.items(), strict=False):
+    for panel, ((dataset, protocol), found) in zip(panels, panels_of.items(), strict=False):
         _forest(panel, found, methods, styles)
-        panel.set_title(f"{heading(results, dataset, protocol)}\nminus {names([reference])[0]}", fontsize=8)
+        minus = [f"{'tuned: ' * name.endswith(TUNED)}minus {names([name])[0]}" for name in dict.fromkeys(found.other)]
+        panel.set_title("\n".join([heading(results, dataset, protocol), *minus]), fontsize=8)
     for panel in panels[len(panels_of) :]:
         panel.set_visible(False)
     panels[0].set_yticks(range(len(methods)), names(methods), fontsize=8)
@@ -72,18 +80,20 @@ def _complete(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
     return {(str(d), str(p)): found for (d, p), found in pairs.groupby(["dataset", "protocol"], sort=False)}
 
 
-def against(pairs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """The difference of every other method to the reference: columns ``method``, ``difference``, ``ci_low``, ``ci_high``.
+def to_references(pairs: pd.DataFrame, references: Mapping[str, str | None]) -> pd.DataFrame:
+    """The difference of each method to its reference: columns ``method``, ``other``, ``difference``, ``ci_low``, ``ci_high``.
 
     Args:
         pairs: of one cell, each once, as ``Results.comparisons`` has them.
-        reference: a method.
+        references: what each method is compared with; None for one that is a reference itself.
     """
-    columns = ["method", "difference", "ci_low", "ci_high"]
-    after, before = pairs[pairs.other == reference], pairs[pairs.method == reference]
+    columns = ["method", "other", "difference", "ci_low", "ci_high"]
+    after = pairs[pairs.method.map(references) == pairs.other]
+    before = pairs[pairs.other.map(references) == pairs.method]
     turned = pd.DataFrame(
         {
             "method": before.other,
+            "other": before.method,
             "difference": -before.difference,
             "ci_low": -before.ci_high,
             "ci_high": -before.ci_low,

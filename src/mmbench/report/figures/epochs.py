@@ -49,6 +49,14 @@ SPREAD = Patch(color="0.5", alpha=0.3, lw=0, label="± 1 standard deviation over
 STEEP = 20.0
 """Training losses of which some are further apart than by this factor are drawn on a logarithmic axis."""
 
+BEFORE_FIRST = 0.5
+"""Where the axis of epochs begins: there is no epoch 0."""
+
+
+def numbered(values: np.ndarray) -> np.ndarray:
+    """The epochs' numbers, from 1."""
+    return np.arange(1, len(values) + 1)
+
 
 def by_epoch(records: Sequence[Record], name: str) -> np.ndarray | None:
     """What the records' curves have of a quantity: (trials, epochs), NaN after the end of one; None if none has it."""
@@ -105,6 +113,7 @@ def draw_epochs(results: Results) -> Figure | None:
         axes[0].set_ylabel(heading(results, dataset, rows[0].protocol, rows[0].training), fontsize=7.5)
     for panel, quantity in zip(panels[0], quantities, strict=True):
         panel.set_title(QUANTITIES[quantity], fontsize=8.5)
+    panels[0, 0].set_xlim(left=BEFORE_FIRST)
     for panel, labels in ends.items():  # now that the limits, which rows may share, are known
         name_ends(panel, labels, *panel.get_ylim(), share=0.11)
     chosen = Line2D([], [], color="0.3", ls="", marker="o", ms=5, label="chosen epoch (median)")
@@ -125,22 +134,23 @@ def _panel(panel: Axes, curves: Curves, rows: Sequence[Row], styles: dict[str, S
     own = {row.method: row for row in rows}
     for method, (mean, _) in curves.items():
         if method not in own:
-            panel.plot(mean, color="0.85", lw=0.8, zorder=1)
+            panel.plot(numbered(mean), mean, color="0.85", lw=0.8, zorder=1)
     ends: list[End] = []
     for method, row in own.items():
         if method not in curves:
             continue
         (mean, spread), style = curves[method], styles[method]
         if spread.any():
-            panel.fill_between(range(len(mean)), mean - spread, mean + spread, color=style.colour, alpha=0.12, lw=0)
-        panel.plot(mean, color=style.colour, ls=style.dash, lw=1.2, zorder=3)
+            panel.fill_between(numbered(mean), mean - spread, mean + spread, color=style.colour, alpha=0.12, lw=0)
+        panel.plot(numbered(mean), mean, color=style.colour, ls=style.dash, lw=1.2, zorder=3)
         epochs = [record.best_epoch for record in row.records if record.best_epoch is not None]
         if epochs and (chosen := int(np.median(epochs))) < len(mean):
             panel.plot(
-                [chosen], [mean[chosen]], color=style.colour, marker=style.marker, ms=5, mec="white", mew=0.6, zorder=4
-            )
+                [chosen + 1], [mean[chosen]], color=style.colour, marker=style.marker, ms=5, mec="white", mew=0.6,
+                zorder=4,
+            )  # fmt: skip
         last = int(np.flatnonzero(np.isfinite(mean))[-1])
-        ends.append((float(last), float(mean[last]), names([method])[0], style.ink))
+        ends.append((last + 1.0, float(mean[last]), names([method])[0], style.ink))
     return ends
 
 
@@ -174,9 +184,9 @@ def draw_gradients(results: Results) -> Figure | None:
         for (modality, after), (mean, _) in found.items():
             style, often = styles[modality], max(1, len(mean) // 5)
             if after:
-                panel.plot(mean, color=style.colour, ls="--", lw=0.9)
+                panel.plot(numbered(mean), mean, color=style.colour, ls="--", lw=0.9)
             else:
-                panel.plot(mean, color=style.colour, lw=1.3, marker=style.marker, ms=3, markevery=often)
+                panel.plot(numbered(mean), mean, color=style.colour, lw=1.3, marker=style.marker, ms=3, markevery=often)
         tidy(panel)
         panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         where = f"{heading(results, dataset, row.protocol, row.training)}\n" if several else ""
@@ -184,6 +194,7 @@ def draw_gradients(results: Results) -> Figure | None:
         panel.set_title(f"{where}{names([row.method])[0]}", fontsize=8)
     for panel in panels[len(cells) :]:
         panel.set_visible(False)
+    panels[0].set_xlim(left=BEFORE_FIRST)
     changed = any(after for _, _, found in cells for _, after in found)
     dashed = Line2D([], [], color="0.3", ls="--", lw=0.9, label="after the method modulated it")
     marks = [Line2D([], [], color=s.colour, marker=s.marker, ms=4, label=one_line(m)) for m, s in styles.items()]
