@@ -398,6 +398,9 @@ def test_bands_are_clipped_and_epochs_are_whole() -> None:
     assert (area["mark"]["type"], area["mark"]["clip"]) == ("area", True)
     assert line["encoding"]["x"]["axis"]["tickMinStep"] == 1
     assert "tickMinStep" not in specification(rates, {})["layer"][1]["encoding"]["x"]["axis"]
+    assert line["encoding"]["y"]["axis"]["labelFlush"], (
+        "else a label at the top makes one panel higher than those beside it"
+    )
 
 
 def test_curves_by_epoch_are_means_over_trials(tmp_path: Path) -> None:

@@ -286,7 +286,8 @@ def _intervals(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
 def _lines(chart: Chart, styles: dict[str, Style]) -> dict[str, Any]:
     scales = _scales(styles)
     axis = {"format": "~g", "tickCount": 8, **({"tickMinStep": 1} if chart.across == EPOCH else {})}
-    x, y = {**_number("at", chart.across), "axis": axis}, _number("value", "", bounds=True)
+    x = {**_number("at", chart.across), "axis": axis}
+    y = {**_number("value", "", bounds=True), "axis": {"labelFlush": True}}  # no label stands out: panels are as high
     band = {"x": x, "y": _number("low", "", bounds=True), "y2": {"field": "high"}, "color": scales["color"]}
     line = {"x": x, "y": y, "color": scales["color"], "strokeDash": scales["strokeDash"]}
     point = {"x": x, "y": y, "color": scales["color"], "shape": scales["shape"]}
