@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,13 +26,14 @@ from mmbench.record import Failure, Predictions, Record
 from mmbench.report.collect import Results, collect
 from mmbench.report.colours import palette
 from mmbench.report.figures.accuracy import PROTOCOL_COLOURS, draw
-from mmbench.report.figures.base import render, short
+from mmbench.report.figures.base import Short, key, render, sample, short
 from mmbench.report.figures.classes import draw_confusion, draw_recall, shares
 from mmbench.report.figures.cost import draw_cost
 from mmbench.report.figures.differences import draw_differences, draw_pairs, to_references
 from mmbench.report.figures.epochs import by_epoch, draw_epochs, draw_gradients, mean_and_spread
 from mmbench.report.figures.gallery import figures
 from mmbench.report.figures.reliability import draw_reliability
+from mmbench.report.page import write
 from mmbench.store import Store
 from mmbench.trial import Trial
 
@@ -169,8 +171,19 @@ def test_figures_of_the_same_numbers_are_the_same_bytes() -> None:
         assert Image.open(io.BytesIO(data)).size == pytest.approx((160 * width, 160 * height), abs=1)
 
 
-def test_where_all_trials_failed_there_is_the_empty_table_alone() -> None:
-    assert set(figures(report(failed=True))) == {"figure"}
+def test_where_all_trials_failed_there_is_no_figure_and_the_report_is_written_all_the_same(tmp_path: Path) -> None:
+    failed = report(failed=True)
+    assert figures(failed) == {}
+    assert {"table.html", "table.md"} <= {path.name for path in write(failed, tmp_path)}
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_letters_that_the_font_lacks_are_no_warning() -> None:
+    figure = Figure(layout="constrained")
+    figure.subplots().set_title("\u6f22\u5b57")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert render(figure, "png")
 
 
 # Differences
@@ -196,6 +209,19 @@ def test_tuned_methods_are_compared_with_the_tuned_reference() -> None:
     pair = comparisons[(comparisons.method == "method 3, tuned") & (comparisons.pattern == "audio+video")].iloc[0]
     points = {line.get_ydata()[0]: line.get_xdata()[0] for line in panel.lines if len(line.get_xdata()) == 1}
     assert (pair.other, points[2]) == ("late_fusion, tuned", pytest.approx(pair.difference))
+
+
+def test_in_a_grid_of_panels_the_last_of_each_column_has_its_numbers() -> None:
+    results = report(methods=3)
+    protocols = [f"protocol {i}" for i in range(4)]
+    rows = [replace(row, protocol=protocol) for protocol in protocols for row in results.rows]
+    comparisons = pd.concat([results.comparisons.assign(protocol=protocol) for protocol in protocols])
+    figure = draw_differences(replace(results, rows=rows, comparisons=comparisons))
+    assert figure is not None
+    figure.draw_without_rendering()
+    numbers = [any(t.get_visible() and t.get_text() for t in p.get_xticklabels()) for p in panels(figure)]
+    assert numbers == [False, True, True, True]
+    assert {t.get_fontsize() for p in panels(figure) for t in p.get_yticklabels()} == {7}
 
 
 # Accuracy
@@ -355,6 +381,23 @@ def test_costs_of_one_size_have_ticks_too() -> None:
     axis = panels(draw_cost(report(methods=1, seeds=1, late=False), published=True))[0].xaxis
     assert axis.get_scale() == "linear"
     assert short(1000.0) == "1k"
+
+
+def test_ticks_close_together_have_as_many_digits_as_tell_them_apart() -> None:
+    assert Short().format_ticks([152_480.0, 152_500.0, 152_520.0]) == ["152.48k", "152.5k", "152.52k"]
+    assert Short().format_ticks([150_000.0, 180_000.0]) == ["150k", "180k"]
+    assert Short().format_ticks([]) == []
+
+
+@pytest.mark.parametrize("length", [3, 10, 18, 24])
+def test_a_key_is_no_wider_than_its_figure(length: int) -> None:
+    figure = Figure(figsize=(4.2, 3), layout="constrained")
+    figure.subplots()
+    style = palette(["m"])["m"]
+    key(figure, [sample("late_fusion, tuned, often"[:length], style) for _ in range(7)])
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_reliability_is_drawn_by_how_many_modalities_are_shown() -> None:

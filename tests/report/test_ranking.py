@@ -96,6 +96,10 @@ def test_the_figure_names_every_method(six: Results) -> None:
     for method, rank in ranks.items():
         assert texts & {f"{method}  {rank:.2f}", f"{rank:.2f}  {method}"}
     assert "ranks" in figures(six)
+    assert figure.axes[0].get_xticks().tolist() == [1, 2, 3]
+    assert six.ranks is not None
+    bar = [1, pytest.approx(1 + six.ranks.critical.iloc[0])]
+    assert any(list(line.get_xdata()) == bar for line in figure.axes[0].lines), "the critical difference is drawn"
 
 
 @pytest.mark.parametrize(("datasets", "told"), [(1, False), (2, True), (5, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,17 @@ def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> 
     assert page.count("<figcaption>") >= len(drawn), "charts have theirs too"
     again = pd.read_csv(tmp_path / "rates.csv")
     assert line(again, evaluation="matched", method="cra", rate=0.4)["mean"] > 0
+
+
+def test_of_one_rate_the_most_frequent_class_is_a_line_across_and_the_rate_the_only_tick(results: Results) -> None:
+    assert results.rates is not None
+    curves = results.rates.curves
+    one = replace(results, rates=replace(results.rates, curves=curves[curves.rate == 0.4]))
+    figure = draw_curves(one, "matched", "at each rate")
+    assert figure is not None
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert list(lines["the most frequent class"].get_xdata()) == [0, 1], "from one side to the other"
+    assert figure.axes[0].get_xticks().tolist() == [0.4]
 
 
 def test_lines_are_labelled_at_their_ends(results: Results, rates: Rates) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import Formatter, LogLocator, NullLocator
 
 from mmbench.report.collect import Results, Row
 from mmbench.report.colours import Style
@@ -40,11 +41,14 @@ PAPERS = Line2D([], [], color="0.3", lw=0.9, ls=":", label="the paper's number")
 def render(figure: Figure, kind: str) -> bytes:
     """The figure as ``svg`` or ``png`` bytes; the same numbers give the same bytes.
 
+    Letters that the font lacks are boxes, with no warning of each in the terminal.
+
     Its parts are given their places once: that takes longer than drawing them, and savefig would do so every time.
     """
     buffer = io.BytesIO()
     settings: Any = {"svg.hashsalt": "mmbench", "svg.fonttype": "none", "font.family": "DejaVu Sans", **NO_MATHS}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         if (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)
             figure.set_layout_engine(None)
@@ -182,16 +186,34 @@ def tidy(panel: Axes, axis: Any = "y") -> None:
     panel.tick_params(labelsize=7)
 
 
-def short(value: float) -> str:
+def short(value: float, digits: int = 1) -> str:
     """A number as an axis has room for it.
 
     >>> [short(v) for v in (0.25, 12.0, 642.5, 558254.0, 2_000_000.0, -10.0)]
     ['0.25', '12', '642.5', '558.3k', '2M', '−10']
+    >>> short(152_480.0, digits=2)
+    '152.48k'
     """
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.1f}".removesuffix(".0") + unit
-    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+            return f"{value / size:.{digits}f}".rstrip("0").rstrip(".") + unit
+    return f"{value:.{digits + 3}g}".replace("-", "\N{MINUS SIGN}")
+
+
+class Short(Formatter):
+    """Labels of ticks by ``short``, with as many digits as tell them apart."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        """The label of one tick by itself."""
+        return short(value)
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """The labels of all ticks of an axis."""
+        for digits in range(1, 8):
+            labels = [short(value, digits) for value in values]
+            if len(set(labels)) == len(labels):
+                break
+        return labels if len(values) else []
 
 
 def plain_ticks(axis: Axis, logarithmic: bool = False) -> None:
@@ -199,7 +221,7 @@ def plain_ticks(axis: Axis, logarithmic: bool = False) -> None:
     if logarithmic:
         axis.set_major_locator(LogLocator(subs=(1, 3)))
         axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: short(value))
+    axis.set_major_formatter(Short())
 
 
 def write_cell(panel: Axes, row: int, column: int, text: str, ink: str, size: float) -> None:

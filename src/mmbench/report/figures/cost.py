@@ -17,6 +17,7 @@ from mmbench.report.figures.base import (
     NO_MATHS,
     WIDTH,
     first_cells,
+    fitting,
     heading,
     key,
     methods_of,
@@ -60,7 +61,8 @@ def draw_cost(results: Results, published: bool) -> Figure | None:
     styles = palette(methods_of(results))
     shown = dict.fromkeys(row.method for rows in cells.values() for row in rows)
     width = 4.2 if len(measures) == 1 and len(shown) <= 12 else WIDTH
-    figure = Figure(figsize=(width, 2.1 * len(cells) + 0.5 + 0.16 * -(-len(shown) // 3)), layout="constrained")
+    abreast = fitting(names(list(shown)), 3 if width < WIDTH else 5, width)
+    figure = Figure(figsize=(width, 2.1 * len(cells) + 0.5 + 0.16 * -(-len(shown) // abreast)), layout="constrained")
     panels = figure.subplots(len(cells), len(measures), squeeze=False, sharey="row")
     for axes, (dataset, rows) in zip(panels, cells.items(), strict=True):
         every = pattern_name(patterns(results.modalities[dataset])[-1])
@@ -76,7 +78,7 @@ def draw_cost(results: Results, published: bool) -> Figure | None:
         axes[0].set_title(heading(results, dataset, rows[0].protocol, rows[0].training), fontsize=8, loc="left")
     for panel, name in zip(panels[-1], measures, strict=True):
         panel.set_xlabel(name, fontsize=8)
-    key(figure, [sample(names([m])[0], styles[m], line=False) for m in shown], columns=3 if width < WIDTH else 5)
+    key(figure, [sample(names([m])[0], styles[m], line=False) for m in shown], columns=abreast)
     return figure
 
 

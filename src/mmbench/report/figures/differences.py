@@ -57,7 +57,9 @@ def draw_differences(results: Results) -> Figure | None:
         panel.set_title("\n".join([heading(results, dataset, protocol), *minus]), fontsize=8)
     for panel in panels[len(panels_of) :]:
         panel.set_visible(False)
-    panels[0].set_yticks(range(len(methods)), names(methods), fontsize=8)
+    for panel in panels[max(0, len(panels_of) - columns) : len(panels_of)]:  # the last of each column
+        panel.tick_params(labelbottom=True)
+    panels[0].set_yticks(range(len(methods)), names(methods))
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
     key(
         figure,

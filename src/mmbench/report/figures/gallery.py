@@ -47,6 +47,8 @@ def figures(results: Results, published: bool = True) -> dict[str, tuple[Figure,
         if main in drawn:
             figure, caption = drawn.pop(main)
             return {"figure": (figure, caption + role * (main == "training")), **drawn}
+    if not any(row.records for row in results.rows):
+        return drawn
     caption = "Accuracy with each modality alone and with all, and 95 % intervals."
     return {"figure": (draw(results), f"{caption}{role}"), **drawn}
 

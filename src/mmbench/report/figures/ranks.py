@@ -12,6 +12,9 @@ from mmbench.report.escape import one_line
 from mmbench.report.figures.base import NO_MATHS, WIDTH
 from mmbench.report.ranking import by_rank
 
+CRITICAL_AT = 2.0
+"""Above the axis, in lines of methods: where the bar lies that is as long as the critical difference, which the title names."""
+
 
 @matplotlib.rc_context(NO_MATHS)
 def draw_ranks(results: Results) -> Figure | None:
@@ -42,7 +45,11 @@ def draw_ranks(results: Results) -> Figure | None:
             color_palette=["black"] * len(names), marker_props={"s": 8}, elbow_props={"linewidth": 0.8},
             crossbar_props={"color": "black", "linewidth": 2.5},
         )  # fmt: skip
+        critical = float(pairs.critical.iloc[0])
+        panel.plot([1, 1 + critical], [CRITICAL_AT] * 2, color="black", lw=1.2, marker="|", ms=5, clip_on=False)
+        panel.set_xticks(range(1, len(names) + 1))
+        panel.spines["top"].set_bounds(1, len(names))
         panel.tick_params(labelsize=7)
-        title = f"{protocol}, {pairs.datasets.iloc[0]} data sets, critical difference {pairs.critical.iloc[0]:.2f}"
+        title = f"{protocol}, {pairs.datasets.iloc[0]} data sets, critical difference {critical:.2f}"
         panel.set_title(title, loc="left", fontsize=9)
     return figure

@@ -141,7 +141,11 @@ def _curves(
                     panel.plot(line.rate, line["mean"], color="0.85", lw=0.8, zorder=1)
             ends = [curve(panel, values[values.method == m], names([m])[0], styles[m]) for m in chunk]
             for line, look in marks:
-                panel.plot(line.index, line, zorder=2, **look)
+                if every.rate.nunique() > 1:
+                    panel.plot(line.index, line, zorder=2, **look)
+                else:  # of one point, there would be no line
+                    panel.axhline(line.iloc[0], zorder=2, **look)
+                    panel.set_xticks(line.index)
             name_ends(panel, [end for end in ends if end], low, high)
             panel.set_ylim(low, high)
             tidy(panel)
