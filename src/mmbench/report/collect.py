@@ -83,12 +83,6 @@ class Results:
     points: dict[Key, Features]
     tuning: Tuning | None = None
 
-    def reference(self, dataset: str, protocol: str, training: str) -> str | None:
-        """Label of the method that the others are compared with; None where nothing was run of it."""
-        name, where = self.experiment.grid.reference, (dataset, protocol, training)
-        there = any((r.dataset, r.protocol, r.training) == where and r.method == name and r.seeds for r in self.rows)
-        return name if there else None
-
     def mark(self, dataset: str) -> str:
         """What every title has to say of where a data set's numbers come from: ``", MADE UP"`` or nothing, for one."""
         return "".join(
