@@ -18,7 +18,7 @@ from mmbench.report.figures.accuracy import draw
 from mmbench.report.figures.gallery import figures
 from mmbench.report.html import to_html
 from mmbench.report.latex import to_latex
-from mmbench.report.rates import Outcomes
+from mmbench.report.outcomes import Outcomes
 from mmbench.report.tables import sections, to_markdown
 from mmbench.report.terminal import print_report
 from mmbench.store import Store

@@ -20,9 +20,10 @@ from mmbench.record import Features, Predictions, Record
 from mmbench.report.comparing import compare_rows, hits_of_runs
 from mmbench.report.diagnosing import Diagnosing
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
+from mmbench.report.outcomes import Outcomes
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.ranking import rank_methods
-from mmbench.report.rates import Outcomes, Rates, collect_rates
+from mmbench.report.rates import Rates, collect_rates
 from mmbench.report.rows import Key, Row, Run, commit_of, gaps, read_features, read_row
 from mmbench.report.trials import trials_of
 from mmbench.report.tuning import Cell, Tuning, cell_of, collect_tuning

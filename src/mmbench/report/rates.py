@@ -14,14 +14,12 @@ from typing import Literal, cast
 import numpy as np
 import pandas as pd
 
-from mmbench.evidence.accuracy import distinct_runs
 from mmbench.evidence.comparisons import best
 from mmbench.evidence.diagnostics import effective_robustness
-from mmbench.evidence.rates import DRAWS, accuracy, hits_of, interval, masks_of_test, mean_height, shown
+from mmbench.evidence.rates import DRAWS, accuracy, interval, masks_of_test, mean_height, shown
 from mmbench.evidence.resampling import summarise
-from mmbench.missing import Missing, patterns, realised, training_name
-from mmbench.protocol import SELECTION_METRIC
-from mmbench.record import Predictions, Record
+from mmbench.missing import Missing, patterns, realised
+from mmbench.report.outcomes import Outcomes
 
 REFERENCE = "late_fusion"
 """Its modalities are trained alone: their own predictions are the unimodal models that others are held against."""
@@ -37,89 +35,6 @@ AREA_COLUMNS = (
     *KEY, "area", "area_low", "area_high", "gain", "gain_low", "gain_high", "effective", "effective_low", "effective_high", "n",
     "reported", "best",
 )  # fmt: skip
-
-
-@dataclass
-class Outcomes:
-    """What one method's trials, one a seed and fold, got right on the test split.
-
-    Attributes:
-        missing: what training lacked; None: nothing.
-        seeds: of the trials.
-        modalities: (M,) names.
-        hits: (S, P + 1, N) bool of the S runs, by pattern; the last row is the answer to a sample that shows nothing. Seeds with
-            identical predictions are one run.
-        present: (N, M) bool, what the samples have by nature.
-        group: (N,) group numbers from 0 on.
-        data: the data set's own name; it decides the masks, with ``parts``.
-        parts: name of the test split -> its size; of folds, each one's, in their order.
-        unimodal: (S, M) accuracy of each modality alone where the epoch was chosen; NaN where the record does not have it.
-        comparable: in the setting in which the papers' numbers were measured.
-    """
-
-    dataset: str
-    protocol: str
-    missing: Missing | None
-    method: str
-    seeds: list[int]
-    modalities: list[str]
-    hits: np.ndarray
-    present: np.ndarray
-    group: np.ndarray
-    unimodal: np.ndarray
-    data: str
-    parts: Mapping[str, int]
-    comparable: bool = True
-
-    @classmethod
-    def of(
-        cls,
-        dataset: str,
-        protocol: str,
-        missing: Missing | None,
-        method: str,
-        records: Sequence[Sequence[Record]],
-        predictions: Sequence[Predictions],
-        data: str,
-        parts: Mapping[str, int],
-    ) -> Outcomes:
-        """From the records, by seed and fold, and the predictions, one a seed, of what is done."""
-        if not predictions:
-            empty = np.zeros(0)
-            return cls(
-                dataset, protocol, missing, method, [], [], np.zeros((0, 1, 0), bool), empty, empty, empty, data, {}
-            )
-        first = predictions[0]
-        names = first.modalities.tolist()
-        runs = distinct_runs(predictions)
-        alone = [np.mean([_alone_when_chosen(record, names) for record in records[i]], axis=0) for i in runs]
-        return cls(
-            dataset, protocol, missing, method,
-            seeds=[folds[0].trial.seed for folds in records],
-            modalities=names,
-            hits=np.stack([hits_of(predictions[i]) for i in runs]),
-            present=first.present,
-            group=np.unique(first.group, return_inverse=True)[1],
-            unimodal=np.array(alone),
-            data=data,
-            parts=parts,
-        )  # fmt: skip
-
-    @property
-    def training(self) -> str:
-        """What training lacked, in words."""
-        return training_name(self.missing)
-
-    @property
-    def matched(self) -> Missing | None:
-        """The mask that training and test share, if the test split is to lack modalities in the same way (the papers' protocol)."""
-        return None if self.missing is None or self.missing.train_only else self.missing
-
-    @property
-    def best_alone(self) -> int | None:
-        """The modality that is the best alone where epochs are chosen, by its mean over seeds; None where records do not say."""
-        means = self.unimodal.mean(axis=0)
-        return None if np.isnan(means).any() else int(means.argmax())
 
 
 @dataclass
@@ -353,9 +268,3 @@ class _Family:
         shares = [realised(keep, present) for keep in masks]
         masked, missing, empty = (float(np.mean([s[name] for s in shares])) for name in ("masked", "missing", "empty"))
         return masked, missing, empty
-
-
-def _alone_when_chosen(record: Record, modalities: Sequence[str]) -> list[float]:
-    """Accuracy of each modality alone in the epoch that was chosen; NaN where the record does not have it."""
-    chosen = record.curves[record.best_epoch] if record.curves and record.best_epoch is not None else {}
-    return [chosen.get(f"{SELECTION_METRIC}/{name}", np.nan) for name in modalities]
