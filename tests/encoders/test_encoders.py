@@ -17,6 +17,8 @@ INPUTS = {
     "hashed_text": lambda encoder: encoder.tokenize(["a red fish", "", "one"]),
     "mlp": lambda _: torch.randn(3, 128),
     "small_cnn": lambda _: torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8),
+    "small_cnn_audio": lambda _: torch.randn(3, 40, 128, dtype=torch.float16),
+    "small_cnn_video": lambda _: torch.randint(0, 256, (3, 2, 3, 32, 32), dtype=torch.uint8),
 }
 """What the encoders without published weights take, three samples."""
 

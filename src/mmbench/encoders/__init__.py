@@ -23,6 +23,8 @@ ENCODERS: Registry = Registry(
         "resnet18": "mmbench.encoders.timm_image:ResNet18",
         "resnet18_audio": "mmbench.encoders.timm_image:ResNet18Audio",
         "small_cnn": "mmbench.encoders.small_cnn:SmallCNN",
+        "small_cnn_audio": "mmbench.encoders.small_media:SmallCNNAudio",
+        "small_cnn_video": "mmbench.encoders.small_media:SmallCNNVideo",
         "timm_image": "mmbench.encoders.timm_image:TimmImage",
         "wav2vec2": "mmbench.encoders.wav2vec2:Wav2Vec2",
     },
