@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.folds import Parts
-from mmbench.data.split import Split
+from mmbench.data.prepared import PreparedDataModule
+from mmbench.data.split import Mapped, Split
+from mmbench.protocol import PROTOCOLS
 
 
 def check_folds(parts: Parts, groups: list[str]) -> None:
@@ -50,3 +53,23 @@ def check_module(make: Callable[..., MultimodalDataModule], total: int) -> None:
     )
     peek, clean = (make(protocol=protocol, fold=1).splits for protocol in ("peek", "clean"))
     assert torch.equal(peek.test.group, clean.test.group)
+
+
+def check_ids(data: type[PreparedDataModule]) -> None:
+    """The ids that a prepared set tells of each split are those of the rows that it loads, in their order, whatever the cut."""
+    table, cuts = data.table(), 0
+    for protocol in PROTOCOLS:
+        folds = [] if data.lacks(protocol) else [None]
+        for fold in [*folds, *(range(data.folds) if data.folds > 1 else [])]:
+            ids, loaded = data.split_ids(protocol, fold), data.textless(protocol, fold).load()
+            for split in ("train", "validation", "test"):
+                if (part := getattr(loaded, split)) is None:
+                    assert split not in ids
+                    continue
+                rows = next(value.rows for value in part.inputs.values() if isinstance(value, Mapped))
+                assert ids[split] == table["id"][rows].tolist()
+                assert np.array_equal(part.label, table["label"][rows])
+                assert len(ids[split]) > 0
+            assert len(set().union(*ids.values())) == sum(map(len, ids.values())), "no id is in two splits"
+            cuts += 1
+    assert cuts > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -152,6 +152,30 @@ class MultimodalDataModule(LightningDataModule):
     def parts(cls) -> Parts | None:
         """The parts that its folds test, of data that are prepared; None where there is one split, or the class does not tell."""
         return None
+
+    @classmethod
+    def textless(cls, protocol: str = "clean", fold: int | None = None) -> Self:
+        """A data module that needs no tokenizers, since nobody reads its texts: to ask which samples are in its splits."""
+        return cls(protocol, fold=fold, tokenizers=dict.fromkeys(cls.text_modalities, unread))
+
+    @classmethod
+    def split_ids(cls, protocol: str = "clean", fold: int | None = None) -> dict[str, list[str]]:
+        """Split -> the ids of its samples, in the order of ``load``: by them a split is published (``mmbench data split``).
+
+        As it stands, it answers for classes whose ``parts`` have names and whose ``rows(read())`` are the numbers of the samples of
+        training, validation and test.
+
+        Raises:
+            UsageError: the class is another, and does not override this; or there is no such split.
+        """
+        data, parts = cls.textless(protocol, fold), cls.parts()
+        if parts is None or not hasattr(data, "rows") or not hasattr(data, "read"):
+            raise UsageError(
+                f"{cls.name} does not tell the ids of its samples: its class, {cls.__module__}:{cls.__qualname__}, has to override "
+                "split_ids(protocol, fold) -> {split: ids}, in the order of load()"
+            )
+        rows = zip(("train", "validation", "test"), data.rows(data.read()), strict=True)
+        return {split: [parts.names[row] for row in own] for split, own in rows if len(own)}
 
     @classmethod
     def default_views(cls) -> dict[str, str]:

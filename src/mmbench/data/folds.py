@@ -110,7 +110,7 @@ class Parts:
         return assignment_hash(self.names, getattr(self, split))
 
 
-def assignment_hash(names: Sequence[Hashable], parts: Sequence[int] | np.ndarray) -> str:
+def assignment_hash(names: Sequence[Hashable], parts: Sequence[Hashable] | np.ndarray) -> str:
     """The SHA-256 of the sorted lines "name part": it publishes which name is in which part."""
     lines = sorted(f"{name} {part}\n" for name, part in zip(names, parts, strict=True))
     return sha256("".join(lines).encode()).hexdigest()

@@ -246,6 +246,13 @@ class PreparedDataModule(MultimodalDataModule):
         return Parts.of(usable["id"].tolist(), cls.part_of(usable), cls.folds, f"{cls.name} folds")
 
     @classmethod
+    def split_ids(cls, protocol: str = "clean", fold: int | None = None) -> dict[str, list[str]]:
+        """Split -> the ids of its usable samples, in the order of the table."""
+        table = cls.table()
+        split = cls.textless(protocol, fold).split_names(table)
+        return {name: table["id"][split == name].tolist() for name in SPLITS if (split == name).any()}
+
+    @classmethod
     def manifest(cls) -> str:
         """A hash of what was prepared: samples, splits, arrays and classes of the raw folder's own, whatever decoded them."""
         manifest = cls.read_manifest()

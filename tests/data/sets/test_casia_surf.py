@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from folding import check_ids
 from mmbench.data.augment import RandomResizedCrop
 from mmbench.data.demo import casia_surf as demo
 from mmbench.data.demo.media import write_picture
@@ -422,3 +423,8 @@ def test_audit_finds_a_class_that_is_missing(audited):
         rows.loc[(rows["clean"] == "validation") & (rows["label"] == 0), "clean"] = ""
 
     assert any("validation has no sample of live" in text for text in audited(plant).violations["clean"])
+
+
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(root, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(root))
+    check_ids(CasiaSurf)

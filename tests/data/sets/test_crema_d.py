@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from folding import check_folds, check_module
+from folding import check_folds, check_ids, check_module
 from mmbench.data.demo.crema_d import CAST
 from mmbench.data.folds import assignment_hash
 from mmbench.data.preparing.audit import audit
@@ -271,3 +271,8 @@ def test_the_folds_of_the_demo(demo):
     check_folds(CremaD.parts(), usable["group"].tolist())
     assert CremaD.lacks_folds() is None
     check_module(CremaD, 53)
+
+
+@pytest.mark.slow
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(demo):
+    check_ids(CremaD)

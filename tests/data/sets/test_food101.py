@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from folding import check_ids
 from mmbench.data import DATASETS
 from mmbench.data.preparing.audit import audit
 from mmbench.data.preparing.prepare import prepare
@@ -404,3 +405,7 @@ def test_pictures_that_cannot_be_used_are_named(tiny):
     manifest = quietly(tiny, allow_bad=True)
     assert manifest["samples"] == 1
     assert ["not a readable picture" in reason for _, _, reason in manifest["skipped"]] == [True, True]
+
+
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(raw):
+    check_ids(Food101)

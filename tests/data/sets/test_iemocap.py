@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from folding import check_folds, check_module
+from folding import check_folds, check_ids, check_module
 from mmbench.data.demo.iemocap import EMOTIONS, FRAMES, TURN, write, write_divx
 from mmbench.data.demo.iemocap6 import write as write6
 from mmbench.data.preparing.audio import fbank
@@ -637,3 +637,7 @@ def test_the_copy_is_coded_as_the_original(written):
         )
         assert (stream.width, stream.height, float(stream.average_rate)) == (720, 480, pytest.approx(29.97, abs=0.01))
     assert len(read_evaluation(folder_of(written) / EVALUATION / f"{FIRST}.txt", [])) == len(EMOTIONS) + 1
+
+
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(data):
+    check_ids(Iemocap)

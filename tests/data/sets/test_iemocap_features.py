@@ -317,3 +317,17 @@ def test_a_file_that_the_system_does_not_let_us_read(folder, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.read_bytes", denied)
     refused(r"labels\.csv: expected a readable file, got 'Permission denied'", prepared=False)
+
+
+@pytest.mark.usefixtures("whole")
+@pytest.mark.parametrize(("protocol", "fold"), [("clean", None), ("legacy", None), ("clean", 3), ("legacy", 3)])
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(written, protocol, fold):
+    ids, loaded = IemocapFeatures.split_ids(protocol, fold), IemocapFeatures(protocol, fold=fold).load()
+    files = {
+        split: np.stack([np.load(written / f"iemocap_features/text/{name}.npy").reshape(-1) for name in names])[:, :-1]
+        for split, names in ids.items()
+    }
+    assert ("validation" in ids) == (loaded.validation is not None) == (protocol == "clean")
+    for split, vectors in files.items():
+        expected = (vectors - files["train"].mean(0)) / files["train"].std(0)
+        assert getattr(loaded, split).inputs["text"][:, :-1].numpy() == pytest.approx(expected, abs=1e-4)

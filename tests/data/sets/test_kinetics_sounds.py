@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from folding import check_ids
 from mmbench.baselines import METHODS
 from mmbench.data.demo import kinetics_sounds as demo
 from mmbench.data.demo.media import sound, write_sound, write_video
@@ -706,3 +707,8 @@ def test_audit_finds_planted_leaks(audited, column):
     assert any(
         "of 6 test samples share their" in line and "with train" in line for line in audited(plant).violations["clean"]
     )
+
+
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(part, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(part))
+    check_ids(KineticsSounds)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from folding import check_ids
 from mmbench.data import DATASETS
 from mmbench.data.preparing.audit import audit
 from mmbench.data.preparing.prepare import prepare
@@ -373,3 +374,8 @@ def test_pictures_that_cannot_be_used_are_named(tiny, damage, reason):
 def test_classes_are_registered():
     assert DATASETS["mvsa"] is Mvsa
     assert DATASETS["mvsa_merged"] is MvsaMerged
+
+
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(raw):
+    check_ids(Mvsa)
+    check_ids(MvsaMerged)

@@ -8,6 +8,7 @@ import torch
 
 import mmbench.data.sets
 from mmbench.data.sets.openclipart import OpenClipart
+from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from planted import batch_of
 
 FILE = Path(mmbench.data.sets.__path__[0]) / "openclipart.npz"
@@ -104,3 +105,17 @@ def test_a_batch(data):
 
 def test_the_manifest_is_the_hash_of_the_shipped_file():
     assert OpenClipart.manifest() == sha256(FILE.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("fold", [None, 0, 4])
+@pytest.mark.parametrize("protocol", ["clean", "peek", "legacy"])
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(protocol, fold, arrays):
+    ids, loaded = OpenClipart.split_ids(protocol, fold), OpenClipart.textless(protocol, fold).load()
+    number = {name: row for row, name in enumerate(arrays["source"].tolist())}
+    assert ("validation" in ids) == (loaded.validation is not None) == (protocol != "legacy")
+    for split, names in ids.items():
+        rows = [number[name] for name in names]
+        part = getattr(loaded, split)
+        assert np.array_equal(part.inputs["image"].permute(0, 2, 3, 1), arrays["image"][rows])
+        assert part.label.tolist() == arrays["label"][rows].tolist()
+    assert OpenClipartFeatures.split_ids(protocol, fold) == ids

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from folding import check_folds, check_module
+from folding import check_folds, check_ids, check_module
 from mmbench.data.demo.media import sound
 from mmbench.data.demo.tuxpaint import write, write_speech
 from mmbench.data.prepared import SPLITS
@@ -521,3 +521,7 @@ def test_a_trial_gets_batches(data, protocol, view):
     assert (tuple(batch.inputs["audio"].shape[1:]), batch.inputs["audio"].dtype) == (shape, dtype)
     assert batch.present.shape == (8, 3)
     assert module.spec.num_classes == 8
+
+
+def test_the_ids_of_its_splits_are_those_of_what_is_loaded(data):
+    check_ids(Tuxpaint)

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmbench.data.preparing.splitting import one_or_all, write_split
 from mmbench.errors import UsageError
 from mmbench.files import check_folder, data_root
 from mmbench.machine import cores
 from mmbench.options import given_path, places, positive
+from mmbench.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
     from mmbench.data.base import MultimodalDataModule
@@ -64,6 +66,12 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     audit.add_argument(
         "--protocol", choices=["clean", "legacy"], default="clean", help="whose promises to hold (default: clean)"
     )
+    splits = command("split", write_split, "write the ids of each split, for those who train with code of their own")
+    splits.add_argument("--protocol", choices=list(PROTOCOLS), default="clean", help="which splits (default: clean)")
+    splits.add_argument(
+        "--fold", type=one_or_all, metavar="K|all", help="which fold, or all (default: the data set's one split)"
+    )
+    splits.add_argument("-o", "--output", type=given_path, metavar="FILE", help="a file to write (default: print it)")
     demo = command("demo", demo_data, "write a tiny made-up copy in the real layout, prepare and audit it")
     decoding(demo)
 

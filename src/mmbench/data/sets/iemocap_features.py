@@ -115,6 +115,13 @@ class IemocapFeatures(MultimodalDataModule):
         names = list(cls.index()[0]) if names is None else names
         return Parts.of(names, [int(name[4]) - 1 for name in names], cls.folds, "iemocap folds")
 
+    @classmethod
+    def split_ids(cls, protocol: str = "clean", fold: int | None = None) -> dict[str, list[str]]:
+        """Split -> its utterances, sorted; those of ``legacy`` where they are drawn, in the order of their hashes."""
+        names = list(cls.index()[0])
+        rows = zip(("train", "validation", "test"), cls(protocol, fold=fold).cut(names), strict=True)
+        return {split: [names[row] for row in own] for split, own in rows if len(own)}
+
     def load(self) -> Loaded:
         """Read every feature, standardise it and cut the protocol's splits."""
         labels, unused = self.index()
