@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmbench.commands import EXPERIMENTS
 from mmbench.experiment.plan import load
+from mmbench.places import experiment_path
 from mmbench.record import Record
 from mmbench.runner.forecast import Forecast, Kind, Progress
 from mmbench.store import Store
@@ -94,8 +94,7 @@ def recorded(name: str, results: Path) -> list[Record]:
         found = (record for key in store.find("") if (record := store.record(key)) is not None)
         return sorted((record for record in found if record.status == "done"), key=lambda record: record.started)
     stem, _, quick = name.partition(":")
-    path = Path(stem) if stem.endswith(".yaml") else EXPERIMENTS / f"{stem}.yaml"
-    experiment, store = load(path, quick=bool(quick)), Store(results / "runs")
+    experiment, store = load(experiment_path(stem), quick=bool(quick)), Store(results / "runs")
     trials = distinct([*experiment.trials, *tuning_trials(experiment.searches)])
     return [r for trial in trials if (r := store.record(trial.key)) is not None and r.status == "done"]
 

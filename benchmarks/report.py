@@ -21,8 +21,8 @@ from mmbench import machine
 
 machine.plan_only()  # as the command line does, before anything else is imported
 
-from mmbench.commands import experiment_path  # noqa: E402
 from mmbench.experiment.plan import Experiment, load  # noqa: E402
+from mmbench.places import experiment_path  # noqa: E402
 from mmbench.provenance import Codes  # noqa: E402
 from mmbench.record import Predictions  # noqa: E402
 from mmbench.report.collect import collect  # noqa: E402

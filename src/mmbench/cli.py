@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mmbench import machine
+from mmbench import experiment_commands, machine, where
 from mmbench.commands import (
     FAILED,
     REGRESSION,
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         "compare", compare_results, "tell whether two results agree, within what other seeds would differ by"
     )
     compare.epilog = "Exits with 0 where they agree, 1 where they do not, 2 where one is not there or is damaged."
-    text = "a report's folder, its table.csv, or the name of an experiment whose report git keeps"
+    text = "a report's folder, its table.csv, or the name of an experiment whose report comes with mmbench"
     compare.add_argument("one", metavar="A", help=text)
     compare.add_argument("other", metavar="B", help=f"{text}; its deviations are the measure")
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
@@ -112,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
         "source", type=given_path, metavar="PICKLE", help="m3ae_small.pkl, m3ae_base.pkl or m3ae_large.pkl"
     )
     convert.add_argument("target", type=given_path, metavar="SAFETENSORS", help="the file to write")
+    experiment_commands.add_commands(command("experiments", None, "experiments: list, show, copy"))
+    command("where", where.where, "tell which folders are in use and why, and where mmbench itself lies")
     lists = command("list", list_names, "list what there is")
     lists.add_argument("what", choices=["methods", "datasets", "encoders", "experiments"])
     show = command("show", show_trial, "show one trial: its settings, its metrics, its log")
@@ -119,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-EXPERIMENT = "a YAML file, or the name of one in experiments/"
+EXPERIMENT = "a YAML file, or the name of one in experiments/ or of mmbench's own"
 
 
 def add_experiment(sub: argparse.ArgumentParser, **options: Any) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmbench.errors import DataError, UsageError, did_you_mean
-from mmbench.files import check_folder, user_path
+from mmbench.errors import DataError, UsageError
+from mmbench.experiment_commands import list_experiments
+from mmbench.files import check_folder
+from mmbench.places import bands_file, carried, experiment_path, published, published_table, results_folders
 
 if TYPE_CHECKING:
     from mmbench.experiment.plan import Experiment
@@ -20,24 +22,9 @@ if TYPE_CHECKING:
     from mmbench.store import Store
     from mmbench.tracking import WandbSettings
 
-EXPERIMENTS = Path("experiments")
-COMMITTED = Path("results")
-"""The results that git keeps, beside the experiments; one's own may be elsewhere."""
 REGRESSION = "regression"
 
 OK, FAILED, USAGE = 0, 1, 2
-
-
-def experiment_path(name: str) -> Path:
-    """The file of an experiment given by its path or, if it is in ``experiments/``, its name."""
-    path = user_path(name)
-    named = EXPERIMENTS / f"{name}.yaml"
-    if path.is_file() or path.suffix in (".yaml", ".yml") or path.parent != Path("."):
-        return path
-    if not named.is_file():
-        known = [p.stem for p in EXPERIMENTS.glob("*.yaml")]
-        raise UsageError(f"no experiment '{name}' in {EXPERIMENTS}/: {did_you_mean(name, known)}")
-    return named
 
 
 def load_experiment(arguments: argparse.Namespace) -> Experiment:
@@ -82,7 +69,7 @@ def run_experiment(arguments: argparse.Namespace) -> int:
         return strict
     failed = running.run()
     collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb)
-    print_report(collected, committed_table(experiment.name, arguments.results), running.unselected())
+    print_report(collected, compared_with(experiment, arguments), running.unselected())
     return max(FAILED if failed else OK, strict)
 
 
@@ -111,7 +98,7 @@ def write_report(
     from mmbench.report.committed import LOCAL, unfit
     from mmbench.report.page import write
 
-    collected = collect(experiment, store, results / "reported", codes)
+    collected = collect(experiment, store, published(results, "reported"), codes)
     if publish and (reasons := unfit(collected)):
         raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
     folder = results / experiment.name if publish else results / LOCAL / experiment.name
@@ -141,15 +128,17 @@ def report(arguments: argparse.Namespace) -> int:
             f"{store.root}; `mmbench run {arguments.experiment}` runs them"
         )
     collected = write_report(experiment, store, arguments.results, Codes(), arguments.publish)
-    print_report(collected, None if arguments.publish else committed_table(experiment.name, arguments.results))
+    print_report(collected, None if arguments.publish else compared_with(experiment, arguments))
     return OK
 
 
-def committed_table(name: str, results: Path) -> Path | None:
-    """The table that git keeps of an experiment, even if not there yet; None if it is neither there nor one of ``experiments/``."""
-    if (table := results / name / "table.csv").is_file():
-        return table
-    return COMMITTED / name / "table.csv" if (EXPERIMENTS / f"{name}.yaml").is_file() else None
+def compared_with(experiment: Experiment, arguments: argparse.Namespace) -> Path | None:
+    """The table that a report is compared with, if there is one; says so where it is that of another file of the same name."""
+    file = experiment_path(arguments.experiment)
+    table = published_table(experiment.name, file, arguments.results)
+    if table is None and experiment.name == file.stem and carried(f"results/{file.stem}/table.csv").is_file():
+        print(f"{file} is not the {file.stem} that comes with mmbench: not compared with its report", file=sys.stderr)
+    return table
 
 
 def compare_results(arguments: argparse.Namespace) -> int:
@@ -157,8 +146,7 @@ def compare_results(arguments: argparse.Namespace) -> int:
     from mmbench.report.committed import compare, read_table, table_of
     from mmbench.report.escape import one_line
 
-    folders = [arguments.results, *([COMMITTED] if EXPERIMENTS.is_dir() else [])]
-    paths = [table_of(name, folders) for name in (arguments.one, arguments.other)]
+    paths = [table_of(name, results_folders(arguments.results)) for name in (arguments.one, arguments.other)]
     try:
         one, other = map(read_table, paths)
     except DataError as error:  # 1 says that they differ
@@ -216,7 +204,7 @@ def check_regression(arguments: argparse.Namespace) -> int:
     from mmbench import regression
     from mmbench.runner.local import plan_slots
 
-    path = arguments.results / "regression" / f"{experiment_path(arguments.experiment).stem}.csv"
+    path = bands_file(experiment_path(arguments.experiment), arguments.results, arguments.update)
     held = None if arguments.update else regression.read(path)
     experiment = load_experiment(arguments)
     if experiment.searches:
@@ -274,15 +262,7 @@ def dashboard(arguments: argparse.Namespace) -> int:
 def list_names(arguments: argparse.Namespace) -> int:
     """``mmbench list``."""
     if arguments.what == "experiments":
-        from mmbench.experiment.settings import read_yaml
-
-        for path in sorted(EXPERIMENTS.glob("*.yaml")):
-            try:
-                content = read_yaml(path)
-                print(f"{path.stem:16} {content.get('title', '') if isinstance(content, dict) else ''}")
-            except UsageError as error:
-                print(f"{path.stem:16} ({error})".replace("\n", " "))
-        return OK
+        return list_experiments(arguments)
     from mmbench.baselines import METHODS
     from mmbench.data import DATASETS
     from mmbench.encoders import ENCODERS
