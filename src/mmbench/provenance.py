@@ -25,13 +25,13 @@ from mmbench.trial import Trial
 CORE = ("mmbench.training", "mmbench.runner.child")
 """The core of mmbench is what these import; every trial runs it."""
 
-TABLES = ("mmbench.baselines", "mmbench.data", "mmbench.encoders")
+TABLES = ("mmbench.baselines", "mmbench.data", "mmbench.data.found", "mmbench.encoders")
 """Tables of names: a new line in one changes no trial."""
 
 FAMILIES = ("mmbench.data.prepared", "mmbench.encoders.pretrained")
 """Bases that only some trials have: they count with the classes that inherit from them, and are no part of the core."""
 
-PREPARING = ("mmbench.data.preparing.", "mmbench.data.demo.")
+PREPARING = ("mmbench.data.preparing.", "mmbench.data.demo.", "mmbench.data.adding.")
 """What runs before trials and never in one: what it made is in the hash of the data."""
 
 LIBRARIES = {

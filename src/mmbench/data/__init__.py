@@ -1,8 +1,8 @@
 """Data modules, one a data set."""
 
-from mmbench.registry import Registry
+from mmbench.data.found import Datasets
 
-DATASETS: Registry = Registry(
+DATASETS = Datasets(
     "data set",
     "mmbench.datasets",
     {

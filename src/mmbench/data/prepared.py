@@ -118,12 +118,12 @@ class PreparedDataModule(MultimodalDataModule):
     @classmethod
     def check_spec_augment(cls, modality: str, view: str | None, limits: Mapping[str, Any]) -> None:
         """Raise a UsageError if the modality is no filter bank, or has fewer frames or bins than SpecAugment may hide."""
-        banks = [m for m, source in cls.sources.items() if "fbank" in source.fields]
+        banks = {m: f for m, source in cls.sources.items() for f in source.fields if f.endswith("fbank")}
         if modality not in banks:
             raise UsageError(f"{cls.name}: no filter bank of '{modality}'; {did_you_mean(modality, banks)}")
-        if view != "fbank":
-            raise UsageError(f"{cls.name}: {modality} is read as '{view}'; only parts of 'fbank' can be hidden")
-        shape = dict(zip(("time", "frequency"), cls.sources[modality].fields["fbank"][0], strict=True))
+        if view != (bank := banks[modality]):
+            raise UsageError(f"{cls.name}: {modality} is read as '{view}'; only parts of '{bank}' can be hidden")
+        shape = dict(zip(("time", "frequency"), cls.sources[modality].fields[bank][0], strict=True))
         for name, limit in limits.items():
             if isinstance(limit, int) and limit > shape.get(name, limit):
                 raise UsageError(f"{cls.name}: {modality}.{name} is {limit}, the filter bank has only {shape[name]}")
@@ -156,6 +156,11 @@ class PreparedDataModule(MultimodalDataModule):
             samples: as in ``clean``, in any order, and with the columns ``clean`` and ``present_<modality>``.
         """
         raise NotImplementedError
+
+    @classmethod
+    def declaration(cls) -> dict[str, Any] | None:
+        """What is to stand in the manifest of a class that is made of it; None of those whose code says all."""
+        return None
 
     @classmethod
     def text_key(cls, text: str) -> str:
@@ -256,7 +261,7 @@ class PreparedDataModule(MultimodalDataModule):
     def manifest(cls) -> str:
         """A hash of what was prepared: samples, splits, arrays and classes of the raw folder's own, whatever decoded them."""
         manifest = cls.read_manifest()
-        own = ["classes"] if "classes" in manifest else []
+        own = [key for key in ("classes", "declaration") if key in manifest]
         content = {key: manifest[key] for key in ("format", "version", "arrays", "table", *own)}
         digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{MADE_UP}-{digest}" if manifest["made_up"] else digest

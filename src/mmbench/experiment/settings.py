@@ -21,7 +21,7 @@ LARGEST = 2**63
 PLAIN = (str, int, float, bool, type(None))
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, what: str = "experiment") -> Any:
     """Read a YAML file; a key given twice is an error, not the last one's victory.
 
     Raises:
@@ -31,12 +31,10 @@ def read_yaml(path: Path) -> Any:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            raise UsageError(
-                f"{path}: cannot be read: it has more than {MOST_BYTES:,} bytes, which no experiment needs"
-            )
+            raise UsageError(f"{path}: cannot be read: it has more than {MOST_BYTES:,} bytes, which no such file needs")
         return parse(data.decode("utf-8-sig"), str(path))
     except FileNotFoundError as error:
-        raise UsageError(f"no such experiment file: {path}") from error
+        raise UsageError(f"no such {what} file: {path}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: cannot be read: it is not UTF-8 ({error}); save it as UTF-8") from error
     except (OSError, ValueError) as error:

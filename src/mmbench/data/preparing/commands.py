@@ -49,18 +49,40 @@ def add_commands(data: argparse.ArgumentParser) -> None:
         "prepare", prepare_data, "decode a raw download once; the same command goes on after an interruption"
     )
     prepare.add_argument("--raw", type=given_path, required=True, metavar="DIR", help="the raw download")
-    prepare.add_argument(
-        "--allow-bad", action="store_true", help="accept more than 1 %% of samples that cannot be used"
+
+    def options_of_preparing(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--allow-bad", action="store_true", help="accept more than 1 %% of samples that cannot be used"
+        )
+        sub.add_argument(
+            "--also-from",
+            type=given_path,
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="let symbolic links of the raw folder lead into this folder too (may be given more than once)",
+        )
+        decoding(sub)
+
+    options_of_preparing(prepare)
+    add = command("add", add_data, "make a data set of a folder: a table of samples, and their files", named=False)
+    add.add_argument(
+        "folder", type=given_path, metavar="DIR", help="a folder with metadata.csv (.tsv, .jsonl, .parquet)"
     )
-    prepare.add_argument(
-        "--also-from",
-        type=given_path,
+    add.add_argument("--name", metavar="N", help="what experiments call it (default: the folder's name)")
+    for role, text in ROLES.items():
+        add.add_argument(
+            f"--{role}", metavar="COLUMN", help=f"the column of {text}, where that is not inferred rightly"
+        )
+    add.add_argument(
+        "--metadata",
         action="append",
         default=[],
-        metavar="DIR",
-        help="let symbolic links of the raw download lead into this folder too (may be given more than once)",
+        metavar="FILE",
+        help="the table, below DIR; more than once for a table a split",
     )
-    decoding(prepare)
+    add.add_argument("--dry-run", action="store_true", help="print what is inferred, and do no more")
+    options_of_preparing(add)
     command("verify", verify_data, "compare a prepared data set with its checksums")
     audit = command("audit", audit_data, "look for leaks, duplicates, contradictory labels and wrong counts")
     audit.add_argument(
@@ -76,10 +98,25 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     decoding(demo)
 
 
+ROLES = {
+    "label": "the class",
+    "group": "what must not be in two splits",
+    "split": "a given split",
+    "id": "the samples' names",
+}
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run a command, if there is a data folder, or can be."""
     check_folder(data_root(), "data folder", write="jobs" in arguments)
     return arguments.function(arguments)
+
+
+def add_data(arguments: argparse.Namespace) -> int:
+    """``mmbench data add``."""
+    from mmbench.data.adding.commands import add_data
+
+    return add_data(arguments)
 
 
 def find(name: str) -> type[PreparedDataModule]:

@@ -27,9 +27,12 @@ APART, APART_SECONDS = (
 
 
 def tabulate(
-    data: type[PreparedDataModule], samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]]
+    data: type[PreparedDataModule],
+    samples: Sequence[Sample],
+    rows: Sequence[Mapping[str, Any]],
+    vectors: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
-    """The table of samples, splits included."""
+    """The table of samples, splits included; ``vectors`` says, by modality, which of them have one, (N,) bool."""
     import pandas as pd
 
     frame = pd.DataFrame(
@@ -49,7 +52,7 @@ def tabulate(
             frame[f"present_{modality}"] = frame[f"text_{modality}"].str.strip() != ""
         else:
             frame[f"sha256_{modality}"] = [row["sha256"].get(modality, "") for row in rows]
-            frame[f"present_{modality}"] = frame[f"sha256_{modality}"] != ""
+            frame[f"present_{modality}"] = vectors.get(modality, frame[f"sha256_{modality}"] != "")
     usable = frame["skipped"] == ""
     frame["clean"] = ""
     frame.loc[usable, "clean"] = np.asarray(data.clean(frame[usable].reset_index(drop=True)), dtype=object)
@@ -115,6 +118,8 @@ def describe(
     }
     if listing.classes is not None:
         manifest["classes"] = list(listing.classes)
+    if (declaration := data.declaration()) is not None:
+        manifest["declaration"] = declaration
     return {**manifest, "sha256": hash_manifest(manifest)}
 
 

@@ -25,6 +25,7 @@ from mmbench.data.preparing.media import decoders
 from mmbench.data.preparing.raw import Listing, Sample
 from mmbench.errors import DataError, UsageError
 
+BLOCK = 1 << 14  # vectors that are written at once
 TOLERATED = 0.01  # the share of bad samples above which preparing fails
 
 
@@ -87,20 +88,42 @@ def prepare_locked(
     samples = listing.samples
     partial = data.folder().with_name(f"{data.name}.partial")
     report = resume(data, partial, samples, made_up, say)
+    for i, sample in enumerate(samples):
+        if not any(sample.files.values()):  # nothing to decode
+            report[i] = {"sha256": {}, "noted": {}, "file": "", "error": ""}
     todo = [i for i in range(len(samples)) if i not in report or report[i]["error"]]  # a bad file may have been mended
     say(f"{data.name}: {len(samples)} samples, {len(todo)} to decode, {jobs} at a time")
     if todo:
         run_chunks(data, raw, partial, samples, todo, jobs, report, say)
     rows = [report[i] for i in range(len(samples))]
+    add_vectors(partial, listing, rows)
+    for i, (sample, row) in enumerate(zip(samples, rows, strict=True)):
+        seen = any(text.strip() for text in sample.text.values()) or any(v.present[i] for v in listing.vectors.values())
+        if not (row["error"] or row["sha256"] or seen):
+            row["error"] = "no modality is there"
     skipped = [list(item) for item in listing.skipped]
     skipped += [[s.id, row["file"], row["error"]] for s, row in zip(samples, rows, strict=True) if row["error"]]
     check_skipped(data, partial, skipped, len(samples) + len(listing.skipped), allow_bad)
-    frame = tabulate(data, samples, rows)
+    frame = tabulate(data, samples, rows, {name: v.present for name, v in listing.vectors.items()})
     manifest = describe(data, partial, frame, listing, skipped, made_up, doubts_of(samples, rows))
     frame.to_parquet(partial / "samples.parquet", index=False)
     write(partial / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
     replace_folder(partial, data.folder())
     return manifest
+
+
+def add_vectors(partial: Path, listing: Listing, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the vectors that need no decoding, and add their hashes to what samples came to."""
+    for name, vectors in listing.vectors.items():
+        array = np.load(partial / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
+        for start in range(0, len(array), BLOCK):
+            block = vectors.block(slice(start, start + BLOCK))
+            array[start : start + len(block)] = block
+            if vectors.hashed:
+                for i, vector in enumerate(block, start):
+                    if vectors.present[i]:
+                        rows[i]["sha256"][name] = sha256(vector.tobytes()).hexdigest()
+        array.flush()
 
 
 @contextmanager

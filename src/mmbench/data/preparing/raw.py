@@ -37,6 +37,35 @@ class Sample:
 
 
 @dataclass
+class Vectors:
+    """The vectors of N samples.
+
+    Attributes:
+        values: (N, D), of any type of numbers; perhaps on disk. Rows of samples without one hold anything.
+        present: (N,) bool.
+        hashed: an equal vector is the same sample twice; not so of a few numbers, which are equal by chance.
+        notes: what the user should know.
+    """
+
+    values: np.ndarray
+    present: np.ndarray
+    hashed: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.values.shape[1]
+
+    def block(self, rows: slice) -> np.ndarray:
+        """Some rows as float32, zero where there is no vector."""
+        with np.errstate(over="ignore"):
+            values = np.asarray(self.values[rows]).astype(np.float32)
+        values[~self.present[rows]] = 0
+        return values
+
+
+@dataclass
 class Listing:
     """What scanning a raw folder found.
 
@@ -46,6 +75,7 @@ class Listing:
         unlisted: files of the data set's kind that no list names.
         notes: what the user should know (lists that are not there, say).
         classes: by number, where the raw folder names its own in place of the data set's.
+        vectors: modality -> its vectors, of those that are not decoded file by file.
     """
 
     samples: list[Sample]
@@ -53,6 +83,7 @@ class Listing:
     unlisted: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     classes: Sequence[str] | None = None
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class Manifest(BaseModel):
     unlisted: Unlisted
     notes: list[str]
     classes: Annotated[list[str], Field(min_length=2)] = []
+    declaration: dict[str, Any] = {}
     sha256: str
 
 

@@ -1,0 +1,230 @@
+"""``mmbench data add``: a folder becomes a data set, without code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmbench.data.adding.declaration import Declared, checked_name, declared
+from mmbench.data.adding.infer import Inferred, Line, infer, slug
+from mmbench.data.adding.metadata import Metadata, find_tables, read_metadata
+from mmbench.data.adding.samples import files_of, ids_of, read_samples
+from mmbench.data.adding.vectors import read_vector, read_vectors
+from mmbench.data.preparing.lists import links_into
+from mmbench.data.preparing.media import BadFile
+from mmbench.errors import StoreError, UsageError
+from mmbench.experiment.settings import read_yaml
+from mmbench.files import atomic_write
+
+FILE = "dataset.yaml"
+ROLES = ("id", "label", "group", "split")
+LOOKED_AT = 64  # files of vectors whose widths are looked at
+
+
+def add_data(arguments: argparse.Namespace) -> int:
+    """``mmbench data add``."""
+    from mmbench.data.preparing.prepare import prepare
+    from mmbench.data.sets.added import added_class
+
+    root, tables = place(arguments.folder, arguments.metadata)
+    path = root / FILE
+    with links_into(arguments.also_from):
+        if path.exists():
+            content = as_declared(path, arguments)
+            print(f"as {path} says:\n")
+            lines = lines_of(content)
+        else:
+            found = infer_folder(root, tables, arguments)
+            lines = show(found)
+            if found.open:
+                raise UsageError(f"{root}: could not be inferred: " + "; ".join(found.open))
+            content = declared(found.content, f"what was inferred of {root}")
+        check_name(content.name)
+        listing = read_samples(content, root)
+        content = with_widths(content, root)
+        for line in lines:
+            print(line)
+        print(f"\n{len(listing.samples):,} samples" + "".join(f"\nnote: {note}" for note in listing.notes))
+        if arguments.dry_run:
+            print(f"\nnothing was written (--dry-run); without it, {path} would be, and the data prepared")
+            return 0
+        if not path.exists():
+            write_declaration(path, found)
+            print(f"\nwrote {path}: change what is wrong in it, and give the same command again\n")
+        data = added_class(content)
+        prepare(data, root, arguments.jobs, arguments.allow_bad, also_from=arguments.also_from)
+    where = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
+    print(
+        f"now look at it:  mmbench data audit {content.name}{where}\n"
+        f"and run:         mmbench run table1 --dataset {content.name}{where}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def place(given: Path, tables: Sequence[str]) -> tuple[Path, list[str]]:
+    """The folder of a data set, and the names of the tables that were asked for; a table may stand for its folder.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if given.is_file():
+        return given.parent, [given.name]
+    if not given.is_dir():
+        raise UsageError(f"{given}: no such folder; expected one with a table of samples, metadata.csv")
+    return given, list(tables)
+
+
+def as_declared(path: Path, arguments: argparse.Namespace) -> Declared:
+    """What ``dataset.yaml`` says, if the options do not contradict it."""
+    content = declared(read_yaml(path, "declaration"), str(path))
+    for key in ("name", *ROLES):
+        asked = getattr(arguments, key)
+        if asked is not None and asked != getattr(content, key):
+            raise UsageError(
+                f"--{key} {asked}: {path} says {key}: {getattr(content, key)}; change it there, or take that file away to have all "
+                "inferred anew"
+            )
+    return content
+
+
+def infer_folder(root: Path, tables: Sequence[str], arguments: argparse.Namespace) -> Inferred:
+    """A first declaration of a folder."""
+    metadata = read_metadata(root, list(tables) or find_tables(root))
+    name = arguments.name or slug(root.resolve().name)
+    try:
+        checked_name(name, "a name")
+    except ValueError as error:
+        raise UsageError(f"--name: {error}") from error
+    return infer(name, metadata, {role: getattr(arguments, role) for role in ROLES})
+
+
+def check_name(name: str) -> None:
+    """Refuse the name of a data set that is written by hand, or comes with the package."""
+    from mmbench.data import DATASETS
+    from mmbench.data.found import EMBEDDED
+
+    if name in DATASETS.registered or (EMBEDDED / name).exists():
+        raise UsageError(
+            f"name: '{name}' is one of mmbench's own data sets; choose another (--name, or name: in {FILE})"
+        )
+
+
+def with_widths(content: Declared, root: Path) -> Declared:
+    """The declaration with the width of every modality of vectors.
+
+    Raises:
+        UsageError: no file of a modality holds a vector.
+    """
+    wanted = [name for name in content.of_kind("features", "numbers") if content.modalities[name].width is None]
+    if not wanted:
+        return content
+    metadata = read_metadata(root, content.metadata)
+    ids = ids_of(metadata, content.id)
+    modalities = dict(content.modalities)
+    for name in wanted:
+        one = modalities[name]
+        width = (
+            width_of_files(metadata, name, content)
+            if one.file is not None
+            else read_vectors(name, one, metadata, ids).width
+        )
+        modalities[name] = one.model_copy(update={"width": width})
+    return content.model_copy(update={"modalities": modalities})
+
+
+def width_of_files(metadata: Metadata, name: str, content: Declared) -> int:
+    """The width that most of a modality's first files have."""
+    paths = [path for path in files_of(metadata, name, content.modalities[name]) if path]
+    widths: list[int] = []
+    reason = ""
+    for path in paths[:LOOKED_AT]:
+        try:
+            widths.append(len(read_vector(metadata.root / path, None)))
+        except BadFile as error:
+            reason = f"{path} {error}"
+    if not widths:
+        raise UsageError(f"modalities.{name}: none of its first {len(paths[:LOOKED_AT])} files can be read: {reason}")
+    return max(widths, key=widths.count)
+
+
+def show(found: Inferred) -> list[str]:
+    """The table of what was inferred, and of what was not."""
+    lines = [*table("what", "is", "why", found.lines)]
+    if found.unused:
+        lines += ["", *table("column or file", "", "why", found.unused)]
+    return [*lines, *(f"NOT INFERRED: {line}" for line in found.open)]
+
+
+def table(*cells: Any) -> list[str]:
+    """Lines of three columns, below a header."""
+    *head, lines = cells
+    rows = [tuple(head), *((line.what, line.found, line.why) for line in lines)]
+    widths = [min(32, max(len(row[i]) for row in rows)) for i in range(2)]
+    return [f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}".rstrip() for row in rows]
+
+
+def lines_of(content: Declared) -> list[str]:
+    """The same table of what a file declares."""
+    roles = [Line(role, getattr(content, role) or "–", "") for role in ROLES]
+    kinds = [
+        Line(name, one.kind, str(one.array or one.file or one.column or ", ".join(one.columns or ())))
+        for name, one in content.modalities.items()
+    ]
+    rest = [
+        Line("classes", str(len(content.classes)), ", ".join(content.classes[:8]) + " …" * (len(content.classes) > 8)),
+        Line("conditioning", content.conditioning, ""),
+        Line("folds", str(content.folds), ""),
+    ]
+    return table("what", "is", "from", [*roles, *rest[:1], *kinds, *rest[1:]])
+
+
+NOTES = {
+    "name": "what experiments call it",
+    "metadata": "a row a sample; of several tables, the folder that each is in is its split",
+    "id": "the column that names each sample; null: the number of its row",
+    "label": "the column of the class",
+    "classes": "in the order of tables",
+    "group": "the column of what must not be in two splits (speaker, patient, author); null: none was given, so\n"
+    "# that clean is only stratified by class",
+    "split": "the column of a given split (train, validation, test); null: none was given, splits are cut here",
+    "modalities": "kinds: picture (file, size, pad, flip), sound (file, seconds), video (file, frames, size, flip),\n"
+    "# text (column), features (array, file, column or columns; standardise), numbers (columns; standardise).\n"
+    "# encoder: names one in place of the kind's own; pretrained ones want larger pictures, size: 256.\n"
+    "# An empty cell is a modality that is absent.",
+    "conditioning": "the modality that conditions the others where a method is asymmetric (FiLM, BiGated)",
+    "folds": "parts that the whole set is cut into, of whole groups; 1: none",
+    "distinct_texts": "equal texts are kept within one split, as equal files are",
+}
+
+
+def write_declaration(path: Path, found: Inferred) -> None:
+    """Write ``dataset.yaml``, each key with what it means.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    import yaml
+
+    parts = ["# How mmbench reads this folder; written by `mmbench data add`, to be changed where it is wrong.\n"]
+    for key, value in found.content.items():
+        if key == "modalities":
+            inner = (
+                f"  {yaml.safe_dump(name).removesuffix('...' + chr(10)).strip()}: "
+                + yaml.safe_dump(one, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000)
+                for name, one in value.items()
+            )
+            text = "modalities:\n" + "".join(inner)
+        else:
+            flow = isinstance(value, list)
+            text = yaml.safe_dump(
+                {key: value}, allow_unicode=True, sort_keys=False, width=120, default_flow_style=None if flow else False
+            )
+        parts.append(f"\n# {NOTES[key]}\n{text}")
+    try:
+        atomic_write(path, "".join(parts).encode())
+    except StoreError as error:
+        raise UsageError(f"{error}; the folder has to be one that can be written to: copy the table there") from error

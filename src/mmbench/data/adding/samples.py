@@ -1,0 +1,283 @@
+"""From tables to samples: ids, labels, groups, splits and files, each checked, each mistake told with its row and its column."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from mmbench.data.adding.declaration import MEDIA, Declared, Modality
+from mmbench.data.adding.metadata import Metadata, read_metadata
+from mmbench.data.adding.vectors import read_vectors
+from mmbench.data.preparing.lists import find_files, plain, within
+from mmbench.data.preparing.raw import Listing, Sample, carve
+from mmbench.errors import UsageError, did_you_mean
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""What splits are called -> what they are called here."""
+TEST, VALIDATION = 0.2, 0.1
+"""The shares of the samples, where no split is given."""
+
+
+def read_samples(declared: Declared, root: Path) -> Listing:
+    """The samples of a folder, as its declaration says.
+
+    Args:
+        declared: what ``dataset.yaml`` says.
+        root: the folder.
+
+    Raises:
+        UsageError: a column is not there, or a cell is not what it has to be; it names row and column.
+    """
+    metadata = read_metadata(root, declared.metadata)
+    ids = ids_of(metadata, declared.id)
+    labels = labels_of(metadata, declared.label, declared.classes)
+    groups = groups_of(metadata, declared.group, ids)
+    splits = splits_of(metadata, declared)
+    texts, files, vectors = {}, {}, {}
+    for name, modality in declared.modalities.items():
+        if modality.kind == "text":
+            assert modality.column is not None
+            texts[name] = metadata.texts(metadata.need(modality.column, f"modalities.{name}.column"))
+        elif modality.file is not None:
+            files[name] = files_of(metadata, name, modality)
+        else:
+            vectors[name] = read_vectors(name, modality, metadata, ids)
+            check_width(name, modality, vectors[name].width)
+    if not splits:
+        salt = f"{declared.name} legacy"
+        splits = np.where(carve(ids, labels, TEST, salt), "test", "train").tolist()
+    samples = [
+        Sample(
+            ids[row],
+            labels[row],
+            groups[row],
+            {name: paths[row] or None for name, paths in files.items()},
+            {name: column[row] for name, column in texts.items()},
+            legacy=splits[row],
+        )
+        for row in range(len(ids))
+    ]
+    notes = [*metadata.notes, *(note for given in vectors.values() for note in given.notes)]
+    if declared.group is None:
+        notes.append("no groups were given: clean is only stratified by class")
+    elif declared.split or declared.several_tables:
+        notes += crossing(groups, splits, declared.group)
+    return Listing(samples, notes=notes, vectors=vectors)
+
+
+def check_width(name: str, modality: Modality, width: int) -> None:
+    """Refuse vectors of another width than the declaration's."""
+    if modality.width is not None and modality.width != width:
+        raise UsageError(
+            f"modalities.{name}.width: {modality.width}, but its vectors have {width} numbers; leave width out, or mend the data"
+        )
+
+
+def ids_of(metadata: Metadata, column: str | None) -> list[str]:
+    """The name of each sample, unique; numbers of rows where no column has them."""
+    if column is None:
+        digits = len(str(len(metadata) - 1))
+        return [f"{row:0{digits}}" for row in range(len(metadata))]
+    ids = metadata.texts(metadata.need(column, "id"))
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if not name:
+            raise UsageError(f"{metadata.where(row, column)}: the id is empty; every sample needs one of its own")
+        if not name.isprintable() or len(name) > 500:
+            raise UsageError(
+                f"{metadata.where(row, column)}: expected an id of printable characters, got {name[:60]!r}"
+            )
+        if first.setdefault(name, row) != row:
+            raise UsageError(
+                f"{metadata.where(row, column)}: the id '{name[:60]}' is that of row {metadata.where(first[name]).rpartition(' ')[2]} "
+                "too; every sample needs one of its own (or leave id out: rows are then numbered)"
+            )
+    return ids
+
+
+def labels_of(metadata: Metadata, column: str, classes: Sequence[str]) -> list[int]:
+    """The number of each sample's class: cells hold its name, or, where no class is called by a number, its number from 0 on."""
+    cells = label_cells(metadata, column)
+    numbers = {name: number for number, name in enumerate(classes)}
+    by_number = not any(name.lstrip("-").isdigit() for name in classes) and all(
+        cell.lstrip("-").isdigit() for cell in cells
+    )
+    labels = []
+    for row, cell in enumerate(cells):
+        if by_number:
+            if not 0 <= (label := int(cell)) < len(classes):
+                raise UsageError(
+                    f"{metadata.where(row, column)}: label {cell}, expected 0 to {len(classes) - 1}, a number for each of the "
+                    f"{len(classes)} classes"
+                )
+        elif cell in numbers:
+            label = numbers[cell]
+        else:
+            raise UsageError(
+                f"{metadata.where(row, column)}: unknown class '{cell[:60]}'; {did_you_mean(cell, classes)}; the classes are in dataset.yaml"
+            )
+        labels.append(label)
+    return labels
+
+
+def label_cells(metadata: Metadata, column: str) -> list[str]:
+    """The labels as they are written.
+
+    Raises:
+        UsageError: one is missing, is a fraction, or two of them are one in two spellings.
+    """
+    import pyarrow as pa
+
+    cells = metadata.texts(metadata.need(column, "label"))
+    if pa.types.is_floating(metadata.table.column(column).type):  # whole numbers, beside empty cells
+        cells = [cell.removesuffix(".0") if cell not in ("", "nan") else "" for cell in cells]
+    if empty := [row for row, cell in enumerate(cells) if not cell]:
+        raise UsageError(
+            f"{metadata.where(empty[0], column)}: the label is empty ({len(empty)} rows have none); give every sample one, or take the "
+            "row out"
+        )
+    for row, cell in enumerate(cells):
+        if re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", cell, re.IGNORECASE):
+            raise UsageError(
+                f"{metadata.where(row, column)}: the label is {cell}, expected the name of a class, or a whole number; mmbench classifies, "
+                "it does not regress"
+            )
+    spellings: dict[str, dict[str, int]] = {}
+    for row, cell in enumerate(cells):
+        spellings.setdefault(" ".join(re.findall(r"\w+", cell.casefold())) or cell, {}).setdefault(cell, row)
+    for found in spellings.values():
+        if len(found) > 1:
+            (one, first), (other, second), *_ = found.items()
+            raise UsageError(
+                f"{metadata.where(second, column)}: the label '{other}' is '{one}' of row {metadata.where(first).rpartition(' ')[2]} in "
+                "another spelling; make them one"
+            )
+    return cells
+
+
+def groups_of(metadata: Metadata, column: str | None, ids: Sequence[str]) -> list[str]:
+    """The group of each sample: the sample itself, where none was given."""
+    if column is None:
+        return list(ids)
+    groups = metadata.texts(metadata.need(column, "group"))
+    if empty := [row for row, group in enumerate(groups) if not group]:
+        raise UsageError(
+            f"{metadata.where(empty[0], column)}: the group is empty ({len(empty)} rows have none); name what the sample shares with "
+            "others, or give it a name of its own"
+        )
+    return groups
+
+
+def splits_of(metadata: Metadata, declared: Declared) -> list[str]:
+    """The given split of each sample; none, where none was given."""
+    if declared.split is not None:
+        cells = metadata.texts(metadata.need(declared.split, "split"))
+        column = declared.split
+    elif declared.several_tables:
+        cells, column = [folder.split("/")[0] for folder in metadata.folders], ""
+    else:
+        return []
+    for row, cell in enumerate(cells):
+        if cell.casefold() not in SPLIT_NAMES:
+            hint = f"'{cell[:40]}'" if cell else "nothing"
+            raise UsageError(
+                f"{metadata.where(row, column)}: expected the split train, validation or test, got {hint}; mend it, or set split: null "
+                "in dataset.yaml, so that splits are cut here"
+            )
+    splits = [SPLIT_NAMES[cell.casefold()] for cell in cells]
+    if lacking := [name for name in ("train", "test") if name not in splits]:
+        raise UsageError(
+            f"{metadata.tables}: no sample is in the split '{lacking[0]}'; name some, or set split: null in dataset.yaml, so that splits "
+            "are cut here"
+        )
+    return splits
+
+
+def crossing(groups: Sequence[str], splits: Sequence[str], column: str) -> list[str]:
+    """A line that names groups on two sides of the given split, if there are any."""
+    where: dict[str, set[str]] = {}
+    for group, split in zip(groups, splits, strict=True):
+        where.setdefault(group, set()).add(split)
+    both = sorted(group for group, parts in where.items() if len(parts) > 1)
+    if not both:
+        return []
+    some = ", ".join(f"'{group[:40]}'" for group in both[:3])
+    return [
+        f"{len(both)} of {len(where)} groups ({column}) are on two sides of the given split, such as {some}: it holds for legacy; clean "
+        "needs folds, which keep groups together"
+    ]
+
+
+def files_of(metadata: Metadata, name: str, modality: Modality) -> list[str]:
+    """The path of each sample's file below the folder; "" where there is none.
+
+    Raises:
+        UsageError: a path leads out of the folder, or no sample has a file.
+    """
+    assert modality.file is not None
+    column = metadata.need(modality.file, f"modalities.{name}.file")
+    cells, paths = metadata.texts(column), []
+    for row, (cell, folder) in enumerate(zip(cells, metadata.folders, strict=True)):
+        path = cell and path_of(metadata.root, cell, folder)
+        if path:
+            within(metadata.root, path, metadata.where(row, column))
+        paths.append(path)
+    if not any(paths):
+        raise UsageError(
+            f"{metadata.tables}: the column '{column}' is empty; expected the files of {name}, or leave {name} out"
+        )
+    missing = [row for row, path in enumerate(paths) if path and not (metadata.root / path).is_file()]
+    if len(missing) == sum(map(bool, paths)):
+        raise UsageError(
+            f"{metadata.where(missing[0], column)}: {paths[missing[0]]!r} is no file below {metadata.root}, and neither is any other of the "
+            f"column{elsewhere(metadata.root, paths[missing[0]])}; paths are relative to the table's folder"
+        )
+    return paths
+
+
+def path_of(root: Path, cell: str, folder: str) -> str:
+    """A path as a table gives it, relative to the root; an absolute one that lies below the root is so too."""
+    path = plain(cell)
+    if path.startswith("/") and PurePosixPath(path).is_relative_to(root.absolute()):
+        return str(PurePosixPath(path).relative_to(root.absolute()))
+    return path if path.startswith("/") or not folder else f"{folder}/{path}"
+
+
+def elsewhere(root: Path, path: str) -> str:
+    """Where there is a file of the same name instead, as a part of a sentence."""
+    name = PurePosixPath(path).name
+    found = find_files(root, PurePosixPath(name).suffix.lower(), deep=True)
+    names = {file.name: file for file in found}
+    if name in names:
+        return f" (there is {names[name].relative_to(root)})"
+    close = get_close_matches(name, names, 1)
+    return f" (there is {names[close[0]].relative_to(root)})" if close else ""
+
+
+def unlisted(declared: Declared, root: Path, samples: Sequence[Sample]) -> list[str]:
+    """The files of the modalities' kinds that no row names."""
+    from mmbench.data.adding.decoding import ENDINGS
+
+    kinds = declared.of_kind(*MEDIA)
+    named = {path for sample in samples for path in sample.files.values() if path}
+    endings = {ending for name in kinds for ending in ENDINGS[declared.modalities[name].kind]}
+    found = (file for ending in sorted(endings) for file in find_files(root, ending, deep=True))
+    return [path for path in (file.relative_to(root).as_posix() for file in found) if path not in named]
+
+
+def classes_of(metadata: Metadata, column: str) -> list[str]:
+    """The names of the classes that a column has: whole numbers in their order, names in that of the alphabet."""
+    found = Counter(label_cells(metadata, column))
+    if len(found) < 2:
+        raise UsageError(f"{metadata.tables}: column '{column}': expected two classes at least, got {', '.join(found)}")
+    numbers = all(re.fullmatch(r"-?\d+", name) for name in found)
+    return sorted(found, key=int) if numbers else sorted(found)
