@@ -1,4 +1,4 @@
-"""Tables of samples, as people have them: CSV and its relatives, JSON lines, Parquet; read whole, or refused with the row and the column."""
+"""Tables of samples, as people have them: CSV and its relatives, JSON lines, Parquet; read whole, or refused with the place."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def labels_of(metadata: Metadata, column: str, classes: Sequence[str]) -> list[i
             label = numbers[cell]
         else:
             raise UsageError(
-                f"{metadata.where(row, column)}: unknown class '{cell[:60]}'; {did_you_mean(cell, classes)}; the classes are in dataset.yaml"
+                f"{metadata.where(row, column)}: unknown class '{cell[:60]}'; {did_you_mean(cell, classes)} (classes: in dataset.yaml)"
             )
         labels.append(label)
     return labels
@@ -148,8 +148,8 @@ def label_cells(metadata: Metadata, column: str) -> list[str]:
     for row, cell in enumerate(cells):
         if re.fullmatch(r"[+-]?\d*\.\d+(e[+-]?\d+)?", cell, re.IGNORECASE):
             raise UsageError(
-                f"{metadata.where(row, column)}: the label is {cell}, expected the name of a class, or a whole number; mmbench classifies, "
-                "it does not regress"
+                f"{metadata.where(row, column)}: the label is {cell}, expected the name of a class, or a whole number: mmbench "
+                "classifies, it does not regress"
             )
     spellings: dict[str, dict[str, int]] = {}
     for row, cell in enumerate(cells):
@@ -158,8 +158,8 @@ def label_cells(metadata: Metadata, column: str) -> list[str]:
         if len(found) > 1:
             (one, first), (other, second), *_ = found.items()
             raise UsageError(
-                f"{metadata.where(second, column)}: the label '{other}' is '{one}' of row {metadata.where(first).rpartition(' ')[2]} in "
-                "another spelling; make them one"
+                f"{metadata.where(second, column)}: the label '{other}' is '{one}' of row {metadata.where(first).rpartition(' ')[2]} "
+                "in another spelling; make them one"
             )
     return cells
 
@@ -196,8 +196,8 @@ def splits_of(metadata: Metadata, declared: Declared) -> list[str]:
     splits = [SPLIT_NAMES[cell.casefold()] for cell in cells]
     if lacking := [name for name in ("train", "test") if name not in splits]:
         raise UsageError(
-            f"{metadata.tables}: no sample is in the split '{lacking[0]}'; name some, or set split: null in dataset.yaml, so that splits "
-            "are cut here"
+            f"{metadata.tables}: no sample is in the split '{lacking[0]}'; name some, or set split: null in dataset.yaml, so that "
+            "splits are cut here"
         )
     return splits
 
@@ -212,8 +212,8 @@ def crossing(groups: Sequence[str], splits: Sequence[str], column: str) -> list[
         return []
     some = ", ".join(f"'{group[:40]}'" for group in both[:3])
     return [
-        f"{len(both)} of {len(where)} groups ({column}) are on two sides of the given split, such as {some}: it holds for legacy; clean "
-        "needs folds, which keep groups together"
+        f"{len(both)} of {len(where)} groups ({column}) are on two sides of the given split, such as {some}: it holds for legacy "
+        "alone; clean needs folds, which keep groups together"
     ]
 
 
@@ -238,8 +238,8 @@ def files_of(metadata: Metadata, name: str, modality: Modality) -> list[str]:
     missing = [row for row, path in enumerate(paths) if path and not (metadata.root / path).is_file()]
     if len(missing) == sum(map(bool, paths)):
         raise UsageError(
-            f"{metadata.where(missing[0], column)}: {paths[missing[0]]!r} is no file below {metadata.root}, and neither is any other of the "
-            f"column{elsewhere(metadata.root, paths[missing[0]])}; paths are relative to the table's folder"
+            f"{metadata.where(missing[0], column)}: {paths[missing[0]]!r} is no file below {metadata.root}, and neither is any other "
+            f"of the column{elsewhere(metadata.root, paths[missing[0]])}; paths are relative to the table's folder"
         )
     return paths
 

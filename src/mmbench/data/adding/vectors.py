@@ -1,4 +1,4 @@
-"""Feature vectors as people keep them: arrays by row, vectors by id, one file a sample, columns of numbers. Nothing in a file is executed."""
+"""Feature vectors as people keep them: arrays by row, vectors by id, a file a sample, columns of numbers. Nothing is executed."""
 
 from __future__ import annotations
 

@@ -72,9 +72,8 @@ class AddedDataModule(PreparedDataModule, metaclass=Made):
 
     ``clean`` takes the given split where no group is on two sides of it, without training and validation samples that are in the test
     part too; where none was given, about 70 % of the samples are for training, 10 % for validation and 20 % for testing, in every class
-    as nearly as whole groups allow. Folds are of whole groups too. ``legacy`` takes the given split, or a random one, 80 to 20 %. What is
-    in one group are the samples that the group's column says, and all that share a file or a vector (or, with ``distinct_texts``, a
-    text).
+    as nearly as whole groups allow. Folds are of whole groups too. ``legacy`` takes the given split, or a random one, 80 to 20 %. A
+    group are the samples that the group's column says, and all that share a file or a vector (or, with ``distinct_texts``, a text).
 
     Inputs: pictures (B, 3, size, size) and frames of videos (B, frames, 3, size, size), uint8; filter banks of sound (B, T, 128)
     float16; texts as the encoder's tokenizer gives them; vectors (B, width) float32, zero where absent.
