@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mmbench.data.adding.declaration import Declared, checked_name, declared
+from mmbench.data.adding.huggingface import Exported, export
 from mmbench.data.adding.infer import Inferred, Line, infer, slug
 from mmbench.data.adding.metadata import Metadata, find_tables, read_metadata
 from mmbench.data.adding.samples import files_of, ids_of, read_samples
@@ -17,7 +20,7 @@ from mmbench.data.preparing.lists import links_into
 from mmbench.data.preparing.media import BadFile
 from mmbench.errors import StoreError, UsageError
 from mmbench.experiment.settings import read_yaml
-from mmbench.files import atomic_write
+from mmbench.files import atomic_write, data_root
 
 FILE = "dataset.yaml"
 ROLES = ("id", "label", "group", "split")
@@ -29,15 +32,15 @@ def add_data(arguments: argparse.Namespace) -> int:
     from mmbench.data.preparing.prepare import prepare
     from mmbench.data.sets.added import added_class
 
-    root, tables = place(arguments.folder, arguments.metadata)
-    path = root / FILE
-    with links_into(arguments.also_from):
+    with links_into(arguments.also_from), raw_folder(arguments) as (root, tables, exported):
+        path = root / FILE
         if path.exists():
             content = as_declared(path, arguments)
             print(f"as {path} says:\n")
             lines = lines_of(content)
         else:
-            found = infer_folder(root, tables, arguments)
+            found = infer_folder(root, tables, arguments, exported.declaration)
+            found.unused += [Line(column, "not used", why) for column, why in exported.unused]
             lines = show(found)
             if found.open:
                 raise UsageError(f"{root}: could not be inferred: " + "; ".join(found.open))
@@ -47,9 +50,13 @@ def add_data(arguments: argparse.Namespace) -> int:
         content = with_widths(content, root)
         for line in lines:
             print(line)
-        print(f"\n{len(listing.samples):,} samples" + "".join(f"\nnote: {note}" for note in listing.notes))
+        print(
+            f"\n{len(listing.samples):,} samples"
+            + "".join(f"\nnote: {note}" for note in [*exported.notes, *listing.notes])
+        )
         if arguments.dry_run:
-            print(f"\nnothing was written (--dry-run); without it, {path} would be, and the data prepared")
+            made = raw_root(arguments) if arguments.hf else path
+            print(f"\nnothing was written (--dry-run); without it, {made} would be, and the data prepared")
             return 0
         if not path.exists():
             write_declaration(path, found)
@@ -63,6 +70,34 @@ def add_data(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+@contextmanager
+def raw_folder(arguments: argparse.Namespace) -> Iterator[tuple[Path, list[str], Exported]]:
+    """The folder of a data set, the names of its tables, and what was found out when it was written, if that is done here.
+
+    Raises:
+        UsageError: there is no such folder, or it cannot be taken as it is.
+    """
+    if not arguments.hf:
+        root, tables = place(arguments.folder, arguments.metadata)
+        yield root, tables, Exported({}, [], [])
+        return
+    if arguments.metadata:
+        raise UsageError("--metadata: a data set of Hugging Face has no table of its own; leave it out")
+    into = raw_root(arguments)
+    check_name(into.name)
+    if arguments.dry_run:
+        with TemporaryDirectory(prefix="mmbench-") as temporary:
+            trial = Path(temporary) / into.name
+            yield trial, [], export(arguments.folder, trial, arguments.label, most=LOOKED_AT)
+    else:
+        yield into, [], export(arguments.folder, into, arguments.label)
+
+
+def raw_root(arguments: argparse.Namespace) -> Path:
+    """Where the raw folder of a data set of Hugging Face is written."""
+    return data_root() / "hf-raw" / named(arguments, arguments.folder)
 
 
 def place(given: Path, tables: Sequence[str]) -> tuple[Path, list[str]]:
@@ -91,15 +126,25 @@ def as_declared(path: Path, arguments: argparse.Namespace) -> Declared:
     return content
 
 
-def infer_folder(root: Path, tables: Sequence[str], arguments: argparse.Namespace) -> Inferred:
+def infer_folder(
+    root: Path, tables: Sequence[str], arguments: argparse.Namespace, known: Mapping[str, Any]
+) -> Inferred:
     """A first declaration of a folder."""
     metadata = read_metadata(root, list(tables) or find_tables(root))
-    name = arguments.name or slug(root.resolve().name)
+    return infer(named(arguments, root), metadata, {role: getattr(arguments, role) for role in ROLES}, known)
+
+
+def named(arguments: argparse.Namespace, folder: Path) -> str:
+    """What a data set is called: as the user says, or like its folder.
+
+    Raises:
+        UsageError: that is no name.
+    """
+    name = arguments.name or slug(folder.resolve().name)
     try:
-        checked_name(name, "a name")
+        return checked_name(name, "a name")
     except ValueError as error:
         raise UsageError(f"--name: {error}") from error
-    return infer(name, metadata, {role: getattr(arguments, role) for role in ROLES})
 
 
 def check_name(name: str) -> None:

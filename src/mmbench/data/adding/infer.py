@@ -74,13 +74,16 @@ class Inferred:
     open: list[str] = field(default_factory=list)
 
 
-def infer(name: str, metadata: Metadata, given: Mapping[str, str | None]) -> Inferred:
+def infer(
+    name: str, metadata: Metadata, given: Mapping[str, str | None], known: Mapping[str, Any] | None = None
+) -> Inferred:
     """A declaration for a folder.
 
     Args:
         name: of the data set.
         metadata: its tables.
         given: the columns of label, group, split and id that the user named.
+        known: what else says the same, and ``classes``; the user's word is before it.
 
     Raises:
         UsageError: a column that was named is not there, or the label column holds no labels.
@@ -91,8 +94,11 @@ def infer(name: str, metadata: Metadata, given: Mapping[str, str | None]) -> Inf
             metadata.need(column, f"--{key}")
     result = Inferred({"name": name, "metadata": metadata.paths})
     roles: dict[str, str | None] = dict.fromkeys(("id", "label", "group", "split"))
+    known = known or {}
     for role in ("label", "split", "group", "id"):
-        roles[role], why = find_role(role, columns, given.get(role), {c for c in roles.values() if c})
+        named = given.get(role) or known.get(role)
+        roles[role], why = find_role(role, columns, named, {c for c in roles.values() if c})
+        why = why if given.get(role) or role not in known else "as the data set says"
         result.lines.append(Line(role, roles[role] or "–", why))
     label = roles["label"]
     modalities: dict[str, dict[str, Any]] = {}
@@ -100,7 +106,7 @@ def infer(name: str, metadata: Metadata, given: Mapping[str, str | None]) -> Inf
         result.open.append("the column of the label: name it with --label COLUMN")
         result.content |= {**roles, "classes": []}
     else:
-        names = classes_of(metadata, label)
+        names = known["classes"] if label == known.get("label") else classes_of(metadata, label)
         counts = columns[label].counts()
         some = ", ".join(f"{one} {counts.get(one, 0)}" for one in names[:6]) + (" …" if len(names) > 6 else "")
         result.lines.append(Line("classes", str(len(names)), some))

@@ -69,6 +69,9 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     add.add_argument(
         "folder", type=given_path, metavar="DIR", help="a folder with metadata.csv (.tsv, .jsonl, .parquet)"
     )
+    add.add_argument(
+        "--hf", action="store_true", help="DIR is what dataset.save_to_disk(DIR) of Hugging Face's datasets wrote"
+    )
     add.add_argument("--name", metavar="N", help="what experiments call it (default: the folder's name)")
     for role, text in ROLES.items():
         add.add_argument(
