@@ -26,6 +26,7 @@ FLOORS = [
     "data.preparing data.adding data.demo",
     "task fixed optimised patience curves checkpoint lean watch",
     "baselines",
+    "models",
     "training",
     "experiment",
     "provenance tracking tracked_trial tracked_report runner",

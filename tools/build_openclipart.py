@@ -52,6 +52,17 @@ from xml.parsers import expat
 
 import numpy as np
 
+from mmbench.data.preparing.clipart import (
+    PERL_HASH,
+    LeftOut,
+    clean_tags,
+    clean_title,
+    folder_forms,
+    shrink,
+    split_words,
+    square,
+)
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -69,7 +80,6 @@ CLASSES = (
     "tools",
     "transportation",
 )
-SIZE = 32  # pixels a side
 CAP = 250  # pictures a class
 MAX_SAME_TITLE = 3
 THUMBNAIL = 12  # pixels a side
@@ -90,22 +100,6 @@ PUBLIC_DOMAIN = frozenset(
 )
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Words that say "this is clip art" or name a program or collection: gone from titles and tags.
-GENERIC_TITLE_WORDS = _words(
-    "clipart cliparts openclipart icon icons iconset svg png ai eps jpg wmf inkscape sodipodi illustrator"
-)
-# Further words that tags lose: generic, left over from an upload program, or a folder's name in other words.
-GENERIC_TAG_WORDS = GENERIC_TITLE_WORDS | _words(
-    "and the of clip art image images media unsorted hash magick theme themes misc picture pictures graphic graphics "
-    "drawing vector collection various other transport appicon appicons mapsym networksym musicsym weathersym "
-    "musicstuff sym symbol arrowshape signalflag usholiday religholiday latinamerica mimetype mime type types flag "
-    "lemon etiquette flat"
-)
-
 # A word of the path, the title or the tags that leaves the picture out -> the reason.
 EXCLUDED_WORDS: Mapping[str, str] = {
     word: reason
@@ -120,10 +114,6 @@ EXCLUDED_WORDS: Mapping[str, str] = {
     }.items()
     for word in words.split()
 }
-
-# What a Perl script of the library printed instead of a name or keywords. It differs by upload: a hidden series.
-_PERL_HASH = re.compile(r"HASH\(0x[0-9a-f]+\)", re.IGNORECASE)
-_MAIL_ADDRESS = re.compile(r"(mailto:)?\S+@\S+")
 
 # The same person under different names, after `fold_name`. Artists wrongly joined cost little; parted, they leak.
 ALIASES: Mapping[str, str] = {
@@ -157,10 +147,6 @@ _UNKNOWN_NAMES = frozenset({"", "unknown", "anonymous", "none", "me", "u", "as",
 
 class BuildError(Exception):
     """The data set cannot be built; the message says what to do."""
-
-
-class LeftOut(Exception):
-    """A picture that does not qualify; the message is the reason it is counted under."""
 
 
 @dataclass(frozen=True)
@@ -339,42 +325,16 @@ def check_licence(licences: Sequence[str]) -> None:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def split_words(text: str) -> list[str]:
-    """Split into lower-case words of letters and digits; mail addresses go, being nobody's business.
-
-    Example:
-        >>> split_words("Stop-Sign_01, Café")
-        ['stop', 'sign', '01', 'café']
-    """
-    return re.findall(r"[^\W_]+", _MAIL_ADDRESS.sub(" ", unicodedata.normalize("NFKC", text)).lower())
-
-
-def variants(word: str) -> set[str]:
-    """Return a word with its possible singulars and plurals (some of them no real words, which does no harm)."""
-    forms = {word, word + "s", word + "es"}
-    if word.endswith("y"):
-        forms |= {word[:-1] + "ies", word[:-2] + "ies"}
-    if word.endswith("ies"):
-        forms |= {word[:-3] + end for end in ("y", "ie", "ey")}
-    if word.endswith("es"):
-        forms.add(word[:-2])
-    if word.endswith("s"):
-        forms.add(word[:-1])
-    if word.endswith("men"):
-        forms.add(word[:-3] + "man")
-    return forms
-
-
 def folder_words(root: Path) -> frozenset[str]:
     """Return the words of all folders below `root`, in singular and plural."""
     names = [split_words(folder.name) for folder in root.rglob("*") if folder.is_dir()]
     words = {word for name in names for word in [*name, "".join(name)]}  # "united_states" also as "unitedstates"
-    return frozenset(form for word in words for form in variants(word))
+    return folder_forms(words)
 
 
 def fold_name(name: str) -> str:
     """Reduce a name to lower-case words; accents, addresses and bracketed remarks go, unless nothing else is there."""
-    name = _PERL_HASH.sub("", name)
+    name = PERL_HASH.sub("", name)
     plain = "".join(mark for mark in unicodedata.normalize("NFKD", name) if not unicodedata.combining(mark))
     bare = re.sub(r"\([^)]*\)|\[[^\]]*\]|<[^>]*>|https?://\S+", " ", plain)
     words = split_words(bare) or re.findall(r"[^\W_]+", plain.lower())
@@ -407,24 +367,6 @@ def name_words(creator: str, artist: str) -> frozenset[str]:
     )
 
 
-def clean_title(title: str, names: frozenset[str]) -> str:
-    """Lower-case a title and drop the generic words and the artist's name, with the "by" that led to it."""
-    words = split_words(title)
-    kept = []
-    for i, word in enumerate(words):
-        leads_to_name = word == "by" and i + 1 < len(words) and words[i + 1] in names
-        if word not in names and word not in GENERIC_TITLE_WORDS and not leads_to_name:
-            kept.append(word)
-    return " ".join(kept)
-
-
-def clean_tags(keywords: Iterable[str], names: frozenset[str], folders: frozenset[str]) -> str:
-    """Lower-case the keywords' words, each once, and drop generic words, folders' names and the artist's name."""
-    dropped = names | folders | GENERIC_TAG_WORDS
-    words = dict.fromkeys(word for keyword in keywords for word in split_words(_PERL_HASH.sub("", keyword)))
-    return " ".join(word for word in words if word not in dropped)
-
-
 def check_words(written: Iterable[str]) -> None:
     """Let pass only pictures about which no excluded word was written.
 
@@ -437,33 +379,6 @@ def check_words(written: Iterable[str]) -> None:
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def square(picture: Image.Image, tolerance: int = 10) -> Image.Image:
-    """Composite on white, crop to the content and pad with white to a square.
-
-    Args:
-        picture: Any mode, with or without transparency.
-        tolerance: How far from white, in one channel of 255, still is background.
-
-    Raises:
-        LeftOut: If nothing is left to see on white.
-    """
-    from PIL import Image, ImageChops
-
-    rgba = picture.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    flat = Image.alpha_composite(white, rgba).convert("RGB")
-    darkest = ImageChops.invert(flat)
-    far = np.asarray(darkest).max(axis=2) > tolerance
-    if not far.any():
-        raise LeftOut("picture is blank on white")
-    rows, columns = np.flatnonzero(far.any(axis=1)), np.flatnonzero(far.any(axis=0))
-    content = flat.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
-    side = max(content.size)
-    padded = Image.new("RGB", (side, side), "white")
-    padded.paste(content, ((side - content.width) // 2, (side - content.height) // 2))
-    return padded
 
 
 def load_picture(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -483,9 +398,8 @@ def load_picture(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise LeftOut("picture too large to open safely") from error
     except (OSError, ValueError) as error:
         raise LeftOut("unreadable PNG") from error
-    pixels = padded.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     thumbnail = padded.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return np.asarray(pixels), np.asarray(thumbnail)
+    return shrink(padded), np.asarray(thumbnail)
 
 
 # --- selection -------------------------------------------------------------------------------------------------------

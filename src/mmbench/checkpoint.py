@@ -187,7 +187,14 @@ class Restorable(LightningModule):
             UsageError: the file is no checkpoint, is of another method, or leaves something open that is not given.
         """
         checkpoint, saved = read(checkpoint_path, map_location)
-        task = cls(**arguments(cls, saved, given, checkpoint_path))
+        return cls.restored(checkpoint, saved, given, checkpoint_path, strict)
+
+    @classmethod
+    def restored(
+        cls, checkpoint: dict[str, Any], saved: Saved, given: Mapping[str, Any], source: Any, strict: bool = True
+    ) -> Self:
+        """The method of a checkpoint that has been read already; the arguments are those of ``load_from_checkpoint``."""
+        task = cls(**arguments(cls, saved, given, source))
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"], strict=strict)
         return task

@@ -79,6 +79,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--keep-stale", action="store_true", help="use results of other method, encoder or data code as they are"
     )
+    run.add_argument(
+        "--keep-models",
+        action="store_true",
+        help="leave every trained model beside its record, as `keep: best` in the file does",
+    )
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     add_machine(run)
     run.add_argument(

@@ -18,6 +18,7 @@ if TYPE_CHECKING or not machine.plans_only():
     from pytorch_lightning import LightningDataModule, LightningModule
     from pytorch_lightning.loggers import Logger
 else:
+    import torch
     from torch import nn
 
     # ``__module__`` is the original's: where a class comes from is part of what is known of a trial's code.
@@ -29,6 +30,14 @@ else:
 
         def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
             """Nothing: no checkpoint will be written."""
+
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            """Nothing, unless a method has something of its own to read."""
+
+        @property
+        def device(self) -> torch.device:
+            """Where the module is."""
+            return next(self.parameters()).device
 
     class LightningDataModule:
         """Of ``pytorch_lightning``."""

@@ -109,6 +109,24 @@ HEAD = b'{"checksum": "%s",\n'
 """The first line of a record's file; what follows it has this SHA-256."""
 
 
+def sealed(text: bytes) -> bytes:
+    """A JSON object, as pydantic writes it over several lines, with the checksum of its own text in the first line."""
+    rest = text.removeprefix(b"{\n")
+    return HEAD % sha256(rest).hexdigest().encode() + rest
+
+
+def unsealed(data: bytes) -> bytes:
+    """The JSON object that ``sealed`` was given.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    first, _, rest = data.partition(b"\n")
+    if first + b"\n" != HEAD % sha256(rest).hexdigest().encode():
+        raise ValueError("its checksum is wrong: it is not what was written")
+    return b"{" + rest
+
+
 class Record(BaseModel):
     """``record.json``: a trial and what came of it. Only a record that says ``done`` is a result."""
 
@@ -133,12 +151,13 @@ class Record(BaseModel):
     gap: dict[str, float] = {}  # "image+title" -> distance of the two modalities' mean features (``watch.Gap``)
     predictions_sha256: str | None = None
     features_sha256: str | None = None
+    model_sha256: str | None = None  # of model.json, which vouches for the model's other files; None: none was kept
     failure: Failure | None = None
 
     def to_bytes(self) -> bytes:
         """The record as JSON, with the checksum of its own text in the first line."""
-        rest = self.model_dump_json(indent=1).encode().removeprefix(b"{\n")
-        return HEAD % sha256(rest).hexdigest().encode() + rest
+        without = {"model_sha256"} if self.model_sha256 is None else None
+        return sealed(self.model_dump_json(indent=1, exclude=without).encode())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Record:
@@ -149,7 +168,4 @@ class Record(BaseModel):
         """
         if not data.startswith(HEAD.partition(b"%")[0]):
             return cls.model_validate_json(data)
-        first, _, rest = data.partition(b"\n")
-        if first + b"\n" != HEAD % sha256(rest).hexdigest().encode():
-            raise ValueError("its checksum is wrong: it is not what was written")
-        return cls.model_validate_json(b"{" + rest)
+        return cls.model_validate_json(unsealed(data))

@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmbench.errors import UsageError
 from mmbench.experiment.plan import Experiment, Filters, Labels
+from mmbench.experiment.sizes import in_words
 from mmbench.experiment.space import TUNED
 from mmbench.provenance import Codes, grouped, source_state, why_stale
 from mmbench.record import Record
@@ -30,7 +32,7 @@ class Running:
     Args:
         experiment: which.
         store: where its results are.
-        arguments: of the command: the filters, ``keep_stale``, where results are, and tracking.
+        arguments: of the command: the filters, ``keep_stale``, ``keep_models``, where results are, and tracking.
         slots: where trials run.
         codes: the code that is here.
 
@@ -47,16 +49,19 @@ class Running:
         self.tuning = tuning_trials(self.searches)
         self.first = distinct([*self.filters.trials, *self.tuning])
         self.replaceable = {trial.key for trial in self.tuning}  # trials whose divergence is an answer
+        self.keeps = bool(arguments.keep_models or experiment.grid.keep)  # models
         self.view = view_of(experiment, store, slots)
 
     def split(self, trials: Sequence[Trial]) -> tuple[list[Record], list[Trial]]:
         """What the store has of trials, and what is to be run."""
-        return split_done(trials, self.store, self.codes, self.arguments.keep_stale, self.replaceable)
+        return split_done(trials, self.store, self.codes, self.arguments.keep_stale, self.replaceable, self.keeps)
 
     def run(self) -> bool:
         """Run what is missing: the default settings and the trials that tune; then what is chosen by these. Whether anything failed."""
         done, todo = self.split(self.first)
-        print(f"{self.experiment.name}: {counts(self.first, done, todo)}{self.budget()}", file=sys.stderr)
+        print(
+            f"{self.experiment.name}: {counts(self.first, done, todo)}{self.budget()}{self.room(todo)}", file=sys.stderr
+        )
         self.view.plan(todo, done, [trial for search in self.searches for trial in search.finals(0)])
         records = self.run_all(todo)
         choices: list[Choice] = []
@@ -103,6 +108,16 @@ class Running:
             f"{finals} trials of what is chosen, more where one diverges"
         )
 
+    def room(self, todo: Sequence[Trial]) -> str:
+        """The disk that models take, in words; nothing where none are kept.
+
+        Raises:
+            UsageError: there is not as much.
+        """
+        kept = [trial for trial in todo if not trial.tuning] if self.keeps else []
+        later = sum(len(search.seeds) for search in self.searches) if self.keeps else 0
+        return in_words(kept, later, self.store.root) if kept or later else ""
+
     def unselected(self) -> set[str]:
         """Lines of a report for what the filters leave out."""
         chosen, kept = {trial.key for trial in self.first}, {id(search) for search in self.searches}
@@ -116,7 +131,7 @@ class Running:
         """Run trials as the arguments say, showing their progress."""
         if not trials:
             return []
-        return run_all(trials, self.store, self.experiment, self.slots, self.codes, self.view, self.wandb)
+        return run_all(trials, self.store, self.experiment, self.slots, self.codes, self.view, self.wandb, self.keeps)
 
     @cached_property
     def wandb(self) -> WandbSettings:
@@ -136,7 +151,7 @@ def dry_run(running: Running) -> None:
     for trial in running.first:
         state = "done" if trial.key in finished else "to do"
         print(f"{trial.key}  {state}  {running.experiment.describe(trial)}")
-    print(f"{counts(running.first, done, todo)}{running.budget()}")
+    print(f"{counts(running.first, done, todo)}{running.budget()}{running.room(todo)}")
 
 
 def tell_of_choices(choices: Sequence[Choice]) -> None:
@@ -152,19 +167,28 @@ def tell_of_choices(choices: Sequence[Choice]) -> None:
 
 
 def split_done(
-    trials: Sequence[Trial], store: Store, codes: Codes, keep_stale: bool, replaceable: Collection[str] = ()
+    trials: Sequence[Trial],
+    store: Store,
+    codes: Codes,
+    keep_stale: bool,
+    replaceable: Collection[str] = (),
+    keep_models: bool = False,
 ) -> tuple[list[Record], list[Trial]]:
     """The results that the store has, and the trials still to be run.
 
     Results that are damaged, or of other code, are named and run again; with ``keep_stale`` those of other code are kept. That one of
-    the ``replaceable`` trials, by their keys, has diverged is a result.
+    the ``replaceable`` trials, by their keys, has diverged is a result. With ``keep_models`` a trial that was done without its model is
+    run again, too, unless it tunes.
     """
     done: list[Record] = []
     todo: list[Trial] = []
     reasons: list[str] = []
+    without = 0
     for trial in trials:
         try:
             record = store.done(trial.key)
+            if record is not None and keep_models and not trial.tuning and not has_model(record, store):
+                without, record = without + 1, None
             if record is None and trial.key in replaceable and has_diverged(failed := store.record(trial.key)):
                 record = failed
         except CorruptRecord as error:
@@ -179,8 +203,26 @@ def split_done(
             done.append(record)
     for line in grouped(reasons, "kept, of other code than this" if keep_stale else "run again"):
         print(line, file=sys.stderr)
+    if without:
+        print(
+            f"{without} {'trial' if without == 1 else 'trials'} run again: done, but without the model", file=sys.stderr
+        )
     tell_of_code(done, codes)
     return done, todo
+
+
+def has_model(record: Record, store: Store) -> bool:
+    """Whether the model of a trial was kept and is there; says so if it is there and damaged."""
+    from mmbench.models.card import check_files, read_card
+
+    try:
+        folder = store.model(record)
+        if folder is not None:
+            check_files(folder, read_card(folder), hashes=False)
+    except (CorruptRecord, UsageError) as error:
+        print(f"damaged: {error}", file=sys.stderr)
+        return False
+    return folder is not None
 
 
 def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
@@ -203,6 +245,7 @@ def run_all(
     codes: Codes,
     view: GridView,
     wandb: WandbSettings | None = None,
+    keep_models: bool = False,
 ) -> list[Record]:
     """Run trials, showing their progress in a view in which they are planned."""
     from mmbench.runner.local import run_trials, start_server
@@ -211,7 +254,7 @@ def run_all(
     import mmbench.report.figures.gallery  # noqa: F401  imported now, while trials run, and not when they have ended
 
     with view:
-        return run_trials(trials, store, slots, view, wandb, source_state(), codes, experiment.labels_of)
+        return run_trials(trials, store, slots, view, wandb, source_state(), codes, experiment.labels_of, keep_models)
 
 
 def tracking_of(experiment: Experiment, mode: WandbMode, results: Path) -> WandbSettings:

@@ -19,8 +19,15 @@ from mmbench.errors import StoreError
 from mmbench.files import atomic_write
 from mmbench.record import Arrays, Code, Features, Predictions, Record
 
-MOST_BYTES = {"record.json": 64 * 2**20, "predictions.npz": 16 * 2**30, "features.npz": 16 * 2**20}
+MOST_BYTES = {
+    "record.json": 64 * 2**20,
+    "predictions.npz": 16 * 2**30,
+    "features.npz": 16 * 2**20,
+    "model.json": 64 * 2**20,
+}
 """Larger files are not read: a record of 10,000 epochs has 3 MB."""
+MODEL = ("model.safetensors", "encoders")
+"""What lies beside ``model.json``: weights, and files of encoders."""
 
 
 Kind = TypeVar("Kind", bound=Arrays)
@@ -31,7 +38,7 @@ class CorruptRecord(RuntimeError):
 
 
 class Store:
-    """Results under a folder: ``<root>/<key>/{record.json, predictions.npz, features.npz, log.txt}``."""
+    """Results under a folder: ``<root>/<key>/{record.json, predictions.npz, features.npz, log.txt}``, and the model if it is kept."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -102,6 +109,21 @@ class Store:
             return None
         return self._arrays(self.folder(record.key) / "features.npz", record.features_sha256, Features)
 
+    def model(self, record: Record) -> Path | None:
+        """The folder of the model that belongs to a record; None if none was kept. Only its ``model.json`` is looked at.
+
+        Raises:
+            CorruptRecord: that file is missing, or not the bytes that the record vouches for.
+        """
+        if record.model_sha256 is None:
+            return None
+        path = self.folder(record.key) / "model.json"
+        if (data := self._read(path)) is None:
+            raise CorruptRecord(f"{path}: is missing")
+        if sha256(data).hexdigest() != record.model_sha256:
+            raise CorruptRecord(f"{path}: not the file that the record was written with")
+        return path.parent
+
     def _arrays(self, path: Path, digest: str | None, kind: type[Kind]) -> Kind:
         """What a file holds that a record vouches for."""
         if (data := self._read(path)) is None:
@@ -148,14 +170,16 @@ class Store:
             )
         return record
 
-    def finished(self, key: str, code: Code | None = None) -> bool:
-        """Whether the trial is done, and by this code if one is given.
+    def finished(self, key: str, code: Code | None = None, model: bool = False) -> bool:
+        """Whether the trial is done, by this code if one is given, and with its model if that is asked for.
 
         Raises:
             CorruptRecord: the trial was done, but its files are damaged.
         """
         record = self.done(key)
-        return record is not None and (code is None or code.gives_the_same(record.code))
+        if record is None or (model and self.model(record) is None):
+            return False
+        return code is None or code.gives_the_same(record.code)
 
     def write(self, record: Record, predictions: Predictions | None = None, features: Features | None = None) -> None:
         """Write the predictions and the features, then the record that vouches for them.
@@ -173,23 +197,26 @@ class Store:
             atomic_write(self.folder(record.key) / "features.npz", data)
         atomic_write(self.folder(record.key) / "record.json", record.to_bytes())
 
-    def discard(self, key: str, code: Code | None = None) -> None:
+    def discard(self, key: str, code: Code | None = None, model: bool = False) -> None:
         """Forget what is left of a trial that is about to run again, unless it is done or another process is at it.
 
         Args:
             key: the trial.
             code: what it is about to run; a result of other code is forgotten too. None: whatever ran counts.
+            model: its model will be kept; a result without one is forgotten too.
         """
         with self.lock(key, wait=False) as mine:
             if not mine:
                 return
             with suppress(CorruptRecord):
-                if self.finished(key, code):
+                if self.finished(key, code, model):
                     return
             for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
                 torn.unlink(missing_ok=True)
-            for path in (self.folder(key) / name for name in MOST_BYTES):
-                if path.is_dir() and not path.is_symlink():  # something else was put in its place
+            for path in (self.folder(key) / name for name in (*MOST_BYTES, *MODEL)):
+                if (
+                    path.is_dir() and not path.is_symlink()
+                ):  # encoders, or something else that was put in a file's place
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)

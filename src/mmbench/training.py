@@ -28,6 +28,7 @@ from mmbench.data.prepared import PreparedDataModule, picture_sizes
 from mmbench.encoders.building import build_encoder, weights_of
 from mmbench.lean import LeanEpoch, log_epoch
 from mmbench.missing import pattern_name, patterns
+from mmbench.models.keeping import Kept, check_keepable, keep
 from mmbench.patience import Patience
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
 from mmbench.recipe import Recipe
@@ -54,6 +55,7 @@ class Outcome:
         features: where some of them lie.
         realised: split -> what its mask came to (``missing.realised``), for the splits that were masked.
         parameters: trainable parameters.
+        model: what a model that is kept takes; None if none is, and for a trial that tunes.
         seconds: wall time of building, fitting and testing.
     """
 
@@ -67,6 +69,7 @@ class Outcome:
     features: Features | None
     parameters: int
     seconds: dict[str, float]
+    model: Kept | None = None
 
 
 def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple[MultimodalTask, MultimodalDataModule]:
@@ -141,7 +144,8 @@ class BestEpoch(pl.Callback):
             return
         self.score, extra = score, dict[str, Any]()
         pl_module.on_save_checkpoint(extra)
-        self.checkpoint = {"state_dict": {n: v.clone() for n, v in pl_module.state_dict().items()}, **deepcopy(extra)}
+        state = {n: v.clone() if isinstance(v, torch.Tensor) else deepcopy(v) for n, v in pl_module.state_dict().items()}
+        self.checkpoint = {"state_dict": state, **deepcopy(extra)}
 
     def restore(self, task: MultimodalTask) -> None:
         """Make the method what it was then."""
@@ -149,7 +153,13 @@ class BestEpoch(pl.Callback):
         task.load_state_dict(self.checkpoint["state_dict"])
 
 
-def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code: Code | None = None) -> Outcome:
+def run(
+    trial: Trial,
+    loggers: Sequence[Logger] = (),
+    device: str = "auto",
+    code: Code | None = None,
+    keep_model: bool = False,
+) -> Outcome:
     """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern, unless the trial tunes.
 
     Args:
@@ -157,14 +167,18 @@ def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code
         loggers: of metrics per epoch, beside the trial's own record.
         device: "cpu", "gpu" or "auto", Lightning's accelerator.
         code: what the trial runs, where that is known.
+        keep_model: give the trained model too, of the epoch that was chosen; a trial that tunes keeps none.
 
     Raises:
         DivergedError: the loss or a prediction is not a finite number.
+        UsageError: the model is to be kept and cannot be.
     """
     quieten()
     started = time.perf_counter()
     task, data = build(trial, device, code)
     data.setup()
+    if keep_model := keep_model and not trial.tuning:
+        check_keepable(data)
     if trial.recipe.compile:
         for encoder in task.encoders.values():
             encoder.compile()
@@ -193,6 +207,7 @@ def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code
         gap = Gap(len(data.splits.test or ()))
         task.watch_features = gap.add  # type: ignore[method-assign]
         predictions = predict(trainer, task, data)
+    model = keep(trial, data, chosen.checkpoint) if keep_model else None
     tested = time.perf_counter()
     stages = {"pretraining": first} if first else {}
     return Outcome(
@@ -206,6 +221,7 @@ def run(trial: Trial, loggers: Sequence[Logger] = (), device: str = "auto", code
         features=gap.features() if gap else None,
         parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
         seconds={"build": built - started, "fit": fitted - built, "test": tested - fitted},
+        model=model,
     )
 
 

@@ -17,6 +17,7 @@ pytest.importorskip("sklearn", reason="building needs scikit-learn: pip install 
 from PIL import Image
 
 import build_openclipart as build
+from mmbench.data.preparing import clipart
 
 PD = "http://web.resource.org/cc/PublicDomain"
 ENTITY_BOMB = b"""<?xml version="1.0"?>
@@ -145,8 +146,8 @@ class TestWords:
         ("one", "many"), [("flag", "flags"), ("box", "boxes"), ("smiley", "smilies"), ("berry", "berries")]
     )
     def test_variants_go_both_ways(self, one, many):
-        assert many in build.variants(one)
-        assert one in build.variants(many)
+        assert many in clipart.variants(one)
+        assert one in clipart.variants(many)
 
     def test_folder_words(self, tmp_path):
         (tmp_path / "signs_and_symbols" / "united_states").mkdir(parents=True)
@@ -179,19 +180,19 @@ class TestWords:
     def test_clean_tags_hold_no_dropped_word_and_no_word_twice(self, keywords, creator, folders):
         names = build.name_words(creator, "somebody")
         dropped = frozenset(
-            form for folder in folders for word in build.split_words(folder) for form in build.variants(word)
+            form for folder in folders for word in build.split_words(folder) for form in clipart.variants(word)
         )
         tags = build.clean_tags([*keywords, creator, *folders, "icon"], names, dropped)
         words = tags.split()
         assert tags == " ".join(words)
         assert len(words) == len(set(words))
-        assert not set(words) & (names | dropped | build.GENERIC_TAG_WORDS)
+        assert not set(words) & (names | dropped | clipart.GENERIC_TAG_WORDS)
 
     @given(st.text(max_size=60), st.text(max_size=20))
     def test_clean_title_is_stable_and_nameless(self, title, creator):
         names = build.name_words(creator, "somebody")
         clean = build.clean_title(f"{title} {creator}", names)
-        assert not set(clean.split()) & (names | build.GENERIC_TITLE_WORDS)
+        assert not set(clean.split()) & (names | clipart.GENERIC_TITLE_WORDS)
         # Casing may still split a word in rare scripts, so stability is asked of plain text alone.
         if clean.isascii():
             assert build.clean_title(clean, names) == clean
@@ -473,9 +474,9 @@ class TestShippedFile:
         tags = {word for text in data["tags"].tolist() for word in text.split()}
         titles = {word for text in data["title"].tolist() for word in text.split()}
         folders = {part for path in data["source"].tolist() for part in path.split("/")[:-1]}
-        folder_words = {form for part in folders for word in build.split_words(part) for form in build.variants(word)}
-        assert not tags & (build.GENERIC_TAG_WORDS | folder_words)
-        assert not titles & build.GENERIC_TITLE_WORDS
+        folder_words = {form for part in folders for word in build.split_words(part) for form in clipart.variants(word)}
+        assert not tags & (clipart.GENERIC_TAG_WORDS | folder_words)
+        assert not titles & clipart.GENERIC_TITLE_WORDS
         assert not (tags | titles) & set(build.EXCLUDED_WORDS)
         assert all(text == " ".join(text.split()).lower() for text in data["tags"].tolist())
 

@@ -95,6 +95,9 @@ class MultimodalDataModule(LightningDataModule):
             missing.check(self.modalities)
         self.realised: dict[str, dict[str, float]] = {}
         self.features: dict[str, FeatureCache] = {}  # modality -> its encoder, where that has run once and for all
+        self.statistics: dict[
+            str, tuple[np.ndarray, np.ndarray]
+        ] = {}  # modality -> (D,) mean and divisor, if standardised
         self._redraws = np.random.default_rng(seed)
         self._loaded: Loaded | None = None
 
@@ -240,6 +243,7 @@ class MultimodalDataModule(LightningDataModule):
                 "A smaller batch_size gives more of them",
                 flush=True,
             )
+        self.example, self.evaluation = loaded.train[0].inputs, dict(self.resizing)
         for modality, cache in self.features.items():
             column = self.modalities.index(modality)
             for name in ("train", "validation", "test"):

@@ -134,6 +134,9 @@ class Grid(BaseModel):
     draw_features: bool = Field(
         False, description="draw where the features of the modalities lie, a method's first trial each"
     )
+    keep: Literal["best"] | None = Field(
+        None, description="leave every trained model, as it was in the epoch that was chosen; no number depends on it"
+    )
     tune: Tune | None = Field(None, description="how the settings of every method are tuned, with equal budgets")
     quick: dict[str, Any] = {}
 

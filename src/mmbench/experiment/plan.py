@@ -108,7 +108,7 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     if quick and not settings:
         experiment.name += "-quick"
     elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
-        experiment.name += "-" + sha256(experiment.grid.model_dump_json().encode()).hexdigest()[:8]
+        experiment.name += "-" + sha256(experiment.grid.model_dump_json(exclude={"keep"}).encode()).hexdigest()[:8]
     if not experiment.trials:
         reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in experiment.unprepared.items())
         raise UsageError(f"{path}: none of its data sets can be run here{reasons}")

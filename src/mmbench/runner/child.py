@@ -15,17 +15,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import connection, parent_process
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmbench.errors import StoreError
 from mmbench.files import check_writable, disk_error
 from mmbench.lightning import Logger
 from mmbench.machine import installed_version, thread_pools
-from mmbench.record import Code, Failure, Features, Predictions, Record
+from mmbench.record import Code, Failure, Predictions, Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracked_trial import WandbLogger
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
+
+if TYPE_CHECKING:
+    from mmbench.models.keeping import Kept
+    from mmbench.training import Outcome
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Job:
         source: the commit of the code, for the record.
         wandb: where to track it.
         code: what the trial runs, for the record.
+        keep_model: leave the trained model beside the record.
     """
 
     trial: Trial
@@ -49,6 +54,7 @@ class Job:
     source: dict[str, Any] = field(default_factory=dict)
     wandb: WandbSettings = field(default_factory=WandbSettings)
     code: Code | None = None
+    keep_model: bool = False
 
 
 PACKAGES = (
@@ -105,7 +111,7 @@ def main(job: Job) -> None:
 
 def _is_finished(store: Store, job: Job) -> bool:
     with suppress(CorruptRecord):
-        return store.finished(job.trial.key, job.code)
+        return store.finished(job.trial.key, job.code, job.keep_model)
     return False
 
 
@@ -118,8 +124,13 @@ def execute(job: Job, store: Store) -> Record:
     started, environment = now(), describe_environment(job)
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
-    record, predictions, features = _outcome(job, store, started, environment, [wandb] if wandb else [])
-    store.write(record, predictions, features)  # before W&B, which may hang
+    record, outcome = _outcome(job, store, started, environment, [wandb] if wandb else [])
+    if outcome is None:
+        store.write(record)
+    else:
+        if outcome.model is not None:
+            record.model_sha256 = _write_model(outcome.model, record, store)
+        store.write(record, outcome.predictions, outcome.features)  # before W&B, which may hang
     print(f"{record.finished} {record.status}", flush=True)
     if wandb is not None:
         wandb.finish(record)
@@ -128,8 +139,8 @@ def execute(job: Job, store: Store) -> Record:
 
 def _outcome(
     job: Job, store: Store, started: str, environment: dict[str, Any], loggers: Sequence[Logger]
-) -> tuple[Record, Predictions | None, Features | None]:
-    """Run the trial; whatever happens becomes a record."""
+) -> tuple[Record, Outcome | None]:
+    """Run the trial; whatever happens becomes a record. Of a trial that failed there is no more than that."""
     from mmbench.training import run
 
     trial = job.trial
@@ -141,7 +152,7 @@ def _outcome(
         "code": job.code,
     }
     try:
-        outcome = run(trial, loggers, "cpu" if job.device == "cpu" else "gpu", job.code)
+        outcome = run(trial, loggers, "cpu" if job.device == "cpu" else "gpu", job.code, job.keep_model)
         predictions = outcome.predictions
         metrics = _metrics(predictions) if predictions is not None else {}
     except Exception as error:
@@ -152,7 +163,7 @@ def _outcome(
         failure = Failure(
             kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
-        return Record(**common, status="failed", finished=now(), failure=failure), None, None
+        return Record(**common, status="failed", finished=now(), failure=failure), None
     record = Record(
         **common,
         status="done",
@@ -168,7 +179,18 @@ def _outcome(
         curves=outcome.curves,
         metrics=metrics,
     )
-    return record, predictions, outcome.features
+    return record, outcome
+
+
+def _write_model(model: Kept, record: Record, store: Store) -> str:
+    """Write the model of a trial; the hash by which its record vouches for it."""
+    return model.write(
+        store.folder(record.key),
+        parameters=record.parameters,
+        best_epoch=record.best_epoch,
+        accuracy={pattern: values["accuracy"] for pattern, values in record.metrics.items()},
+        environment=record.environment,
+    )
 
 
 def _metrics(predictions: Predictions) -> dict[str, dict[str, float]]:

@@ -136,6 +136,7 @@ def run_trials(
     source: dict[str, Any] | None = None,
     codes: Codes | None = None,
     labels: Callable[[Trial], tuple[str, str]] = lambda trial: (trial.dataset, trial.method),
+    keep_models: bool = False,
 ) -> list[Record]:
     """Run trials, each in a process of its own, and return their records in the order in which they ended.
 
@@ -151,13 +152,14 @@ def run_trials(
         source: commit of the code, for the records.
         codes: the code that is here, for the records; results of other code are replaced.
         labels: what tracking calls a trial's data set and its method.
+        keep_models: leave the trained models, but for those of trials that tune.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
         StoreError: the disk is full or not writable.
         RunnerError: the fork server cannot be started, or would now start other code.
     """
-    pool = _Pool(trials, store, slots, view, wandb or WandbSettings(), source or {}, codes, labels)
+    pool = _Pool(trials, store, slots, view, wandb or WandbSettings(), source or {}, codes, labels, keep_models)
     with pool.signals:
         try:
             while pool.waiting or pool.running:
@@ -185,7 +187,9 @@ class _Pool:
         source: dict[str, Any],
         codes: Codes | None,
         labels: Callable[[Trial], tuple[str, str]],
+        keep_models: bool,
     ) -> None:
+        self.keep_models = keep_models
         self.store, self.view, self.wandb, self.source, self.labels = store, view, wandb, source, labels
         self.context = start_server()
         self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as the server loads it
@@ -200,11 +204,11 @@ class _Pool:
         """Start a process on the trial that waits longest."""
         (trial, attempt), slot = self.waiting.popleft(), self.free.popleft()
         code, root = self.code[trial.key], str(self.store.root)
-        self.store.discard(trial.key, code)
+        keep = self.keep_models and not trial.tuning
+        self.store.discard(trial.key, code, keep)
         wandb = self.wandb.labelled(*self.labels(trial))
-        process = self.context.Process(
-            target=main, args=(Job(trial, root, slot.threads, slot.device, self.source, wandb, code),)
-        )
+        job = Job(trial, root, slot.threads, slot.device, self.source, wandb, code, keep)
+        process = self.context.Process(target=main, args=(job,))
         begun = _Running(process, trial, slot, attempt, now(), code)
         self.signals.check()
         self.signals.waiting = True  # for the server, which may still be importing

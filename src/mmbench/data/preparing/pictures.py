@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,18 @@ def read_image(path: Path, size: tuple[int, int], pad: bool = False) -> np.ndarr
     Raises:
         BadFile: it cannot be decoded, or has more than ``PIXELS`` pixels by its head; such a picture is not decoded.
     """
+    with opened(path) as picture:
+        opaque = opaque_of(picture)
+        return contain(opaque, size) if pad else cover(np.array(opaque), size)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture, decoded and upright, while the context lasts.
+
+    Raises:
+        BadFile: as ``read_image``; also where what is done with it in the context fails.
+    """
     from PIL import Image
 
     check_file(path)
@@ -45,8 +59,7 @@ def read_image(path: Path, size: tuple[int, int], pad: bool = False) -> np.ndarr
                     raise BadFile(too_large(f"{image.width} × {image.height} pixels"))
                 warnings.simplefilter("error", Image.DecompressionBombWarning)  # of a tile
                 image.load()
-                opaque = opaque_of(upright(image))
-                return contain(opaque, size) if pad else cover(np.array(opaque), size)
+                yield upright(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadFile(too_large("more pixels")) from error
     except BadFile:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmbench.batch import Input
 from mmbench.data.base import MultimodalDataModule
@@ -133,7 +132,8 @@ class IemocapFeatures(MultimodalDataModule):
         for modality in self.modalities:
             files = (self.folder() / modality / f"{name}.npy" for name in names)
             vectors = np.stack([read_vector(file, WIDTHS[modality]) for file in files])
-            inputs[modality] = standardised(vectors, train)
+            self.statistics[modality] = mean, scale = moments(vectors[train])
+            inputs[modality] = torch.from_numpy(((vectors - mean) / scale).astype(np.float32))
         dialogue = np.unique([name.rpartition("_")[0] for name in names], return_inverse=True)[1]
         present = torch.ones(len(names), len(WIDTHS), dtype=torch.bool)
         whole = Split(inputs, present, torch.tensor(list(labels.values())), torch.from_numpy(dialogue))
@@ -205,8 +205,7 @@ def read_vector(path: Path, width: int) -> np.ndarray:
     return vector
 
 
-def standardised(vectors: np.ndarray, train: np.ndarray) -> Tensor:
-    """The vectors (N, D), less the mean and divided by the standard deviation of the rows ``train``."""
-    fitted = vectors[train].astype(np.float64)
-    scale = np.where(np.ptp(fitted, axis=0) == 0, 1, fitted.std(axis=0))
-    return torch.from_numpy(((vectors - fitted.mean(axis=0)) / scale).astype(np.float32))
+def moments(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the standard deviation (D,) float64 of vectors (N, D); the deviation is 1 where they do not differ."""
+    fitted = vectors.astype(np.float64)
+    return fitted.mean(axis=0), np.where(np.ptp(fitted, axis=0) == 0, 1, fitted.std(axis=0))

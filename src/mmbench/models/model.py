@@ -1,0 +1,175 @@
+"""A kept model, to be asked about new samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from mmbench.batch import Batch
+from mmbench.data.augment import Resize
+from mmbench.data.base import transformed
+from mmbench.data.cache import ROWS
+from mmbench.data.split import EVALUATION_BATCH, Split
+from mmbench.errors import UsageError
+from mmbench.files import user_path
+from mmbench.models.card import Card
+from mmbench.models.inputs import Inputs
+from mmbench.models.loading import Restored
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a sample.
+
+    Attributes:
+        label: the most probable class.
+        probabilities: of every class.
+        seen: the modalities that the sample has. Where it has none, the answer is the class frequencies of the training split.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    seen: tuple[str, ...]
+
+
+class Model:
+    """A model as it was trained, in evaluation mode. ``mmbench.load_model`` reads one.
+
+    Predictions are the same as those that the trial stored, to the last bit, for the same samples in the same order on the same
+    machine, if the trial ran on the CPU and without ``recipe.compile``.
+
+    Attributes:
+        card: what is known of it: the trial, class names, accuracy, versions.
+        task: the method with its encoders, a ``torch.nn.Module``.
+        threads: CPU threads that it computes with; by default those of the training.
+    """
+
+    def __init__(self, restored: Restored, device: str = "cpu") -> None:
+        self.card: Card = restored.card
+        self.device = torch.device(device)
+        self.task = restored.task.to(self.device)
+        self.frozen: dict[str, nn.Module] = {m: encoder.to(self.device) for m, encoder in restored.frozen.items()}
+        self.resizing = {modality: Resize(side) for modality, side in self.card.sizes.items()}
+        self.inputs = Inputs(restored)
+        self.threads = self.card.threads
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.card.modalities
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, by number."""
+        return tuple(self.card.classes)
+
+    @overload
+    def predict(self, samples: Mapping[str, Any]) -> Prediction: ...
+
+    @overload
+    def predict(self, samples: Sequence[Mapping[str, Any]]) -> list[Prediction]: ...
+
+    def predict(self, samples: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Prediction | list[Prediction]:
+        """Ask about one sample, or several.
+
+        Args:
+            samples: modality -> value, or a list of such. What is left out, or None, is absent. A value is
+
+                of a picture, a path, a picture of PIL, or an array (H, W, 3) uint8;
+                of sound and of a video, a path;
+                of a text, a string;
+                of a feature vector, its numbers, or the path of an ``.npy`` file;
+                of any of them but texts, an array as the data set holds it.
+
+        Returns:
+            A prediction, or a list of them.
+
+        Raises:
+            UsageError: a value is not what the modality is, or a file cannot be read.
+        """
+        one = isinstance(samples, Mapping)
+        rows: list[Mapping[str, Any]] = [samples] if isinstance(samples, Mapping) else list(samples)
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise UsageError(f"sample {number}: expected a mapping, modality: value, got {type(row).__name__}")
+        split = self.inputs.split(rows, lambda number, name: name if one else f"sample {number}, {name}")
+        found = self.answers(split)
+        return found[0] if one else found
+
+    def answers(self, split: Split) -> list[Prediction]:
+        """What the model says of a split that ``inputs`` made."""
+        log_probs = self.log_probs(split).double()
+        seen = [
+            tuple(m for m, here in zip(self.modalities, row, strict=True) if here) for row in split.present.tolist()
+        ]
+        chosen = log_probs.argmax(dim=1).tolist()
+        return [
+            Prediction(self.classes[best], dict(zip(self.classes, row, strict=True)), names)
+            for best, row, names in zip(chosen, log_probs.exp().tolist(), seen, strict=True)
+        ]
+
+    def log_probs(self, split: Split, every_pattern: bool = False) -> Tensor:
+        """Log-probabilities (N, C) float32 by what each sample has; or under every presence pattern, (P, N, C)."""
+        answer = self.task.predict_step if every_pattern else self._answer
+        with self._computing():
+            split = self._encoded(split)
+            batches = torch.arange(len(split)).split(EVALUATION_BATCH)
+            resizing = {m: resize for m, resize in self.resizing.items() if m not in self.frozen}
+            found = [answer(self._prepared(split, rows, resizing)).float().cpu() for rows in batches]
+        if not all(part.isfinite().all() for part in found):
+            raise UsageError(
+                "the model's answer is not a finite number: are the features of another scale than training's?"
+            )
+        return torch.cat(found, dim=1 if every_pattern else 0)
+
+    def _answer(self, batch: Batch) -> Tensor:
+        logits = self.task.answer(self.task.encode(batch), batch.present)
+        return logits.to(torch.promote_types(logits.dtype, torch.float)).log_softmax(dim=-1)
+
+    def _prepared(self, split: Split, rows: Tensor, resizing: Mapping[str, Resize]) -> Batch:
+        """A batch as evaluation gets it."""
+        batch = split.__getitems__(rows).to(self.device)  # type: ignore[arg-type]
+        batch.inputs = transformed(batch.inputs, resizing)
+        return batch
+
+    def _encoded(self, split: Split) -> Split:
+        """The split with features in the place of what frozen encoders see, in the steps in which the cache makes them."""
+        inputs = dict(split.inputs)
+        for modality, encoder in self.frozen.items():
+            column = self.modalities.index(modality)
+            alone = Split({modality: split.inputs[modality]}, split.present, split.label, split.group)
+            features = torch.zeros(len(split), self.card.cached[modality])
+            for rows in split.present[:, column].nonzero().squeeze(1).split(ROWS):
+                features[rows] = encoder(self._prepared(alone, rows, self.resizing).inputs[modality]).float().cpu()
+            inputs[modality] = features
+        return Split(inputs, split.present, split.label, split.group)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Without gradients, with the threads of the training."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def load(path: str | PathLike[str], device: str = "cpu") -> Model:
+    """Read a model.
+
+    Args:
+        path: its folder.
+        device: where it computes: "cpu", "cuda", "cuda:1".
+
+    Raises:
+        UsageError: there is none, or it was tampered with.
+    """
+    return Model(Restored(user_path(path)), device)
