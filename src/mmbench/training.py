@@ -144,7 +144,9 @@ class BestEpoch(pl.Callback):
             return
         self.score, extra = score, dict[str, Any]()
         pl_module.on_save_checkpoint(extra)
-        state = {n: v.clone() if isinstance(v, torch.Tensor) else deepcopy(v) for n, v in pl_module.state_dict().items()}
+        state = {
+            n: v.clone() if isinstance(v, torch.Tensor) else deepcopy(v) for n, v in pl_module.state_dict().items()
+        }
         self.checkpoint = {"state_dict": state, **deepcopy(extra)}
 
     def restore(self, task: MultimodalTask) -> None:

@@ -111,7 +111,11 @@ def asked() -> dict[str, np.ndarray]:
     """The test split as vectors, and which of them there are."""
     test = Tiny().splits.test
     given = {m: test.inputs[m].numpy() for m in Tiny.modalities}
-    return {**given, **{f"has {m}": test.present[:, i].numpy() for i, m in enumerate(Tiny.modalities)}, "count": test.label}
+    return {
+        **given,
+        **{f"has {m}": test.present[:, i].numpy() for i, m in enumerate(Tiny.modalities)},
+        "count": test.label,
+    }
 
 
 def rows() -> list[dict[str, np.ndarray]]:
@@ -156,7 +160,11 @@ def test_a_record_of_a_trial_without_a_model_is_as_it_was_before_there_were_mode
     record = execute(Job(trial, str(store.root), 1, "cpu"), store)
     assert b"model_sha256" not in (store.folder(trial.key) / "record.json").read_bytes()
     assert store.model(record) is None
-    assert sorted(p.name for p in store.folder(trial.key).iterdir()) == ["features.npz", "predictions.npz", "record.json"]
+    assert sorted(p.name for p in store.folder(trial.key).iterdir()) == [
+        "features.npz",
+        "predictions.npz",
+        "record.json",
+    ]
 
 
 def test_keeping_changes_no_prediction(tmp_path: Path, every: tuple[Store, dict[str, Path]]) -> None:
@@ -235,7 +243,9 @@ def test_a_frozen_encoder_that_ran_before_training_is_part_of_the_model(tmp_path
     monkeypatch.setattr("test_kept.Frozen", Frozen, raising=False)
     monkeypatch.setitem(ENCODERS._targets, "frozen", "test_kept:Frozen")
     store = Store(tmp_path / "runs")
-    trial = tiny("concat", cached=True, encoders={"left": {"name": "tiny_linear", "width": 8}, "right": {"name": "frozen"}})
+    trial = tiny(
+        "concat", cached=True, encoders={"left": {"name": "tiny_linear", "width": 8}, "right": {"name": "frozen"}}
+    )
     folder = kept(store, trial)
     monkeypatch.setenv("MMBENCH_DATA", os.devnull)
     model = load_model(folder)
