@@ -37,7 +37,7 @@ def test_sound_data_break_no_promise(raw):
     assert found.facts[1].startswith("clean train: 60 samples, list ")
     assert found.facts[1].endswith(": even 30, odd 30")
     assert "legacy test: 40 samples (published: 40)" in found.facts[5]
-    assert found.findings == ["legacy: 40 of 40 test samples share their group with train"]
+    assert found.findings == ["legacy: 40 of 40 test samples share their group with train: 0, 1, 2 and 7 more"]
 
 
 def group(table):
@@ -67,9 +67,9 @@ def no_splits(table):
 @pytest.mark.parametrize(
     ("plant", "line"),
     [
-        (group, "1 of 20 test samples share their group with train"),
-        (file, "1 of 20 test samples share their number with train"),
-        (text, "1 of 20 test samples share their text with train"),
+        (group, "1 of 20 test samples share their group with train: 0"),
+        (file, "1 of 20 test samples share their number with train: s040 and s000"),
+        (text, "1 of 20 test samples share their text with train: s040 and s000"),
         (gone, "validation has no sample of odd"),
         (no_validation, "there is no validation split"),
         (no_splits, "there are no splits"),
@@ -90,7 +90,7 @@ def test_texts_that_are_equal_to_the_eye_break_the_promise(raw, monkeypatch, twi
         table.loc["s000", "text_text"], table.loc["s040", "text_text"] = "caf\u00e9 & more", twin
 
     found = audited(raw, plant)
-    assert "1 of 20 test samples share their text with train" in found.violations["clean"]
+    assert "1 of 20 test samples share their text with train: s040 and s000" in found.violations["clean"]
 
 
 def test_what_is_doubtful_of_the_files_is_told(raw, monkeypatch):
@@ -127,7 +127,7 @@ def test_lengths_that_are_far_apart_are_doubtful():
 def test_equal_texts_are_only_told_where_they_are_not_promised_away(raw):
     found = audited(raw, text)
     assert not found.violations["clean"]
-    assert "clean: 1 of 20 test samples share their text with train" in found.findings
+    assert "clean: 1 of 20 test samples share their text with train: s040 and s000" in found.findings
 
 
 def test_folds_promise_what_clean_does(raw, monkeypatch):
@@ -142,12 +142,13 @@ def test_folds_promise_what_clean_does(raw, monkeypatch):
     expected = f"5 folds by ten, lists clean {parts.hash_of('clean')[:16]}, legacy {parts.hash_of('legacy')[:16]}"
     assert found.facts[-6:] == [expected, *(f"clean fold {k}: tests 20 samples: even 10, odd 10" for k in range(5))]
     sound = Toy.table()
-    for plant, count, what in ((group, 11, "group"), (file, 2, "number"), (text, 2, "text")):
+    pair = "s000 and s040, s040 and s000"
+    for plant, count, what, named in ((group, 11, "group", "0"), (file, 2, "number", pair), (text, 2, "text", pair)):
         reseal(Toy.folder(), sound)
         table = Toy.table().set_index("id", drop=False)
         plant(table)
         reseal(Toy.folder(), table)
-        line = f"{count} samples share their {what} with a sample of another fold"
+        line = f"{count} samples share their {what} with a sample of another fold: {named}"
         monkeypatch.setattr(FoldedToy, "distinct_texts", False)
         found = audit(FoldedToy)
         assert (line in found.violations["clean"], f"clean: {line}" in found.findings) == (
@@ -174,7 +175,7 @@ def test_absent_files_and_texts_are_no_duplicates(raw, monkeypatch):
     found = audited(raw)
     assert not found.violations["clean"]
     assert {"2 samples have no number", "2 samples have no text"} <= set(found.facts)
-    assert found.findings == ["legacy: 40 of 40 test samples share their group with train"]
+    assert found.findings == ["legacy: 40 of 40 test samples share their group with train: 0, 1, 2 and 7 more"]
 
 
 def test_legacy_promises_the_published_counts(raw, monkeypatch):
@@ -200,8 +201,9 @@ def test_contradictory_labels_are_told(raw):
     (raw / "003.txt").write_text("2")  # of another class, in the same group
     change(raw, 5, text="text 4")
     found = audited(raw)
-    assert "2 samples share the file of number with a sample of another label" in found.findings
-    assert "2 samples share the text of text with a sample of another label" in found.findings
+    line = "2 samples share the {} with a sample of another label: {}"
+    assert line.format("file of number", "s002 and s003, s003 and s002") in found.findings
+    assert line.format("text of text", "s004 and s005, s005 and s004") in found.findings
 
 
 def test_clips_of_one_file_do_not_contradict_each_other(raw):

@@ -144,6 +144,7 @@ def test_audit_reports_planted_leaks(made, tmp_path, monkeypatch):
     folder = tmp_path / "food101"
     folder.mkdir()
     (folder / "manifest.json").write_bytes((made[1] / "food101/manifest.json").read_bytes())
+    (folder / "picture.npy").symlink_to(made[1] / "food101/picture.npy")
     table = pd.read_parquet(made[1] / "food101/samples.parquet")
     table.loc[table["id"] == "train/waffles/waffles_100.jpg", "clean"] = "train"
     table.loc[table["id"] == "train/sushi/sushi_0.jpg", ["clean", "sha256_image"]] = ["train", table["sha256_image"][0]]

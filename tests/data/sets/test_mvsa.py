@@ -158,6 +158,7 @@ def test_pictures_keep_colour_and_place(tiny):
 def test_audit_reports_planted_leaks(made, tmp_path, monkeypatch):
     (tmp_path / "mvsa").mkdir()
     (tmp_path / "mvsa/manifest.json").write_bytes((made[1] / "mvsa/manifest.json").read_bytes())
+    (tmp_path / "mvsa/picture.npy").symlink_to(made[1] / "mvsa/picture.npy")
     table = pd.read_parquet(made[1] / "mvsa/samples.parquet")
     first, second = (table["id"].tolist().index(i) for i in ("1", "10"))  # one tweet
     assert table["clean"][first] == table["clean"][second]

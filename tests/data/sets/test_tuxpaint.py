@@ -451,7 +451,7 @@ def test_the_audit_of_the_demo_finds_legacy_leaking_and_clean_not(data):
     assert found.violations == {"clean": [], "legacy": []}
     assert "1 samples have no audio" in found.facts
     assert any("legacy" in line and "share their group with train" in line for line in found.findings)
-    assert "2 samples share the text of text with a sample of another label" in found.findings
+    assert any(line.startswith("2 samples share the text of text with a sample of another") for line in found.findings)
 
 
 @pytest.mark.parametrize(

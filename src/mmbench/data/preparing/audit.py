@@ -1,19 +1,28 @@
-"""What the field gets wrong with data, checked: leaks between splits, duplicates, contradictory labels, wrong counts."""
+"""What the field gets wrong with data, checked: leaks, duplicates, contradictory labels, giveaways, broken values, wrong counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mmbench.data.prepared import SPLITS, PreparedDataModule
+from mmbench.data.preparing.auditing.duplicates import across, clipped, conflicts, near_partners, partners, within
+from mmbench.data.preparing.auditing.giveaways import absence, spoken
+from mmbench.data.preparing.auditing.keys import Key, different, keys_of
+from mmbench.data.preparing.auditing.material import Material, listed, of_prepared, of_protocol, part_of
+from mmbench.data.preparing.auditing.values import Seen, look, told
 from mmbench.data.preparing.vouching import hash_lines
+from mmbench.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from mmbench.data.base import MultimodalDataModule
 
 SHOWN = 10  # skipped and doubtful samples, and classes of a split, that are named one by one
+FEW = 2  # pairs of samples that a line names
+SCARCE = 5  # training samples of a class, of which fewer are told
 
 
 @dataclass
@@ -24,154 +33,270 @@ class Audit:
         facts: lines that describe the data.
         findings: lines on what a user should know of.
         violations: protocol -> what of the data breaks the protocol's promise.
+        pairs: (line, sample, sample it is paired with) of what the lines tell of pairs, all of them.
     """
 
     facts: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     violations: dict[str, list[str]] = field(default_factory=lambda: {"clean": [], "legacy": []})
+    pairs: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def breaks(self, protocol: str, promised: bool, line: str) -> None:
+        """Add what is in two splits: a violation of ``clean``, where it promises that it is not, a finding otherwise."""
+        if protocol == "clean" and promised:
+            self.violations["clean"].append(line)
+        else:
+            self.findings.append(f"{protocol}: {line}")
+
+    def paired(self, line: str, material: Material, rows: np.ndarray, others: np.ndarray, where: str = "") -> str:
+        """The line with the first few pairs of samples, and how many more there are; all of them are noted, and of which protocol."""
+        named = [(str(a), str(b)) for a, b in zip(material.ids[rows], material.ids[others], strict=True)]
+        self.pairs += [(f"{where}{line}", *pair) for pair in named]
+        first = ", ".join(f"{one} and {other}" for one, other in named[:FEW])
+        return f"{line}: {first}" + (f"; {len(named) - FEW} more" if len(named) > FEW else "")
 
 
-def audit(data: type[PreparedDataModule]) -> Audit:
-    """Audit a prepared data set.
+def audit(data: type[MultimodalDataModule]) -> Audit:
+    """Audit a data set, whatever its class: one that is prepared by its table and arrays, any other one by the splits that it loads.
 
-    ``clean`` promises that no group and no file is in two splits, nor any text where the data set says so, and that every class is in
-    every one of the three splits; and of the parts that its folds test the same, but for the classes. Texts are compared by
-    ``text_key``: they count as one if they are equal to the eye. ``legacy`` promises the published lists: their counts. What was
-    published of a data set is not held against a variant with classes of its own.
+    ``clean`` promises that no group and no file is in two splits, nor any text where the data set says so, nor a sample all of which is
+    equal, and that every class is in every one of the three splits; and of the parts that its folds test the same, but for the classes.
+    Texts are compared by ``text_key``: they count as one if they are equal to the eye. ``legacy`` promises the published lists: their
+    counts. What was published of a data set is not held against a variant with classes of its own. NaN and infinite values break both.
+
+    All else is told, and breaks nothing: feature vectors that are equal in two splits (as those of equal texts are), pictures that
+    look alike (the hash may err), modalities whose absence gives the class away, columns without variation, and so on.
     """
+    return audit_prepared(data) if issubclass(data, PreparedDataModule) else audit_loaded(data)
+
+
+def audit_prepared(data: type[PreparedDataModule]) -> Audit:
+    """Audit a prepared data set: of its table, what was skipped too."""
     manifest, table = data.read_manifest(), data.table()
-    usable = table[table["skipped"] == ""]
-    result = Audit()
-    classes, variant = data.class_names(), "classes" in manifest
-    result.facts.append(f"{len(usable)} samples, {len(classes)} classes, {usable['group'].nunique()} groups")
-    if usable["group"].nunique() == len(usable):
-        result.facts.append(
-            "every sample is a group of its own: disjoint by group is no more than disjoint by sample here"
-        )
+    usable = table[table["skipped"] == ""].reset_index(drop=True)
+    result, variant, material = Audit(), "classes" in manifest, of_prepared(data, manifest, table)
+    describe(material, result)
     if variant:
         result.facts.append(
             f"a variant with classes of its own: what was published of that with {len(data.classes)} is not held against it"
         )
-    for modality in data.modalities:
-        absent = int((~usable[f"present_{modality}"].astype(bool)).sum())
-        result.facts += [f"{absent} samples have no {modality}"] * (absent > 0)
-    expected = None if variant else data.published.get("all", {}).get("samples")
-    if expected and expected != len(usable):
+    published = {} if variant else data.published
+    if (expected := published.get("all", {}).get("samples")) and expected != len(usable):
         result.findings.append(f"samples: {len(usable)}, published {expected}")
-    for sample, file, reason in manifest["skipped"][:SHOWN]:
-        result.findings.append(f"skipped: {sample}: {file} {reason}".rstrip())
-    if more := manifest["skipped"][SHOWN:]:
-        result.findings.append(f"skipped: {len(more)} more, all in {data.folder() / 'manifest.json'}")
-    doubts = manifest.get("doubts", [])
-    result.findings += [f"doubtful: {sample}: {why}" for sample, why in doubts[:SHOWN]]
-    if more := doubts[SHOWN:]:
-        result.findings.append(f"doubtful: {len(more)} more, all in {data.folder() / 'manifest.json'}")
+    where = f"all in {data.folder() / 'manifest.json'}"
+    skipped = [f"{sample}: {file} {reason}".rstrip() for sample, file, reason in manifest["skipped"]]
+    doubts = [f"{sample}: {why}" for sample, why in manifest.get("doubts", [])]
+    for kind, lines in (("skipped", skipped), ("doubtful", doubts)):
+        result.findings += [f"{kind}: {line}" for line in lines[:SHOWN]]
+        if more := len(lines[SHOWN:]):
+            result.findings.append(f"{kind}: {more} more, {where}")
     if count := manifest["unlisted"]["files"]:
         some = ", ".join(manifest["unlisted"]["first"][:3])
         result.findings.append(f"on disk, but in no list: {count} files, such as {some}")
     result.findings += manifest["notes"]
-    keys = [c for c in table if c.startswith(("sha256_", "text_"))]
-    usable = usable.assign(**{key: usable[key].map(data.text_key) for key in keys if key.startswith("text_")})
-    result.findings += [line for key in keys for line in conflicts(usable, key)]
-    for protocol in ("clean", "legacy"):
-        audit_protocol(data, protocol, variant, usable, keys, result)
+    splits = {protocol: usable[protocol].to_numpy(object) for protocol in ("clean", "legacy")}
+    seen = look_at(material, splits["clean"] == "train")
+    audit_content(material, seen, frozenset(getattr(data, "standardised", ())), result)
+    keys = keys_of(data, material, seen)
+    for protocol, split in splits.items():
+        why = "the published lists are those of another variant" if variant else data.legacy_lists
+        audit_protocol(protocol, material, split, keys, seen, published.get(protocol, {}), why, result)
     if data.folds > 1:
-        audit_folds(data, table, usable, keys, result)
-    if usable["clean"].equals(usable["legacy"]):
+        parts = data.parts(table)
+        hashes = ", ".join(f"{split} {parts.hash_of(split)[:16]}" for split in ("clean", "legacy"))
+        result.facts.append(f"{data.folds} folds by {data.folded_by}, lists {hashes}")
+        audit_folds(material, parts.clean, data.folds, keys, seen, result)
+        if lacking := parts.lacks():
+            result.violations["clean"].append(f"folds: {lacking}")
+    if (splits["clean"] == splits["legacy"]).all():
         result.findings.append(
             "legacy has the splits of clean: what differs is where the epoch is chosen, and nothing else"
         )
     return result
 
 
+def audit_loaded(data: type[MultimodalDataModule]) -> Audit:
+    """Audit a data set of any class by what its ``load`` returns.
+
+    Samples are named as ``split_ids`` does, otherwise by split and position, such as train[17].
+    """
+    result, material = Audit(), None
+    for protocol in result.violations:
+        try:
+            loaded, split, notes = of_protocol(data, protocol)
+        except UsageError as error:
+            result.violations[protocol].append(f"refused: {error}")
+            continue
+        seen = look_at(loaded, split == "train")
+        keys = keys_of(data, loaded, seen)
+        if material is None:
+            material = loaded
+            describe(material, result)
+            result.findings += notes
+            audit_content(material, seen, frozenset(), result)
+            part = part_of(data, material)
+            if part is not None:
+                result.facts.append(f"{data.folds} folds by {data.folded_by}")
+                audit_folds(material, part, data.folds, keys, seen, result)
+            elif data.folds > 1:
+                result.findings.append(
+                    "the folds are not looked at: the class does not tell them by sample (parts, split_ids)"
+                )
+        audit_protocol(
+            protocol, loaded, split, keys, seen, getattr(data, "published", {}).get(protocol, {}), "", result
+        )
+    return result
+
+
+def look_at(material: Material, train: np.ndarray) -> dict[str, Seen]:
+    """What there is to see of each modality's arrays; the samples ``train`` (N,) bool are those whose columns are judged."""
+    return {modality: look(material, modality, train) for modality in material.values}
+
+
+def describe(material: Material, result: Audit) -> None:
+    """Add how many samples, classes and groups there are, and what is absent."""
+    groups = len(set(material.group.tolist()))
+    result.facts.append(f"{len(material.ids)} samples, {len(material.classes)} classes, {groups} groups")
+    if groups == len(material.ids):
+        result.facts.append(
+            "every sample is a group of its own: disjoint by group is no more than disjoint by sample here"
+        )
+    for modality, there in material.present.items():
+        if absent := int((~there).sum()):
+            result.facts.append(f"{absent} samples have no {modality}")
+
+
+def audit_content(material: Material, seen: Mapping[str, Seen], standardised: frozenset[str], result: Audit) -> None:
+    """Add what there is to say of the samples whatever the split that they are in."""
+    notes, broken = told(material, seen, standardised)
+    giveaways = absence(material.present, material.label, material.classes)
+    giveaways += spoken(material.texts, material.label, material.classes)
+    result.findings += notes + giveaways
+    for lines in result.violations.values():
+        lines += broken
+
+
 def audit_protocol(
-    data: type[PreparedDataModule],
     protocol: str,
-    variant: bool,
-    usable: pd.DataFrame,
-    keys: Iterable[str],
+    material: Material,
+    split: np.ndarray,
+    keys: Sequence[Key],
+    seen: Mapping[str, Seen],
+    published: Mapping[str, int],
+    why_none: str,
     result: Audit,
 ) -> None:
     """Add what there is to say of one protocol's splits."""
-    classes = data.class_names()
-    parts = {split: usable[usable[protocol] == split] for split in SPLITS}
-    if all(part.empty for part in parts.values()):
-        why = "the published lists are those of another variant" if variant else data.legacy_lists
-        result.facts.append(f"{protocol}: no splits; {why}" if why else f"{protocol}: no splits")
+    parts = {name: np.flatnonzero(split == name) for name in SPLITS}
+    if not any(map(len, parts.values())):
+        result.facts.append(f"{protocol}: no splits; {why_none}" if why_none else f"{protocol}: no splits")
         result.violations[protocol].append("there are no splits")
         return
-    published = {} if variant else data.published.get(protocol, {})
-    for split, part in parts.items():
-        if split in published and published[split] != len(part):
-            if protocol == "legacy" and (len(part) or split != "validation"):  # which legacy does not use
-                result.violations["legacy"].append(f"{split} has {len(part)} samples, published {published[split]}")
-            else:
-                result.findings.append(f"{protocol} {split}: {len(part)} samples, published {published[split]}")
-        if part.empty:
-            if protocol == "clean":
-                result.violations["clean"].append(f"there is no {split} split")
-            continue
-        counts = part["label"].value_counts()
-        told = f" (published: {published[split]})" if split in published else ""
-        ids = hash_lines(sorted(part["id"]))[:16]
-        result.facts.append(f"{protocol} {split}: {len(part)} samples{told}, list {ids}: {by_class(part, classes)}")
-        if protocol == "clean" and (gone := [n for i, n in enumerate(classes) if not counts.get(i, 0)]):
-            result.violations["clean"].append(f"{split} has no sample of {', '.join(gone)}")
-    if left_out := int((usable[protocol] == "").sum()):
+    for name, rows in parts.items():
+        audit_counts(protocol, name, material, rows, published, result)
+    if left_out := int((split == "").sum()):
         result.facts.append(f"{protocol}: {left_out} samples are in no split")
-    for (one, first), (other, second) in combinations(parts.items(), 2):
-        for key in ("group", *keys):
-            there = set(first[key]) & set(second[key]) - {""}
-            if there:
-                count = int(second[key].isin(there).sum())
-                what = key.removeprefix("sha256_").removeprefix("text_")
-                line = f"{count} of {len(second)} {other} samples share their {what} with {one}"
-                promised = protocol == "clean" and (data.distinct_texts or not key.startswith("text_"))
-                if promised:
-                    result.violations["clean"].append(line)
-                else:
-                    result.findings.append(f"{protocol}: {line}")
+    for one, first, other, second in across(split, SPLITS):
+        rows, _ = partners(material.group, first, second)
+        if len(rows):
+            groups = listed(list(dict.fromkeys(material.group[rows].tolist())))
+            line = f"{len(rows)} of {len(second)} {other} samples share their group with {one}: {groups}"
+            result.breaks(protocol, True, line)
+        for key in keys:
+            rows, same = partners(key.values, first, second)
+            if len(rows):
+                line = f"{len(rows)} of {len(second)} {other} samples share their {key.name} with {one}"
+                result.breaks(protocol, key.promised, result.paired(line, material, rows, same, f"{protocol}: "))
+        for modality, pairs in different(seen, keys).items():
+            rows, near = near_partners(pairs, first, second)
+            if len(rows):
+                line = f"{len(rows)} of {len(second)} {other} samples look like one of {one} ({modality})"
+                result.breaks(protocol, False, result.paired(line, material, rows, near, f"{protocol}: "))
+    if protocol == "clean":
+        for key in keys:
+            audit_same(key, material, split, result)
+
+
+def audit_counts(
+    protocol: str, name: str, material: Material, rows: np.ndarray, published: Mapping[str, int], result: Audit
+) -> None:
+    """Add how many samples a split has, of which classes, and what is wrong with that."""
+    if name in published and published[name] != len(rows):
+        if protocol == "legacy" and (len(rows) or name != "validation"):  # which legacy does not use
+            result.violations["legacy"].append(f"{name} has {len(rows)} samples, published {published[name]}")
+        else:
+            result.findings.append(f"{protocol} {name}: {len(rows)} samples, published {published[name]}")
+    if not len(rows):
+        if protocol == "clean":
+            result.violations["clean"].append(f"there is no {name} split")
+        return
+    classes = material.classes
+    counts = np.bincount(material.label[rows], minlength=len(classes))
+    told = f" (published: {published[name]})" if name in published else ""
+    ids = f", list {hash_lines(sorted(map(str, material.ids[rows])))[:16]}" if material.own_ids else ""
+    result.facts.append(f"{protocol} {name}: {len(rows)} samples{told}{ids}: {by_class(counts, classes)}")
+    if gone := [classes[number] for number in np.flatnonzero(counts == 0).tolist()]:
+        line = f"{name} has no sample of {', '.join(gone)}"
+        if protocol == "clean":
+            result.violations["clean"].append(line)
+        elif name == "train":
+            result.findings.append(f"{protocol}: {line}")
+    scarce = np.flatnonzero((counts > 0) & (counts < SCARCE)).tolist()
+    if name == "train" and scarce:
+        few = listed([f"{classes[number]} {counts[number]}" for number in scarce])
+        result.findings.append(f"{protocol}: {len(scarce)} classes have fewer than {SCARCE} training samples: {few}")
+
+
+def audit_same(key: Key, material: Material, split: np.ndarray, result: Audit) -> None:
+    """Add which samples, of one file: the same clip of it, are the same as another one of their split, or of another label."""
+    values = clipped(key.values, material.clips)
+    rows, first = within(values, split)
+    if len(rows):
+        line = f"{len(rows)} samples share the {key.kind} with another one of their split (clean)"
+        result.findings.append(result.paired(line, material, rows, first))
+    rows, other = conflicts(values, material.label)
+    if len(rows):
+        line = f"{len(rows)} samples share the {key.kind} with a sample of another label"
+        result.findings.append(result.paired(line, material, rows, other))
 
 
 def audit_folds(
-    data: type[PreparedDataModule], table: pd.DataFrame, usable: pd.DataFrame, keys: Iterable[str], result: Audit
+    material: Material,
+    part: np.ndarray,
+    folds: int,
+    keys: Sequence[Key],
+    seen: Mapping[str, Seen],
+    result: Audit,
 ) -> None:
-    """Add what there is to say of the parts that the folds test: ``clean`` promises of them what it promises of its splits."""
-    parts = data.parts(table)
-    usable = usable.assign(part=parts.clean)
-    hashes = ", ".join(f"{split} {parts.hash_of(split)[:16]}" for split in ("clean", "legacy"))
-    result.facts.append(f"{data.folds} folds by {data.folded_by}, lists {hashes}")
-    for fold in range(data.folds):
-        tested = usable[usable["part"] == fold]
-        result.facts.append(f"clean fold {fold}: tests {len(tested)} samples: {by_class(tested, data.class_names())}")
-    if why := parts.lacks():
-        result.violations["clean"].append(f"folds: {why}")
-    for key in ("group", *keys):
-        same = usable[usable[key] != ""].groupby(key)["part"]
-        if crossing := int((same.transform("nunique") > 1).sum()):
-            what = key.removeprefix("sha256_").removeprefix("text_")
-            line = f"{crossing} samples share their {what} with a sample of another fold"
-            if data.distinct_texts or not key.startswith("text_"):
-                result.violations["clean"].append(line)
-            else:
-                result.findings.append(f"clean: {line}")
+    """Add what there is to say of the parts (N,) that the folds test: ``clean`` promises of them what it promises of its splits."""
+    classes = material.classes
+    for fold in range(folds):
+        tested, trained = part == fold, (part != fold) & (part != (fold + 1) % folds)
+        counts, learnt = (
+            np.bincount(material.label[rows], minlength=len(material.classes)) for rows in (tested, trained)
+        )
+        tests = f"tests {int(tested.sum())} samples: {by_class(counts, classes)}"
+        result.facts.append(f"clean fold {fold}: {tests}")
+        if gone := [classes[number] for number in np.flatnonzero(learnt == 0).tolist()]:
+            result.findings.append(f"clean fold {fold}: train has no sample of {listed(gone)}")
+    rows, _ = conflicts(material.group, part)
+    if len(rows):
+        groups = listed(list(dict.fromkeys(material.group[rows].tolist())))
+        result.breaks("clean", True, f"{len(rows)} samples share their group with a sample of another fold: {groups}")
+    for key in keys:
+        rows, other = conflicts(key.values, part)
+        if len(rows):
+            line = f"{len(rows)} samples share their {key.name} with a sample of another fold"
+            result.breaks("clean", key.promised, result.paired(line, material, rows, other, "clean: "))
+    for modality, pairs in different(seen, keys).items():
+        crossing = pairs[part[pairs[:, 0]] != part[pairs[:, 1]]]
+        if len(crossing):
+            line = f"{len(np.unique(crossing))} samples look like one of another fold ({modality})"
+            result.breaks("clean", False, result.paired(line, material, crossing[:, 0], crossing[:, 1], "clean: "))
 
 
-def by_class(part: pd.DataFrame, classes: Sequence[str]) -> str:
+def by_class(counts: np.ndarray, classes: Sequence[str]) -> str:
     """How many samples a part has of each class; of many classes, the least and the most."""
-    counts = part["label"].value_counts()
-    sizes = [counts.get(number, 0) for number in range(len(classes))]
-    if len(sizes) > SHOWN:
-        return f"{min(sizes)} to {max(sizes)} of a class"
-    return ", ".join(f"{name} {size}" for name, size in zip(classes, sizes, strict=True))
-
-
-def conflicts(usable: pd.DataFrame, key: str) -> list[str]:
-    """Whether samples that are the same (of one file: the same clip of it) have different labels."""
-    some = usable[usable[key] != ""]
-    same = [key, "clip"] if key.startswith("sha256_") else [key]
-    count = int((some.groupby(same)["label"].transform("nunique") > 1).sum())
-    if not count:
-        return []
-    name = key.replace("sha256_", "file of ").replace("text_", "text of ")
-    return [f"{count} samples share the {name} with a sample of another label"]
+    if len(counts) > SHOWN:
+        return f"{counts.min()} to {counts.max()} of a class"
+    return ", ".join(f"{name} {size}" for name, size in zip(classes, counts, strict=True))

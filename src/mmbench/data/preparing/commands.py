@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +92,12 @@ def add_commands(data: argparse.ArgumentParser) -> None:
     audit = command("audit", audit_data, "look for leaks, duplicates, contradictory labels and wrong counts")
     audit.add_argument(
         "--protocol", choices=["clean", "legacy"], default="clean", help="whose promises to hold (default: clean)"
+    )
+    audit.add_argument(
+        "--pairs",
+        type=given_path,
+        metavar="FILE",
+        help="write all pairs of samples of which lines name the first, as CSV",
     )
     splits = command("split", write_split, "write the ids of each split, for those who train with code of their own")
     splits.add_argument("--protocol", choices=list(PROTOCOLS), default="clean", help="which splits (default: clean)")
@@ -290,9 +298,16 @@ def verify_data(arguments: argparse.Namespace) -> int:
 
 def audit_data(arguments: argparse.Namespace) -> int:
     """``mmbench data audit``."""
+    from mmbench.data import DATASETS
+    from mmbench.data.prepared import PreparedDataModule
     from mmbench.data.preparing.audit import audit
 
-    found = audit(find_prepared(arguments.name))
+    data = DATASETS[arguments.name]
+    if issubclass(data, PreparedDataModule):
+        data = find_prepared(arguments.name)
+    elif why := data.prepared():
+        raise UsageError(why)
+    found = audit(data)
     for line in found.facts:
         print(line)
     for line in found.findings:
@@ -305,7 +320,24 @@ def audit_data(arguments: argparse.Namespace) -> int:
         f"{arguments.name}: protocol {arguments.protocol} "
         + (f"is broken in {len(broken)} way{'s' * (len(broken) > 1)}" if broken else "holds")
     )
+    if arguments.pairs:
+        write_pairs(arguments.pairs, found.pairs)
+    elif found.pairs:
+        print(f"{len(found.pairs)} pairs of samples in all: --pairs FILE.csv writes them", file=sys.stderr)
     return FAILED if broken else OK
+
+
+def write_pairs(path: Path, pairs: Sequence[tuple[str, str, str]]) -> None:
+    """Write the pairs of samples that an audit tells of.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([("what", "sample", "other"), *pairs])
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; name another file with --pairs") from error
 
 
 def demo_data(arguments: argparse.Namespace) -> int:
@@ -327,4 +359,4 @@ def demo_data(arguments: argparse.Namespace) -> int:
         (raw / MADE_UP).write_text("A made-up copy, to try things out.\n")
         print(f"wrote a made-up copy of {data.name} to {raw}", file=sys.stderr)
         prepare(data, raw, arguments.jobs)
-    return audit_data(argparse.Namespace(name=arguments.name, protocol="clean"))
+    return audit_data(argparse.Namespace(name=arguments.name, protocol="clean", pairs=None))
