@@ -1,33 +1,40 @@
-"""Data made up for tests: the class is planted in every modality, and gaps are natural."""
+"""What tests share: the planted data of ``mmbench.testing``, registered data sets, features, and equations by naive loops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
-from pathlib import Path
-
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mmbench.baselines import METHODS
-from mmbench.batch import Batch, map_input
 from mmbench.data import DATASETS
-from mmbench.data.augment import WordDropout
 from mmbench.data.base import MultimodalDataModule
-from mmbench.data.split import Loaded, Split, as_is
 from mmbench.encoders.building import build_encoder
-from mmbench.encoders.hashed_text import HashedText
-from mmbench.encoders.small_cnn import SmallCNN
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
+from mmbench.testing import planted
+from mmbench.testing.planted import (  # noqa: F401  tests take them from here
+    CLASS_SIZES,
+    RECIPE,
+    Planted2,
+    Planted3,
+    VectorEncoder,
+    batch_of,
+    every_pattern,
+    fit,
+    gappy,
+    loader,
+    noisy_features,
+    noisy_rows,
+    planted_encoders,
+    same,
+    set_up,
+    stages,
+    trainer,
+    weights,
+)
 
 PREPARED = [name for name in DATASETS if DATASETS[name].prepared() is None]
 """The registered data sets that are on this machine."""
-CLASS_SIZES = (18, 14, 8)  # of the training split
-RECIPE = Recipe(epochs=2, batch_size=8, lr=0.05)  # an epoch for each stage of a method that has two
 
 
 def choices(data_class: type[MultimodalDataModule]) -> dict[str, dict]:
@@ -35,203 +42,23 @@ def choices(data_class: type[MultimodalDataModule]) -> dict[str, dict]:
     return {m: {"name": e} if isinstance(e, str) else dict(e) for m, e in data_class.encoders.items()}
 
 
-class VectorEncoder(nn.Sequential):
-    """One hidden layer on 6 numbers."""
-
-    def __init__(self, out_dim: int = 8) -> None:
-        super().__init__(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, out_dim))
-        self.out_dim = out_dim
-
-
-class Planted(MultimodalDataModule):
-    """Three classes that show in six numbers, in the brightness of a grey picture and in a word."""
-
-    name = "planted"
-    classes = ("low", "middle", "high")
-    modalities: tuple[str, ...] = ("sensor", "picture", "words")
-
-    def load(self) -> Loaded:
-        generator = torch.Generator().manual_seed(0)
-        train = self.draw(CLASS_SIZES, generator)
-        validation = self.draw((6, 5, 5), generator, 20) if self.protocol.split == "clean" else None
-        return Loaded(train, validation, self.draw((6, 6, 5), generator, 28))
-
-    def draw(self, sizes: tuple[int, ...], generator: torch.Generator, first_group: int = 0) -> Split:
-        label = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
-        label = label[torch.randperm(len(label), generator=generator)]
-        size = len(label)
-        sensor = torch.randn(size, 6, generator=generator) + 2 * nn.functional.one_hot(label, 6)
-        noise = torch.randint(0, 80, (size, 1, 16, 16), generator=generator)
-        inputs: dict = {"sensor": sensor, "picture": (noise + 80 * label[:, None, None, None]).to(torch.uint8)}
-        if self.text_modalities:
-            other = torch.randint(0, 50, (size,), generator=generator).tolist()
-            inputs["words"] = self.tokenizers["words"](
-                [f"{self.classes[y]} w{n}" for y, n in zip(label.tolist(), other, strict=True)]
-            )
-        present = torch.rand(size, len(self.modalities), generator=generator) > 0.3
-        present[~present.any(dim=1), 0] = True
-        return Split(inputs, present, label, first_group + torch.arange(size) // 2)
-
-
-class Planted3(Planted):
-    text_modalities = ("words",)
-    conditioning = "words"
-    augmentations = {"words": WordDropout(0.3)}
-
-
-class Planted2(Planted):
-    modalities = ("sensor", "picture")
-    conditioning = "sensor"
-
-
-def planted_encoders(names: tuple[str, ...]) -> dict[str, nn.Module]:
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "sensor": VectorEncoder,
-        "picture": lambda: SmallCNN(in_channels=1, width=2),
-        "words": lambda: HashedText(buckets=64, embedding_dim=5, out_dim=8),
-    }
-    return {name: makers[name]() for name in names}
-
-
-@dataclass
-class World:
-    """A data set and the encoders that fit it."""
-
-    data: MultimodalDataModule
-    encoders: Callable[[], dict[str, nn.Module]]
+class World(planted.World):
+    """A data set and the encoders that fit it, for registered methods."""
 
     def task(self, method: str, seed: int = 0, recipe: Recipe = RECIPE, **arguments) -> MultimodalTask:
-        torch.manual_seed(seed)
-        return METHODS[method](self.data.spec, self.encoders(), recipe, **arguments)
-
-    @property
-    def complete(self) -> Split:
-        """The training samples that have every modality."""
-        train = self.data.splits.train
-        return train.rows(train.present.all(dim=1).nonzero().squeeze(1).numpy())
+        return self.build(METHODS[method], seed, recipe, **arguments)
 
 
 def make_world(name: str, protocol: str = "clean") -> World:
     """``planted2``, ``planted3`` or a registered data set with its own encoders."""
     if name in ("planted2", "planted3"):
-        data_class: type[MultimodalDataModule] = {"planted2": Planted2, "planted3": Planted3}[name]
-
-        def encoders() -> dict[str, nn.Module]:
-            return planted_encoders(data_class.modalities)
+        made = planted.planted_world({"planted2": Planted2, "planted3": Planted3}[name], protocol)
     else:
         data_class = DATASETS[name]
-
-        def encoders() -> dict[str, nn.Module]:
-            return {m: build_encoder(choice) for m, choice in choices(data_class).items()}
-
-    tokenizers = {m: e.tokenize for m, e in encoders().items() if m in data_class.text_modalities}
-    data = data_class(protocol, batch_size=RECIPE.batch_size, tokenizers=tokenizers)
-    data.setup()
-    return World(data, encoders)
-
-
-def batch_of(split: Split, size: int, **changes) -> Batch:
-    """The first samples of a split, with some fields changed."""
-    return replace(split.__getitems__(range(size)), **changes)
-
-
-def loader(split: Split, batch_size: int = RECIPE.batch_size) -> DataLoader:
-    """A split in order, not augmented."""
-    return DataLoader(split, batch_size, collate_fn=as_is)
-
-
-def trainer(epochs: int = RECIPE.epochs, **arguments) -> pl.Trainer:
-    """A silent trainer that writes nothing, of as many epochs as the recipe has."""
-    return pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        deterministic=True,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=0,
-        **arguments,
-    )
-
-
-def stages(task: MultimodalTask) -> int:
-    """How many stages a method trains in; with the recipe of these tests, each is an epoch."""
-    return 2 if task.pretraining_epochs else 1
-
-
-class StopAfter(pl.Callback):
-    """Ends training after so many epochs, as early stopping does."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop |= trainer.current_epoch + 1 >= self.epochs
-
-
-def fit(
-    task: MultimodalTask,
-    split: Split,
-    epochs: int | None = None,
-    batches: int = 3,
-    ckpt_path: Path | None = None,
-    callbacks: Sequence[pl.Callback] = (),
-    **arguments,
-) -> pl.Trainer:
-    """Fit on the first batches of a split in order, without validation, and stop early: by default after an epoch a stage."""
-    torch.manual_seed(0)
-    stop = StopAfter(epochs or stages(task))
-    assert stop.epochs <= task.recipe.epochs
-    run = trainer(
-        task.recipe.epochs, limit_train_batches=batches, limit_val_batches=0, callbacks=[*callbacks, stop], **arguments
-    )
-    # The loader for validation is never read; without one Lightning warns.
-    run.fit(task, loader(split), loader(split), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
-    return run
-
-
-def weights(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of all parameters and buffers."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def noisy_rows(value, absent: Tensor, generator: torch.Generator):
-    """The rows of absent samples filled with noise of the input's kind; token ids far outside any table."""
-
-    def fill(tensor: Tensor) -> Tensor:
-        if tensor.is_floating_point():
-            noise = 1e6 * torch.randn(tensor.shape, generator=generator)
-        else:
-            top = 256 if tensor.dtype == torch.uint8 else 2**30
-            noise = torch.randint(0, top, tensor.shape, generator=generator)
-        return torch.where(absent.view(-1, *[1] * (tensor.dim() - 1)), noise.to(tensor.dtype), tensor)
-
-    return map_input(value, fill)
-
-
-def gappy(split: Split) -> Split:
-    """The split; of one that is complete, every third sample without one of the modalities, in turn."""
-    if not split.present.all():
-        return split
-    present = split.present.clone()
-    rows = torch.arange(0, len(split), 3)
-    present[rows, torch.arange(len(rows)) % present.shape[1]] = False
-    return replace(split, present=present)
-
-
-def noisy_features(features: dict[str, Tensor], present: Tensor, seed: int = 1) -> dict[str, Tensor]:
-    """The features, with noise in the rows of absent samples."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        m: torch.where(present[:, [column]], f, 1e4 * torch.randn(f.shape, generator=generator, dtype=f.dtype))
-        for column, (m, f) in enumerate(features.items())
-    }
+        made = set_up(
+            data_class, lambda: {m: build_encoder(choice) for m, choice in choices(data_class).items()}, protocol
+        )
+    return World(made.data, made.encoders)
 
 
 def random_features(task: MultimodalTask, size: int, seed: int = 0) -> dict[str, Tensor]:
@@ -240,16 +67,6 @@ def random_features(task: MultimodalTask, size: int, seed: int = 0) -> dict[str,
     return {
         m: torch.randn(size, d, generator=generator, dtype=torch.double).requires_grad_() for m, d in task.dims.items()
     }
-
-
-def every_pattern(modalities: int) -> Tensor:
-    """All 2^M presence rows, the empty one among them."""
-    rows = [
-        [m in chosen for m in range(modalities)]
-        for n in range(modalities + 1)
-        for chosen in combinations(range(modalities), n)
-    ]
-    return torch.tensor(rows)
 
 
 def naive_layers(module, x, slope=0.0):

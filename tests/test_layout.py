@@ -27,14 +27,14 @@ FLOORS = [
     "task fixed optimised patience curves checkpoint lean watch",
     "baselines",
     "models",
-    "training",
+    "training testing",
     "experiment",
     "provenance tracking tracked_trial tracked_report runner",
     "evidence",
     "tuning",
     "report",
     "running",
-    "regression dashboard where experiment_commands commands cli __main__",
+    "regression dashboard where new experiment_commands commands cli __main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 

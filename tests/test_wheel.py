@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("src", "baselines", "experiments", "results", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+PARTS = (
+    "src",
+    "baselines",
+    "experiments",
+    "results",
+    "templates",
+    "setup.cfg",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 TINY = ["--set", "datasets.openclipart.recipe.epochs=1", "datasets.openclipart.folds=null"]
 ONE = ["--filter", "dataset=openclipart", "protocol=clean", "method=late_fusion", "seed=0"]
 
@@ -91,13 +101,21 @@ def told(python: Path, here: Path) -> Told:
 
 def test_the_wheel_carries_what_commands_look_for(wheel: Path) -> None:
     carried = set(zipfile.ZipFile(wheel).namelist())
-    patterns = ["experiments/*.yaml", "results/reported/*.csv", "results/regression/*.csv", "results/*/table.csv"]
+    patterns = [
+        "experiments/*.yaml",
+        "results/reported/*.csv",
+        "results/regression/*.csv",
+        "results/*/table.csv",
+        "templates/*/*",
+    ]
     for pattern in patterns:
         files = [path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)]
         assert files
         assert carried >= {f"mmbench/{name}" for name in files}
-    modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/mmbench").rglob("*.py")}
-    assert carried >= modules | {f"mmbench/{path.relative_to(ROOT)}" for path in (ROOT / "baselines").glob("*.py")}
+    code = ROOT / "src"
+    names = {path.relative_to(code).as_posix() for path in code.rglob("mmbench/**/*") if path.is_file()}
+    names |= {f"mmbench/{path.relative_to(ROOT)}" for path in (ROOT / "baselines").glob("*.py")}
+    assert {name for name in names if "__pycache__" not in name} <= carried
     assert not [
         name for name in carried if name.startswith("mmbench/results/") and name.endswith((".png", ".svg", ".html"))
     ]
@@ -130,4 +148,5 @@ def test_from_an_empty_folder(told: Told, python: Path, here: Path) -> None:
     assert copied.startswith(f"experiments/table1.yaml is a copy of {package}/experiments/table1.yaml")
     assert (here / "experiments" / "table1.yaml").read_bytes() == (ROOT / "experiments" / "table1.yaml").read_bytes()
     assert "which says the same]" in told("list", "experiments")
-    assert {path.name for path in here.iterdir()} == {"experiments", "results"}
+    told("new", "method", "late_trust")
+    assert {path.name for path in here.iterdir()} == {"experiments", "results", "late_trust"}

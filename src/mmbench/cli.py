@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mmbench import experiment_commands, machine, where
+from mmbench import experiment_commands, machine, new, where
 from mmbench.commands import (
     FAILED,
     REGRESSION,
@@ -119,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=given_path, metavar="SAFETENSORS", help="the file to write")
     experiment_commands.add_commands(command("experiments", None, "experiments: list, show, copy"))
     command("where", where.where, "tell which folders are in use and why, and where mmbench itself lies")
+    new.add_options(command("new", new.new, "write a package of your own: a method, a data set or an encoder"))
     lists = command("list", list_names, "list what there is")
     lists.add_argument("what", choices=["methods", "datasets", "encoders", "experiments"])
     show = command("show", show_trial, "show one trial: its settings, its metrics, its log")

@@ -1,6 +1,7 @@
 """What every registered method must hold, on planted data and on every registered data set."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -8,25 +9,19 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from mmbench import testing
 from mmbench.data import DATASETS
-from mmbench.data.split import Split
 from mmbench.errors import UsageError
-from mmbench.fixed import FixedFeatureTask
 from mmbench.training import build
 from mmbench.trial import Trial
 from planted import (
     METHODS,
     PREPARED,
     RECIPE,
-    VectorEncoder,
     batch_of,
     choices,
-    every_pattern,
     fit,
-    gappy,
     loader,
-    noisy_features,
-    noisy_rows,
     same,
     trainer,
     weights,
@@ -44,66 +39,32 @@ def method(request):
 
 
 @pytest.fixture
-def task(world, method):
-    return world.task(method).eval()
+def make(world, method):
+    return partial(world.task, method)
 
 
-def with_noise(split: Split) -> Split:
-    generator = torch.Generator().manual_seed(5)
-    modalities = enumerate(split.inputs.items())
-    return replace(
-        split, inputs={m: noisy_rows(value, ~split.present[:, column], generator) for column, (m, value) in modalities}
-    )
+@pytest.fixture
+def task(make):
+    return make().eval()
 
 
 # Predictions
 
 
-def test_logits_are_finite_under_every_pattern(world, task):
-    batch = batch_of(world.complete, 5)
-    features = task.encode(batch)
-    assert {m: f.shape for m, f in features.items()} == {m: (5, d) for m, d in task.dims.items()}
-    for pattern in every_pattern(len(task.modalities)):
-        logits = task.fuse(features, batch.present & pattern)
-        assert logits.shape == (5, world.data.spec.num_classes)
-        assert logits.isfinite().all(), pattern
-    assert task.fuse_patterns(features, batch.present).shape == (
-        2 ** len(task.modalities) - 1,
-        5,
-        world.data.spec.num_classes,
-    )
+def test_logits_are_finite_under_every_pattern(world, make):
+    testing.finite_under_every_pattern(world, make)
 
 
-def test_all_present_equals_no_mask(world, task):
-    batch = batch_of(world.complete, 6)
-    features = task.encode(batch)
-    if not isinstance(task, FixedFeatureTask):  # else the method works on the raw feature vectors
-        assert all(torch.equal(features[m], encoder(batch.inputs[m])) for m, encoder in task.encoders.items())
-    everything = torch.ones(6, len(task.modalities), dtype=torch.bool)
-    assert torch.equal(task(batch), task.fuse(features, everything))
-    assert torch.equal(task(batch), task.fuse_patterns(features, everything)[-1])
+def test_all_present_equals_no_mask(world, make):
+    testing.all_present_equals_no_mask(world, make)
 
 
-def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(world, task):
-    split = world.data.splits.test
-    together = task(batch_of(split, 12))
-    alone = torch.cat([task(split[row]) for row in range(12)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+def test_a_prediction_does_not_depend_on_the_rest_of_the_batch(world, make):
+    testing.answers_each_sample_alone(world, make)
 
 
-def test_noise_under_a_missing_mask_changes_no_prediction(world, task):
-    split = gappy(world.data.splits.test)
-    batch, noisy = batch_of(split, 16), batch_of(with_noise(split), 16)
-    assert not batch.present.all()
-    assert torch.equal(task.predict_step(batch), task.predict_step(noisy))
-    features = task.encode(batch)
-    assert torch.equal(
-        task.fuse(features, batch.present), task.fuse(noisy_features(features, batch.present), batch.present)
-    )
-    for pattern in every_pattern(len(task.modalities)):
-        visible = batch.present & pattern
-        hidden = {m: f.masked_fill(~visible[:, [c]], 0.0) for c, (m, f) in enumerate(features.items())}
-        assert torch.equal(task.fuse(hidden, visible), task.fuse(noisy_features(features, visible), visible)), pattern
+def test_noise_under_a_missing_mask_changes_no_prediction(world, make):
+    testing.does_not_see_what_is_absent(world, make)
 
 
 def test_a_sample_without_modalities_is_answered_by_the_class_prior(world, task):
@@ -129,31 +90,12 @@ def test_only_methods_with_a_steering_modality_have_scores_that_are_artefacts(me
 
 
 @pytest.mark.parametrize("where", ["inputs", "features"])
-def test_noise_under_a_missing_mask_changes_nothing_in_training(world, method, where):
-    train = gappy(world.data.splits.train)
-    assert not train.present[: 2 * RECIPE.batch_size].all()
-    results = []
-    for noise in (False, True):
-        task = world.task(method)
-        if noise and where == "features":
-            plain = task.encode
-            task.encode = lambda batch, plain=plain: noisy_features(plain(batch), batch.present)
-        run = fit(task, with_noise(train) if noise and where == "inputs" else train, batches=2)
-        results.append((weights(task), run.callback_metrics["train/loss"]))
-    assert results[0][1] == results[1][1]
-    assert same(results[0][0], results[1][0])
+def test_noise_under_a_missing_mask_changes_nothing_in_training(world, make, where):
+    testing.does_not_learn_from_what_is_absent(world, make, where)
 
 
-def test_every_parameter_gets_a_gradient(world, method):
-    task = world.task(method)
-    seen = set()
-    for name, parameter in task.named_parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda p, name=name: seen.add(name) if p.grad.any() else None)
-    fit(task, world.complete)
-    left_out = {name for name, p in task.named_parameters() if p.requires_grad} - seen
-    assert {name for name in left_out if not name.startswith(tuple(task.gradient_exempt))} == set()
-    assert all(any(n.startswith(prefix) for n, _ in task.named_parameters()) for prefix in task.gradient_exempt)
+def test_every_parameter_gets_a_gradient(world, make):
+    testing.drives_every_parameter(world, make)
 
 
 def test_a_modality_that_is_absent_from_every_sample(world, method):
@@ -308,16 +250,8 @@ def test_a_checkpoint_brings_everything_back(world, method, tmp_path):
     assert same(weights(task), weights(anew))
 
 
-def test_a_checkpoint_alone_brings_the_method_back(world, method, tmp_path):
-    task = world.task(method)
-    fit(task, world.data.splits.train).save_checkpoint(tmp_path / "model.ckpt")
-    own = {"sensor": VectorEncoder()} if "sensor" in task.modalities else {}  # the one that no registry knows
-    anew = METHODS[method].load_from_checkpoint(tmp_path / "model.ckpt", **({"encoders": own} if own else {}))
-    assert (anew.spec, anew.recipe) == (task.spec, task.recipe)
-    assert dict(anew.hparams) == dict(task.hparams)
-    assert same(weights(task), weights(anew))
-    batch = batch_of(world.data.splits.test, 12)
-    assert torch.equal(task.eval().predict_step(batch), anew.eval().predict_step(batch))
+def test_a_checkpoint_alone_brings_the_method_back(world, make):
+    testing.comes_back_from_its_checkpoint(world, make)
 
 
 class SeedSteps(pl.Callback):

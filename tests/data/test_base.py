@@ -8,6 +8,7 @@ from mmbench.encoders.hashed_text import HashedText
 from mmbench.errors import UsageError
 from mmbench.missing import Missing
 from mmbench.protocol import PROTOCOLS
+from mmbench.testing import keeps_its_word
 from planted import PREPARED, RECIPE, Planted3, batch_of, loader, make_world, trainer
 
 TOKENIZERS = {"words": HashedText(buckets=64).tokenize}
@@ -23,21 +24,7 @@ def fresh(**arguments) -> Planted3:
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
 @pytest.mark.parametrize("name", ["planted2", "planted3", *PREPARED])
 def test_what_every_data_set_holds(name, protocol):
-    data = make_world(name, protocol).data
-    splits = data.splits
-    assert data.selection_split is getattr(splits, PROTOCOLS[protocol].selection)
-    assert data.spec.modalities == data.modalities
-    assert data.spec.conditioning in data.modalities
-    assert len(data.spec.class_counts) == data.spec.num_classes == len(data.classes)
-    assert min(data.spec.class_counts) > 0  # else its log prior is −∞
-    for split in (splits.train, splits.validation or splits.test, splits.test):
-        batch = batch_of(split, 3)
-        assert list(batch.inputs) == list(data.modalities)
-        assert batch.present.shape == (3, len(data.modalities))
-        assert (batch.present.dtype, batch.label.dtype) == (torch.bool, torch.int64)
-        assert split.group.shape == split.label.shape == (len(split),)
-        assert split.present.any(dim=1).all()
-        assert 0 <= split.label.min() <= split.label.max() < len(data.classes)
+    keeps_its_word(make_world(name, protocol), protocol)
 
 
 def test_batches_are_rows_with_their_numbers():

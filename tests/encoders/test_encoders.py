@@ -9,6 +9,7 @@ from mmbench.encoders.hashed_text import HashedText, tokens
 from mmbench.encoders.mlp import Mlp
 from mmbench.encoders.pretrained import Pretrained
 from mmbench.encoders.small_cnn import SmallCNN
+from mmbench.testing import check_encoder
 
 texts = st.lists(st.text("abcé \t", max_size=20), min_size=1, max_size=5)
 
@@ -30,13 +31,8 @@ def test_every_encoder_is_tried():
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_registered_encoders(name):
-    encoder = ENCODERS[name]().eval()
-    value = INPUTS[name](encoder)
-    features = encoder(value)
-    assert features.shape == (3, encoder.out_dim)
-    assert features.isfinite().all()
-    features.sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in encoder.parameters())
+    encoder = ENCODERS[name]()
+    check_encoder(encoder, INPUTS[name](encoder))
 
 
 # Mlp
