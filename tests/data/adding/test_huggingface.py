@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image as Picture
 
@@ -224,6 +225,20 @@ def test_names_of_modalities_are_plain_and_do_not_clash(columns, names):
     assert len({*names, *(f"{name}_file_name" for name in names)} & set(columns)) <= 1
 
 
+def test_paths_of_files_that_are_not_in_it_are_no_texts(tmp_path):
+    dataset = audio(4).add_column("file", [f"/home/me/{i}.WAV" for i in range(4)])
+    dataset.add_column("note", ["see a.wav", "", "", "b"]).save_to_disk(tmp_path / "in")
+    result = quietly(tmp_path / "in", tmp_path / "out")
+    assert [column for column, _ in result.unused] == ["file"]
+    assert table_of(tmp_path / "out").columns.tolist() == ["audio_file_name", "label", "speaker", "said", "note"]
+
+
+def test_more_rows_than_any_table_may_have_are_refused_before_they_are_looked_at(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmbench.data.adding.saved.MOST_ROWS", 3)
+    with pytest.raises(UsageError, match="train: has 4 rows, expected at most 3"):
+        quietly(saved, tmp_path / "out")
+
+
 # What is wrong with a folder
 
 
@@ -278,6 +293,10 @@ MISTAKES = {
         ],
         r"train, row 2 \(from 0\), column 'label': label 2, expected 0 to 1",
     ),
+    "compressed": (
+        lambda f: rewrite(shard(f), compression="zstd"),
+        "arrow is compressed, which save_to_disk does not do",
+    ),
     "another type": (
         lambda f: [
             edit(f / part / "dataset_info.json", features=smaller(f / part / "dataset_info.json", said={"_type": "Image"}))
@@ -286,6 +305,15 @@ MISTAKES = {
         "column 'said' is called Image, but holds string",
     ),
 }  # fmt: skip
+
+
+def rewrite(path: Path, **options) -> None:
+    """Write an Arrow file anew in another way."""
+    with pa.ipc.open_stream(path.read_bytes()) as stream:
+        table = stream.read_all()
+    chosen = pa.ipc.IpcWriteOptions(**options)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema, options=chosen) as writer:
+        writer.write_table(table)
 
 
 def smaller(info: Path, **features) -> dict:
@@ -324,8 +352,6 @@ def test_folders_of_another_kind(files, message, tmp_path):
 
 
 def test_a_path_without_bytes_is_copied_from_below_the_folder_and_from_nowhere_else(tmp_path):
-    import pyarrow as pa
-
     def save(paths: list[str]) -> Path:
         shutil.rmtree(tmp_path / "in", ignore_errors=True)
         audio(len(paths)).save_to_disk(tmp_path / "in")
@@ -400,6 +426,10 @@ def test_trying_it_writes_nothing(saved, data, capsys):
     assert not data.exists()
     assert main(["data", "add", "--hf", str(saved), "--name", "openclipart"]) == 2
     assert main(["data", "add", "--hf", str(saved), "--metadata", "x.csv"]) == 2
+    assert main(["data", "add", "--hf", str(saved), "--split", "said", "--dry-run"]) == 2
+    assert f"mmbench: {data}/hf-raw/in/metadata.parquet, row 1, column 'said'" in capsys.readouterr().err
+    assert main(["data", "add", str(saved)]) == 2
+    assert "give --hf: mmbench data add --hf" in capsys.readouterr().err
     assert not data.exists()
 
 

@@ -15,6 +15,7 @@ from mmbench.data.adding.huggingface import Exported, export
 from mmbench.data.adding.infer import Inferred, Line, infer, slug
 from mmbench.data.adding.metadata import Metadata, find_tables, read_metadata
 from mmbench.data.adding.samples import files_of, ids_of, read_samples
+from mmbench.data.adding.saved import DICT, STATE
 from mmbench.data.adding.vectors import read_vector, read_vectors
 from mmbench.data.preparing.lists import links_into
 from mmbench.data.preparing.media import BadFile
@@ -81,6 +82,8 @@ def raw_folder(arguments: argparse.Namespace) -> Iterator[tuple[Path, list[str],
     """
     if not arguments.hf:
         root, tables = place(arguments.folder, arguments.metadata)
+        if not tables and any((root / name).is_file() for name in (DICT, STATE)):
+            raise UsageError(f"{root} is what dataset.save_to_disk(DIR) wrote; give --hf: mmbench data add --hf {root}")
         yield root, tables, Exported({}, [], [])
         return
     if arguments.metadata:
@@ -90,7 +93,10 @@ def raw_folder(arguments: argparse.Namespace) -> Iterator[tuple[Path, list[str],
     if arguments.dry_run:
         with TemporaryDirectory(prefix="mmbench-") as temporary:
             trial = Path(temporary) / into.name
-            yield trial, [], export(arguments.folder, trial, arguments.label, most=LOOKED_AT)
+            try:
+                yield trial, [], export(arguments.folder, trial, arguments.label, most=LOOKED_AT)
+            except UsageError as error:
+                raise UsageError(str(error).replace(str(trial), str(into))) from error
     else:
         yield into, [], export(arguments.folder, into, arguments.label)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmbench.data.adding.columns import Classes, Media, Rows, Vectors, Writer, writer_of
-from mmbench.data.adding.infer import GROUPS, LABELS, SPLITS, slug
+from mmbench.data.adding.decoding import ENDINGS
+from mmbench.data.adding.infer import GROUPS, LABELS, MOST, SPLITS, slug
 from mmbench.data.adding.samples import SPLIT_NAMES
 from mmbench.data.adding.saved import Part, read_parts
 from mmbench.errors import StoreError, UsageError, did_you_mean
@@ -196,8 +197,13 @@ class Export:
         if not sum(self.kept.values()):
             lack = f"of its {total:,} rows none has a label" if total else "it has no rows"
             raise UsageError(f"{self.folder}: {lack}; expected samples with a class")
-        result = self.told()
         table = pa.concat_tables(tables)
+        for column in [name for name in table.column_names if name in self.writers and are_paths(table.column(name))]:
+            self.unused.append(
+                (column, "paths of files, which are not in it; cast it to Image, Audio or Video, and save it again")
+            )
+            table = table.drop_columns(column)
+        result = self.told()
         if len(self.parts) > 1 and "split" not in result.declaration:
             table = table.rename_columns([HIDDEN if name == self.split else name for name in table.column_names])
         parquet.write_table(table, self.target / TABLE)
@@ -261,6 +267,20 @@ def slices(part: Part) -> Iterator[tuple[int, pa.RecordBatch]]:
         for start in range(0, len(batch), STEP):
             yield first + start, batch.slice(start, STEP)
         first += len(batch)
+
+
+def are_paths(values: pa.ChunkedArray) -> bool:
+    """Whether a column holds paths of pictures, sounds and the like, by the ends of its texts."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not pa.types.is_string(values.type):
+        return False
+    endings = sorted({ending for kind in ENDINGS.values() for ending in kind})
+    pattern = rf"\S({'|'.join(map(re.escape, endings))})\s*$"
+    found = compute.sum(compute.match_substring_regex(values, pattern, ignore_case=True)).as_py() or 0
+    filled = compute.sum(compute.not_equal(values, "")).as_py() or 0
+    return found >= MOST * max(1, filled)
 
 
 def names_of(columns: Sequence[str]) -> list[str]:

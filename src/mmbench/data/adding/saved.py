@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
+from mmbench.data.adding.metadata import MOST_ROWS
 from mmbench.data.preparing.lists import within
 from mmbench.errors import UsageError
 
@@ -126,6 +128,8 @@ def read_part(split: str, folder: Path) -> Part:
         schema, count = measure(shard)
         schemas.append(schema)
         rows += count
+    if rows > MOST_ROWS:
+        raise UsageError(f"{folder}: has {rows:,} rows, expected at most {MOST_ROWS:,}")
     for shard, schema in zip(shards, schemas, strict=True):
         if not schema.equals(schemas[0]):
             raise UsageError(f"{shard}: its columns are not those of {shards[0]}; {ANEW}")
@@ -198,6 +202,7 @@ def measure(shard: Path) -> tuple[pa.Schema, int]:
         file.seek(max(0, shard.stat().st_size - len(END)))
         if file.read() != END:
             raise UsageError(f"{shard} is cut off or damaged: it does not end as an Arrow stream does; {ANEW}")
+    check_uncompressed(shard)
     rows, schema = 0, None
     for batch in read_batches(shard):
         rows, schema = rows + batch.num_rows, batch.schema
@@ -207,6 +212,39 @@ def measure(shard: Path) -> tuple[pa.Schema, int]:
         with pa.memory_map(str(shard)) as source, pa.ipc.open_stream(source) as stream:
             schema = stream.schema
     return schema.remove_metadata(), rows
+
+
+def check_uncompressed(shard: Path) -> None:
+    """Refuse compressed batches, which ``save_to_disk`` does not write: a small file could ask for all memory there is."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(shard)) as source:
+            messages = pa.ipc.MessageReader.open_stream(source)
+            found = any(is_compressed(message.metadata.to_pybytes()) for message in messages)
+    except Exception as error:  # pyarrow's are of many kinds
+        raise UsageError(f"{shard} is damaged ({brief(error)}); {ANEW}") from error
+    if found:
+        raise UsageError(f"{shard} is compressed, which save_to_disk does not do; {ANEW}")
+
+
+def is_compressed(message: bytes) -> bool:
+    """Whether the head of an Arrow message says that its body is compressed: a flatbuffer, ``Message.fbs`` in Arrow's format."""
+
+    def inner(table: int, number: int) -> int:
+        """Where the table begins that is a field of another; 0 if the field is left out."""
+        (back,) = unpack_from("<i", message, table)
+        (size,) = unpack_from("<H", message, table - back)
+        offset = unpack_from("<H", message, table - back + 4 + 2 * number)[0] if 4 + 2 * number < size else 0
+        return table + offset + unpack_from("<I", message, table + offset)[0] if offset else 0
+
+    (root,) = unpack_from("<I", message)
+    (back,) = unpack_from("<i", message, root)
+    kind = message[root + unpack_from("<H", message, root - back + 6)[0]]
+    batch = inner(root, 2)
+    if kind == 2:  # of a dictionary
+        batch = inner(batch, 1)
+    return kind in (2, 3) and inner(batch, 3) != 0
 
 
 def read_batches(shard: Path) -> Iterator[pa.RecordBatch]:
