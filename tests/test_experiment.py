@@ -22,7 +22,8 @@ from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.data.sets.openclipart_features import OpenClipartFeatures
 from mmbench.errors import UsageError
-from mmbench.experiment.plan import Experiment, expand, left_out, load, select
+from mmbench.experiment.filters import select
+from mmbench.experiment.plan import Experiment, expand, left_out, load
 from mmbench.experiment.resolve import DatasetPlan
 from mmbench.experiment.tryout import try_encoders
 from mmbench.missing import Missing

@@ -12,7 +12,8 @@ import pytest
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.errors import UsageError
 from mmbench.evidence.comparisons import difference
-from mmbench.experiment.plan import Experiment, Filters, expand
+from mmbench.experiment.filters import Filters
+from mmbench.experiment.plan import Experiment, expand
 from mmbench.experiment.searches import Search
 from mmbench.recipe import Recipe
 from mmbench.record import Failure, Predictions, Record

@@ -10,7 +10,8 @@ import pytest
 
 from mmbench.data.sets.openclipart import OpenClipart
 from mmbench.errors import UsageError
-from mmbench.experiment.plan import Experiment, expand, select
+from mmbench.experiment.filters import select
+from mmbench.experiment.plan import Experiment, expand
 from mmbench.record import Predictions, Record
 from mmbench.report.collect import Results, collect
 from mmbench.report.tables import sections

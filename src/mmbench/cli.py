@@ -135,6 +135,15 @@ def add_experiment(sub: argparse.ArgumentParser, **options: Any) -> None:
     sub.add_argument("experiment", metavar="EXPERIMENT", help=EXPERIMENT, **options)
     add_pairs(sub, "--set", "settings", "change a value of the file, e.g. datasets.openclipart.recipe.epochs=2")
     sub.add_argument("--quick", action="store_true", help="the smaller grid that the file itself describes")
+    sub.add_argument(
+        "--dataset",
+        dest="datasets",
+        metavar="N",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="run it on these data sets instead of the file's, with the settings of its first one",
+    )
 
 
 def add_pairs(sub: argparse.ArgumentParser, flag: str, name: str, text: str) -> None:

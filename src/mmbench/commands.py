@@ -32,7 +32,9 @@ def load_experiment(arguments: argparse.Namespace) -> Experiment:
     from mmbench.experiment.plan import left_out, load
 
     path = experiment_path(arguments.experiment)
-    experiment = load(path, getattr(arguments, "settings", []), getattr(arguments, "quick", False))
+    experiment = load(
+        path, getattr(arguments, "settings", []), getattr(arguments, "quick", False), getattr(arguments, "datasets", [])
+    )
     for dataset, reason in experiment.unprepared.items():
         print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
     return experiment
@@ -52,7 +54,7 @@ def open_store(arguments: argparse.Namespace, write: bool = False) -> Store:
 
 def run_experiment(arguments: argparse.Namespace) -> int:
     """``mmbench run``."""
-    from mmbench.experiment.plan import check_filters
+    from mmbench.experiment.filters import check_filters
 
     check_filters(arguments.filters)
     experiment, store = load_experiment(arguments), open_store(arguments, write=not arguments.dry_run)
@@ -118,8 +120,8 @@ def report(arguments: argparse.Namespace) -> int:
     from mmbench.provenance import Codes
     from mmbench.report.terminal import print_report
 
-    if arguments.publish and (arguments.settings or arguments.quick):
-        raise UsageError("--publish is of the experiment as its file says; leave --set and --quick out")
+    if arguments.publish and (arguments.settings or arguments.quick or arguments.datasets):
+        raise UsageError("--publish is of the experiment as its file says; leave --set, --quick and --dataset out")
     experiment = load_experiment(arguments)
     store = open_store(arguments, write=True)
     if not set(keys := keys_of(experiment, store)) & set(store.keys()):
@@ -162,8 +164,8 @@ def status(arguments: argparse.Namespace) -> int:
     from mmbench.store import CorruptRecord
 
     store = open_store(arguments)
-    if (arguments.settings or arguments.quick) and not arguments.experiment:
-        raise UsageError("status --set, --quick: name the experiment that they change")
+    if (arguments.settings or arguments.quick or arguments.datasets) and not arguments.experiment:
+        raise UsageError("status --set, --quick, --dataset: name the experiment that they change")
     codes, stale = Codes(), []
     experiment = load_experiment(arguments) if arguments.experiment else None
     keys = keys_of(experiment, store) if experiment else store.keys()

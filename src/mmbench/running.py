@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmbench.errors import UsageError
-from mmbench.experiment.plan import Experiment, Filters, Labels
+from mmbench.experiment.filters import Filters
+from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.sizes import in_words
 from mmbench.experiment.space import TUNED
 from mmbench.provenance import Codes, grouped, source_state, why_stale

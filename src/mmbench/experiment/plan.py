@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from mmbench.arguments import describe, in_words
-from mmbench.errors import UsageError, did_you_mean
+from mmbench.errors import UsageError
 from mmbench.experiment.grid import Grid, known_keys
 from mmbench.experiment.names import check_missing, check_names, check_reference, check_tune, mapping
 from mmbench.experiment.settings import apply_setting, plain, read_yaml, set_value
@@ -75,13 +75,16 @@ def left_out(why: str) -> str:
     return why if why.startswith("weights ") else f"not prepared: {why}"
 
 
-def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) -> Experiment:
+def load(
+    path: Path | str, settings: Sequence[str] = (), quick: bool = False, datasets: Sequence[str] = ()
+) -> Experiment:
     """Read an experiment.
 
     Args:
         path: a YAML file.
         settings: changes, each ``dotted.key=value`` with a YAML value: ``datasets.openclipart.recipe.epochs=2``.
         quick: make the changes of the file's own ``quick`` first.
+        datasets: put these in the place of the file's, with the settings of its first one (``substitute.put_on``); after ``quick``.
 
     Raises:
         UsageError: one message with all mistakes.
@@ -90,6 +93,10 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     raw = read_yaml(path)
     changed, mistakes = plain(raw, str(path)), []
     changes = [partial(apply_setting, setting=setting) for setting in settings]
+    if datasets:
+        from mmbench.experiment.substitute import put_on
+
+        changes.insert(0, partial(put_on, names=datasets, where=str(path)))
     if quick:
         own = mapping(raw, "quick")
         if not own:
@@ -103,10 +110,11 @@ def load(path: Path | str, settings: Sequence[str] = (), quick: bool = False) ->
     if mistakes:
         raise UsageError("\n".join(mistakes))
     experiment = expand(plain(changed, str(path)), where=str(path))
-    experiment.name = path.stem
-    experiment.changes = ["--quick"] * quick + [f"--set {setting}" for setting in settings]
-    if quick and not settings:
-        experiment.name += "-quick"
+    experiment.name = "-".join([path.stem, *datasets])
+    experiment.changes = [f"--dataset {' '.join(datasets)}"] * bool(datasets) + ["--quick"] * quick
+    experiment.changes += [f"--set {setting}" for setting in settings]
+    if (quick or datasets) and not settings:
+        experiment.name += "-quick" * quick
     elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
         experiment.name += "-" + sha256(experiment.grid.model_dump_json(exclude={"keep"}).encode()).hexdigest()[:8]
     if not experiment.trials:
@@ -279,74 +287,3 @@ def trials_of(
             cached=settings.cached,
         )
         yield trial, method
-
-
-FILTER_KEYS = ("dataset", "protocol", "training", "method", "fold", "seed")
-
-
-def check_filters(filters: Sequence[str]) -> None:
-    """Refuse filters that are not ``key=value`` with a key that trials have; this needs no trials.
-
-    Raises:
-        UsageError: one message with all mistakes.
-    """
-    keys = [(text, text.partition("=")[0]) for text in filters]
-    if mistakes := [
-        f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}"
-        for text, key in keys
-        if key not in FILTER_KEYS
-    ]:
-        raise UsageError("\n".join(mistakes))
-
-
-class Filters:
-    """``key=value`` filters of an experiment's trials: any of the values of one key, and all of the keys; names are the file's labels.
-
-    Raises:
-        UsageError: a key that trials do not have, or a value that no trial has.
-    """
-
-    def __init__(self, experiment: Experiment, filters: Sequence[str]) -> None:
-        self.experiment = experiment
-        self.wanted: dict[str, set[str]] = {}
-        mistakes = []
-        for text in filters:
-            key, _, value = text.partition("=")
-            if key not in FILTER_KEYS:
-                mistakes.append(f"--filter {text}: unknown key; {did_you_mean(key, FILTER_KEYS)}")
-                continue
-            values = {value_of(trial, experiment.labels_of(trial), key) for trial in experiment.trials}
-            if value not in values:
-                mistakes.append(f"--filter {text}: no trial has this {key}; {did_you_mean(value, values)}")
-            self.wanted.setdefault(key, set()).add(value)
-        if mistakes:
-            raise UsageError("\n".join(mistakes))
-
-    @property
-    def trials(self) -> list[Trial]:
-        """Those of the default settings that match."""
-        return [trial for trial in self.experiment.trials if self.matches(trial, self.experiment.labels_of(trial))]
-
-    @property
-    def searches(self) -> list[Search]:
-        """Those whose trials match; a setting is chosen for all seeds, so the seed does not count."""
-        found = self.experiment.searches
-        return [s for s in found if self.matches(s.like, Labels(s.dataset, s.method), but="seed")]
-
-    def matches(self, trial: Trial, labels: Labels, but: str = "") -> bool:
-        """Whether a trial of these labels matches; in all keys, or all but one."""
-        return all(value_of(trial, labels, key) in values for key, values in self.wanted.items() if key != but)
-
-
-def value_of(trial: Trial, labels: Labels, key: str) -> str:
-    """What a filter's key says of a trial."""
-    return str(getattr(labels if key in Labels._fields else trial, key))
-
-
-def select(experiment: Experiment, filters: Sequence[str]) -> list[Trial]:
-    """The trials of the default settings that match filters.
-
-    Raises:
-        UsageError: a key that trials do not have, or a value that no trial has.
-    """
-    return Filters(experiment, filters).trials
