@@ -28,20 +28,22 @@ def balanced(groups: Sequence[Hashable], labels: Sequence[int], count: int, salt
         count: of parts, K.
         salt: another salt is another order of equally large groups.
     """
-    content: dict[str, list[int]] = {}  # group -> its samples in all, and of each class
+    content: dict[str, dict[int, int]] = {}  # group -> its samples in all (0), and of each class that it has
     columns = {label: column for column, label in enumerate(sorted(set(labels)), start=1)}
+    totals = [0] * (1 + len(columns))
     for group, label in zip(map(str, groups), labels, strict=True):
-        counts = content.setdefault(group, [0] * (1 + len(columns)))
-        counts[0] += 1
-        counts[columns[label]] += 1
-    totals = [sum(column) for column in zip(*content.values(), strict=True)]
+        counts = content.setdefault(group, {})
+        for column in (0, columns[label]):
+            counts[column] = counts.get(column, 0) + 1
+            totals[column] += 1
     weights = [lcm(*totals) // total for total in totals]  # a share of a class, in whole numbers
     have = [[0] * len(totals) for _ in range(count)]
     part_of = {}
     for group in sorted(content, key=lambda group: (-content[group][0], digest(f"{salt}:{group}"))):
-        brought = [weight * number for weight, number in zip(weights, content[group], strict=True)]
-        part = min(range(count), key=lambda part: sum(b * h for b, h in zip(brought, have[part], strict=True)))
-        have[part] = [h + number for h, number in zip(have[part], content[group], strict=True)]
+        brought = [(column, weights[column] * number) for column, number in content[group].items()]
+        part = min(range(count), key=lambda part: sum(b * have[part][column] for column, b in brought))
+        for column, number in content[group].items():
+            have[part][column] += number
         part_of[group] = part
     return np.array([part_of[str(group)] for group in groups], np.int64)
 

@@ -182,7 +182,8 @@ def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
             )
         if PROTOCOLS[protocol].disjoint and test.groups == test.size:
             notes.append(
-                "Every test sample is a group of its own: disjoint by group is no more than disjoint by sample here."
+                "Every test sample is a group of its own, as where no groups are given: disjoint by group is no more than disjoint by "
+                "sample here, and clean is only stratified by class."
             )
         if protocol == "legacy" and not rows[0].folds and _same_test(results, dataset):
             notes.append("Its test samples are those of clean.")

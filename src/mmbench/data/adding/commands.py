@@ -132,6 +132,19 @@ def as_declared(path: Path, arguments: argparse.Namespace) -> Declared:
     return content
 
 
+def declared_in(root: Path) -> Declared:
+    """What a folder's ``dataset.yaml`` says, though its data may not be there: widths that it leaves open are 16."""
+    content = declared(read_yaml(root / FILE, "declaration"), str(root / FILE))
+    open_yet = {name for name in content.of_kind("features", "numbers") if content.modalities[name].width is None}
+    modalities = {
+        name: one.model_copy(update={"width": len(one.columns) if one.kind == "numbers" and one.columns else 16})
+        if name in open_yet
+        else one
+        for name, one in content.modalities.items()
+    }
+    return content.model_copy(update={"modalities": modalities})
+
+
 def infer_folder(
     root: Path, tables: Sequence[str], arguments: argparse.Namespace, known: Mapping[str, Any]
 ) -> Inferred:

@@ -23,8 +23,8 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """What splits are called -> what they are called here."""
-TEST, VALIDATION = 0.2, 0.1
-"""The shares of the samples, where no split is given."""
+TEST = 0.2
+"""The share of the samples that a random split tests, where none is given."""
 
 
 def read_samples(declared: Declared, root: Path) -> Listing:

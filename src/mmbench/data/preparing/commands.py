@@ -105,7 +105,10 @@ def add_commands(data: argparse.ArgumentParser) -> None:
         "--fold", type=one_or_all, metavar="K|all", help="which fold, or all (default: the data set's one split)"
     )
     splits.add_argument("-o", "--output", type=given_path, metavar="FILE", help="a file to write (default: print it)")
-    demo = command("demo", demo_data, "write a tiny made-up copy in the real layout, prepare and audit it")
+    demo = command("demo", demo_data, "write a tiny made-up copy in the real layout, prepare and audit it", named=False)
+    demo.add_argument(
+        "name", metavar="NAME|DIR", help="a data set of `mmbench data list`, or a folder with dataset.yaml"
+    )
     decoding(demo)
 
 
@@ -144,6 +147,14 @@ def find(name: str) -> type[PreparedDataModule]:
         reason = data.prepared()
         raise UsageError(f"{name} is not prepared by this command; " + (reason or "it is ready to be used"))
     return data
+
+
+def find_declared(name: str) -> type[PreparedDataModule] | None:
+    """The class of a data set whose folder, with its ``dataset.yaml``, is named; None if it is no such folder."""
+    from mmbench.data.adding.commands import FILE, declared_in
+    from mmbench.data.sets.added import added_class
+
+    return added_class(declared_in(given_path(name))) if (given_path(name) / FILE).is_file() else None
 
 
 def is_demo(data: type[MultimodalDataModule]) -> bool:
@@ -347,7 +358,9 @@ def demo_data(arguments: argparse.Namespace) -> int:
     from mmbench.data.prepared import MADE_UP
     from mmbench.data.preparing.prepare import locked, prepare
 
-    data = find(arguments.name)
+    data = find_declared(arguments.name) or find(arguments.name)
+    if getattr(data, "home", None):
+        raise UsageError(f"{data.name} comes with mmbench, ready to be used; it needs no demo")
     if is_real(data):
         raise UsageError(
             f"{data.folder()} holds the real {data.name}; name another folder for the demo: --data-dir DIR"
@@ -359,4 +372,4 @@ def demo_data(arguments: argparse.Namespace) -> int:
         (raw / MADE_UP).write_text("A made-up copy, to try things out.\n")
         print(f"wrote a made-up copy of {data.name} to {raw}", file=sys.stderr)
         prepare(data, raw, arguments.jobs)
-    return audit_data(argparse.Namespace(name=arguments.name, protocol="clean", pairs=None))
+    return audit_data(argparse.Namespace(name=data.name, protocol="clean", pairs=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,17 +15,19 @@ from torch import Tensor
 
 from mmbench.data.adding.declaration import ENCODERS, Declared, Modality
 from mmbench.data.adding.decoding import source_of
-from mmbench.data.adding.samples import TEST, VALIDATION, read_samples, unlisted
+from mmbench.data.adding.samples import read_samples, unlisted
 from mmbench.data.augment import RandomResizedCrop, WordDropout
 from mmbench.data.folds import balanced
 from mmbench.data.prepared import PreparedDataModule
-from mmbench.data.preparing.raw import Info, Listing, carve, merge
+from mmbench.data.preparing.raw import Info, Listing, merge
 from mmbench.data.split import Loaded, Mapped, Split
 from mmbench.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TENTHS = ("train", "test", "validation", "test", *["train"] * 6)
+"""The splits of ten parts that are alike; so that three groups give one to each split."""
 SCALE = (0.5, 1.0)  # of crops of pictures in training
 STATED = {"picture": "pictures", "sound": "sound", "video": "videos", "features": "vectors", "numbers": "numbers"}
 
@@ -105,6 +108,11 @@ class AddedDataModule(PreparedDataModule, metaclass=Made):
         return listing
 
     @classmethod
+    def write_demo(cls, raw: Path) -> None:
+        """Write a tiny copy, by the declaration."""
+        import_module("mmbench.data.demo.added").write(cls.declared, raw)
+
+    @classmethod
     def given_split(cls) -> bool:
         """Whether the data came with a split."""
         return cls.declared.split is not None or cls.declared.several_tables
@@ -122,12 +130,11 @@ class AddedDataModule(PreparedDataModule, metaclass=Made):
             for before, after in (("validation", "test"), ("train", "test"), ("train", "validation")):
                 split[(split == before) & np.isin(group, group[split == after])] = ""
         else:
-            split[carve(groups, labels, TEST, f"{cls.name} test")] = "test"
+            split = np.array(TENTHS, object)[balanced(groups, labels, 10, f"{cls.name} clean")]
         if not (split == "validation").any():
             rest = np.flatnonzero(split == "train")
-            share = VALIDATION / (1 - TEST)
-            chosen = carve([groups[i] for i in rest], [labels[i] for i in rest], share, f"{cls.name} validation")
-            split[rest[chosen]] = "validation"
+            eighths = balanced([groups[i] for i in rest], [labels[i] for i in rest], 8, f"{cls.name} validation")
+            split[rest[eighths == 1]] = "validation"
         return split.tolist()
 
     @classmethod
