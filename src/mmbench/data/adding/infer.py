@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -112,8 +113,11 @@ def infer(
         result.lines.append(Line("classes", str(len(names)), some))
         result.content |= {**roles, "classes": names}
     numeric: list[str] = []
+    families = Counter(family_of(one.name) for one in columns.values() if one.is_number)
     for one in (column for column in columns.values() if column.name not in roles.values()):
-        if why := one.no_modality(columns[label] if label else None):
+        if one.is_number and one.name != (family := family_of(one.name)) and families[family] > 1:
+            numeric.append(one.name)
+        elif why := one.no_modality(columns[label] if label else None):
             result.unused.append(Line(one.name, "not used", why))
         elif one.is_number:
             numeric.append(one.name)
@@ -301,10 +305,8 @@ def numbers_of(metadata: Metadata, columns: Sequence[str]) -> list[tuple[dict[st
     """Columns of numbers: those that are numbered, as vectors by the name that they share; the others as one modality."""
     families: dict[str, list[str]] = {}
     for column in columns:
-        match = re.fullmatch(r"(.*?)\d+", column)
-        families.setdefault(match[1] if match else "", []).append(column)
-    alone = families.pop("", [])
-    alone += [members.pop() for members in families.values() if len(members) == 1]
+        families.setdefault(family_of(column), []).append(column)
+    alone = [members.pop() for members in families.values() if len(members) == 1]
     found = []
     for prefix, members in families.items():
         if not members:
@@ -320,6 +322,12 @@ def numbers_of(metadata: Metadata, columns: Sequence[str]) -> list[tuple[dict[st
             (content, Line("numbers", "numbers", f"{', '.join(alone[:5])}{' …' * (len(alone) > 5)}; standardised"))
         )
     return found
+
+
+def family_of(column: str) -> str:
+    """What is before the number at the end of a column's name; the name itself where there is none."""
+    match = re.fullmatch(r"(.*?)\d+", column)
+    return match[1] if match else column
 
 
 def arrays_of(

@@ -313,9 +313,7 @@ def mistake_of(text: str, delimiter: str, columns: int) -> str:
     """Which row has another number of cells than the header; "" if none has."""
     rows = csv.reader(io.StringIO(text), delimiter=delimiter)
     for count, row in enumerate(rows, start=1):
-        if len(row) != columns:
-            if not row:
-                return f"row {count} is blank; take it out"
+        if row and len(row) != columns:
             return (
                 f"row {count} (line {rows.line_num}) has {len(row)} cells, the header has {columns}: {delimiter.join(row)[:80]!r}; "
                 "quote a cell that holds the separator"

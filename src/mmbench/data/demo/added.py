@@ -31,7 +31,8 @@ def write(declared: Declared, raw: Path) -> None:
         if declared.split:
             row[declared.split] = ("train", "train", "train", "validation", "test")[i // SERIES]
         for modality, one in declared.modalities.items():
-            lacking = modality == list(declared.modalities)[-1] and i == EACH - 1 and one.array is None
+            last = len(declared.modalities) > 1 and modality == list(declared.modalities)[-1]
+            lacking = last and i == EACH - 1 and one.array is None
             if not lacking:
                 row |= cells(raw, declared.name, modality, one, label, number, vectors)
         rows.append(row)

@@ -115,15 +115,19 @@ def prepare_locked(
 def add_vectors(partial: Path, listing: Listing, rows: Sequence[dict[str, Any]]) -> None:
     """Write the vectors that need no decoding, and add their hashes to what samples came to."""
     for name, vectors in listing.vectors.items():
-        array = np.load(partial / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
-        for start in range(0, len(array), BLOCK):
-            block = vectors.block(slice(start, start + BLOCK))
-            array[start : start + len(block)] = block
-            if vectors.hashed:
-                for i, vector in enumerate(block, start):
-                    if vectors.present[i]:
-                        rows[i]["sha256"][name] = sha256(vector.tobytes()).hexdigest()
-        array.flush()
+        path = partial / f"{name}.npy"
+        offset = np.load(path, mmap_mode="r", allow_pickle=False).offset
+        with path.open("r+b") as stream:
+            stream.seek(offset)
+            for start in range(0, len(rows), BLOCK):
+                block = vectors.block(slice(start, start + BLOCK))
+                stream.write(block.tobytes())
+                if vectors.hashed:
+                    for i, vector in enumerate(block, start):
+                        if vectors.present[i]:
+                            rows[i]["sha256"][name] = sha256(vector.tobytes()).hexdigest()
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 @contextmanager

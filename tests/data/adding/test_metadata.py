@@ -1,0 +1,131 @@
+"""Tables as people have them, and what of them is refused, with the row and the column."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmbench.data.adding.metadata import find_tables, read_metadata
+from mmbench.errors import UsageError
+
+
+def write(folder, text, name="metadata.csv", encoding="utf-8"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(text.encode(encoding))
+    return read_metadata(folder, [name])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_separators_encodings_and_line_ends(tmp_path, delimiter, encoding, end):
+    rows = [[" Título ", "label "], ["a; b, c\t|", "x"], ["", "y "]]
+    text = end.join(delimiter.join(f'"{cell}"' for cell in row) for row in rows) + end * 3
+    read = write(tmp_path, text, encoding=encoding)
+    assert read.columns == ["Título", "label"]
+    assert read.texts("Título") == ["a; b, c\t|", ""]
+    assert read.texts("label") == ["x", "y"]
+    assert read.where(1, "label") == f"{tmp_path}/metadata.csv, row 3, column 'label'"
+
+
+def test_a_cell_may_have_line_ends_and_quotation_marks(tmp_path):
+    read = write(tmp_path, 'text,label\n"two\nlines, ""quoted""",a\nplain,b\n')
+    assert read.texts("text") == ['two\nlines, "quoted"', "plain"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it is empty"),
+        ("a,b\n", "no row"),
+        ("a,b\n1,2\n3\n", "row 3 .line 3. has 1 cells, the header has 2"),
+        ("a,b\n1,2\n3,4,5\n", "row 3 .line 3. has 3 cells, the header has 2"),
+        ('a,b\n1,2\n"3,4\n5,6\n', "quotation mark is not closed in the row that begins in line 3"),
+        ("a, a ,b\n1,2,3\n", "two columns are called 'a'"),
+    ],
+)
+def test_tables_that_are_none(tmp_path, text, told):
+    with pytest.raises(UsageError, match=told):
+        write(tmp_path, text)
+
+
+def test_a_blank_line_is_a_row_so_that_rows_are_counted_as_a_spreadsheet_does(tmp_path):
+    read = write(tmp_path, "a,b\n1,2\n\n3,4\n")
+    assert read.texts("a") == ["1", "", "3"]
+    assert read.where(2).endswith("row 4")
+
+
+def test_columns_without_a_name_get_one(tmp_path):
+    assert write(tmp_path, ",b,\n0,x,y\n").columns == ["unnamed_1", "b", "unnamed_3"]
+
+
+def test_json_lines(tmp_path):
+    rows = [{"id": 1, "x": [1, 2.5], "t": "é"}, {"id": 2, "x": None}, {"id": 3, "x": [3, 4], "t": None, "more": True}]
+    read = write(tmp_path, "\n".join(map(json.dumps, rows)) + "\n\n", "metadata.jsonl")
+    assert read.texts("id") == ["1", "2", "3"]
+    assert read.texts("t") == ["é", "", ""]
+    assert read.table.column("x").to_pylist() == [[1, 2.5], None, [3, 4]]
+    with pytest.raises(UsageError, match=r"metadata.jsonl, line 2: expected a JSON object, got '\[1\]'"):
+        write(tmp_path, '{"a": 1}\n[1]\n', "metadata.jsonl")
+
+
+def test_parquet(tmp_path):
+    frame = pd.DataFrame(
+        {"label": pd.Categorical(["a", "b"]), "n": [1, 2], "v": [[1.0, 2.0], [3.0, 4.0]], "t": ["x", None]}
+    )
+    frame.to_parquet(tmp_path / "metadata.parquet")
+    read = read_metadata(tmp_path, ["metadata.parquet"])
+    assert read.texts("label") == ["a", "b"]
+    assert read.texts("n") == ["1", "2"]
+    assert read.texts("t") == ["x", ""]
+    (tmp_path / "metadata.parquet").write_bytes((tmp_path / "metadata.parquet").read_bytes()[:-20])
+    with pytest.raises(UsageError, match="not a readable Parquet file"):
+        read_metadata(tmp_path, ["metadata.parquet"])
+
+
+def test_numbers(tmp_path):
+    read = write(tmp_path, "x,y\n1,2\n,1e3\n-0.5, 7 \n")
+    np.testing.assert_array_equal(read.numbers("x"), [1, np.nan, -0.5])
+    np.testing.assert_array_equal(read.numbers("y"), [2, 1000, 7])
+    for cell in ("1,5", "1_000", "inf", "n/a"):
+        with pytest.raises(UsageError, match=r"row 3, column 'x': expected a number"):
+            write(tmp_path, f"x;y\n1;2\n{cell};3\n").numbers("x")
+
+
+def test_which_tables_a_folder_has(tmp_path):
+    with pytest.raises(UsageError, match="has no table of samples"):
+        find_tables(tmp_path)
+    (tmp_path / "samples.csv").write_text("a\n")
+    assert find_tables(tmp_path) == ["samples.csv"]
+    (tmp_path / "other.tsv").write_text("a\n")
+    with pytest.raises(
+        UsageError, match=r"the tables other.tsv, samples.csv; call the one of the samples metadata.tsv"
+    ):
+        find_tables(tmp_path)
+    (tmp_path / "Metadata.csv").write_text("a\n")
+    assert find_tables(tmp_path) == ["Metadata.csv"]
+
+
+def test_a_table_a_split(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path, f"file_name,label\n{split}.png,a\n{split}2.png,b\n", f"{split}/metadata.csv")
+    tables = find_tables(tmp_path)
+    assert tables == ["train/metadata.csv", "test/metadata.csv"]
+    read = read_metadata(tmp_path, tables)
+    assert read.folders == ["train", "train", "test", "test"]
+    assert read.where(3) == f"{tmp_path}/test/metadata.csv, row 3"
+    write(tmp_path, "file,label\nx,a\n", "test/metadata.csv")
+    with pytest.raises(UsageError, match=r"its columns differ from those of .*: file, file_name"):
+        read_metadata(tmp_path, tables)
+
+
+def test_a_table_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmbench.data.adding.metadata.MOST_BYTES", 10)
+    with pytest.raises(UsageError, match="has 14 bytes, expected a table of at most 10"):
+        write(tmp_path, "label\na\nb\nccc\n")
+    pd.DataFrame({"a": [0] * 1000}).to_parquet(tmp_path / "metadata.parquet")
+    monkeypatch.setattr("mmbench.data.adding.metadata.MOST_BYTES", 1 << 30)
+    monkeypatch.setattr("mmbench.data.adding.metadata.MOST_ROWS", 999)
+    with pytest.raises(UsageError, match="has 1,000 rows"):
+        read_metadata(tmp_path, ["metadata.parquet"])
