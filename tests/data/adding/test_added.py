@@ -213,7 +213,7 @@ def test_a_given_split_is_taken_and_groups_on_two_sides_leave_clean_to_folds(tmp
     table = pd.read_csv(raw / "metadata.csv", dtype=str)
     add_data(arguments(raw))
     clean, _ = module(DATASETS["given"])
-    assert [len(s) for s in (clean.splits.train, clean.splits.validation, clean.splits.test)] == [18, 6, 6]
+    assert [len(s) for s in (clean.splits.train, clean.splits.validation, clean.splits.test)] == [36, 12, 12]
     table.loc[0, "part"] = "test"  # its group is in training
     table.to_csv(raw / "metadata.csv", index=False)
     add_data(arguments(raw))
@@ -248,7 +248,7 @@ def test_a_bad_file_is_counted_and_named(tmp_path, monkeypatch):
     (tmp_path / "raw/image/0003.png").write_bytes(b"no picture")
     with pytest.raises(
         Exception,
-        match=r"1 of 30 samples cannot be used, more than 1%(.|\n)*made_up_0003: image/0003.png not a readable picture",
+        match=r"1 of 60 samples cannot be used, more than 1%(.|\n)*made_up_0003: image/0003.png not a readable picture",
     ):
         add_data(arguments(tmp_path / "raw"))
     assert add_data(arguments(tmp_path / "raw", allow_bad=True)) == 0

@@ -12,12 +12,12 @@ from mmbench.data.adding.declaration import Declared, Modality
 from mmbench.data.demo.media import picture, rng, sound, write_picture, write_sound, write_video
 
 MOST_CLASSES = 12  # that have samples
-EACH, SERIES = 10, 2  # samples of a class, and of a group
+EACH, SERIES = 20, 2  # samples of a class, and of a group
 RATE = 16_000
 
 
 def write(declared: Declared, raw: Path) -> None:
-    """Write the copy into a folder: ten samples of each class, in groups of two; the last one of each lacks the last modality."""
+    """Write the copy into a folder: twenty samples of each class, in groups of two; the last one of each lacks the last modality."""
     classes = declared.classes[:MOST_CLASSES] if len(declared.classes) > MOST_CLASSES else declared.classes
     samples = [(label, name, i) for label, name in enumerate(classes) for i in range(EACH)]
     rows: list[dict[str, Any]] = []
@@ -29,7 +29,7 @@ def write(declared: Declared, raw: Path) -> None:
         if declared.group:
             row[declared.group] = f"group {number // SERIES}"
         if declared.split:
-            row[declared.split] = ("train", "train", "train", "validation", "test")[i // SERIES]
+            row[declared.split] = ("train", "train", "train", "validation", "test")[i // SERIES % 5]
         for modality, one in declared.modalities.items():
             last = len(declared.modalities) > 1 and modality == list(declared.modalities)[-1]
             lacking = last and i == EACH - 1 and one.array is None
