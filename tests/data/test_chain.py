@@ -17,7 +17,7 @@ from mmbench.data.prepared import PreparedDataModule
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "demo.yaml"
 GRID = yaml.safe_load(EXPERIMENT.read_text())
-NAMES = [name for name in DATASETS if issubclass(DATASETS[name], PreparedDataModule)]
+NAMES = [name for name in DATASETS.registered if issubclass(DATASETS[name], PreparedDataModule)]  # of a raw download
 
 
 @pytest.mark.merged

@@ -28,6 +28,8 @@ from mmbench.report.figures.base import (
 
 RARE = 0.005
 """Share of the samples: bins with fewer say nothing, and are left out."""
+MOST_COLUMNS = 4
+"""Panels side by side; of more modalities, as many numbers of them are drawn, evenly spread."""
 
 
 @matplotlib.rc_context(NO_MATHS)
@@ -39,6 +41,7 @@ def draw_reliability(results: Results) -> Figure | None:
         first = rows[0]
         here = bins[(bins.dataset == dataset) & (bins.protocol == first.protocol) & (bins.training == first.training)]
         methods = list(dict.fromkeys(here.method))
+        here = here[here.shown.isin(drawn_numbers(here.shown.unique()))]
         blocks += (
             [(heading(results, dataset, first.protocol, first.training), here, c) for c in in_chunks(methods)]
             if methods
@@ -72,6 +75,17 @@ def draw_reliability(results: Results) -> Figure | None:
     figure.supxlabel("confidence", fontsize=9)
     figure.supylabel("accuracy", fontsize=9)
     return figure
+
+
+def drawn_numbers(shown: np.ndarray) -> np.ndarray:
+    """Which numbers of modalities have a column: all, or some of them with the first and the last.
+
+    >>> drawn_numbers(np.arange(1, 7)).tolist()
+    [1, 3, 4, 6]
+    """
+    numbers = np.sort(shown)
+    spread = np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_COLUMNS)).round().astype(int)
+    return numbers[spread]
 
 
 def _panel(panel: Axes, values: pd.DataFrame, chunk: list[str], styles: dict[str, Style]) -> None:
