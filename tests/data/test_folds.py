@@ -250,4 +250,5 @@ def test_these_data_sets_have_folds():
     assert folded == {
         "crema_d": (5, "actor"), "iemocap": (5, "session"), "iemocap6": (5, "session"), "iemocap_features": (5, "session"),
         "openclipart": (5, "artist"), "openclipart_features": (5, "artist"), "tuxpaint": (5, "series"),
+        "handwritten": (5, "sample, since no groups were given"),
     }  # fmt: skip

@@ -152,7 +152,7 @@ def main(count: int) -> None:
     prepare(Toy, root / "raw", say=lambda text: None)
     folder, kept = Toy.folder(), root / "kept"
     shutil.copytree(folder, kept)
-    for name in LISTS if count <= 500 else [n for n in DATASETS if hasattr(DATASETS[n], "scan")]:
+    for name in LISTS if count <= 500 else [n for n in DATASETS.registered if hasattr(DATASETS[n], "scan")]:
         DATASETS[name].write_demo(root / "lists" / name)
     texts = [p for p in sorted((root / "lists").rglob("*")) if p.suffix in (".csv", ".txt") and p.stat().st_size]
     store, record = Store(root / "store"), make_record()
