@@ -33,8 +33,8 @@ from mmbench.testing.planted import (  # noqa: F401  tests take them from here
     weights,
 )
 
-PREPARED = [name for name in DATASETS if DATASETS[name].prepared() is None]
-"""The registered data sets that are on this machine."""
+PREPARED = [name for name in DATASETS.registered if DATASETS[name].prepared() is None]
+"""The data sets with a class of their own that are on this machine."""
 
 
 def choices(data_class: type[MultimodalDataModule]) -> dict[str, dict]:

@@ -28,7 +28,10 @@ from planted import (
 )
 
 
-@pytest.fixture(params=["planted2", "planted3", *PREPARED])
+SIX_VIEWS = pytest.param("handwritten", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=["planted2", "planted3", *PREPARED, SIX_VIEWS])
 def world(request, make_world):
     return make_world(request.param)
 
