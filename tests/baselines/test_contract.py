@@ -27,7 +27,6 @@ from planted import (
     weights,
 )
 
-
 SIX_VIEWS = pytest.param("handwritten", marks=pytest.mark.slow)
 
 
