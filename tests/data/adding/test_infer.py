@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmbench.data.adding.infer import infer, name_of_media
+from mmbench.data.adding.arrays import table_of_arrays, write_table
+from mmbench.data.adding.guesses import name_of_media
+from mmbench.data.adding.infer import infer
 from mmbench.data.adding.metadata import read_metadata
 from mmbench.errors import UsageError
 
@@ -71,6 +73,23 @@ def test_arrays_beside_the_table(tmp_path):
         "labels.npy": "one number a sample: rather labels or ids",
         "other.npy": "5 rows, the table has 6",
     }
+
+
+def test_a_folder_of_arrays_alone(tmp_path):
+    with pytest.raises(UsageError, match=r"no table of samples, metadata.csv, and no array called labels"):
+        table_of_arrays(tmp_path)
+    torch.save({"audio": torch.randn(6, 4), "label": torch.tensor([0, 1] * 3)}, tmp_path / "data.pt")
+    np.save(tmp_path / "speaker.npy", np.array(["x", "y", "x", "z", "z", "z"]))
+    columns, files = table_of_arrays(tmp_path)
+    assert columns == {"label": [0, 1] * 3, "speaker": ["x", "y", "x", "z", "z", "z"]}
+    assert files == ["data.pt", "speaker.npy"]
+    write_table(tmp_path, columns)
+    found = infer("toys", read_metadata(tmp_path, ["metadata.csv"]), NOBODY)
+    assert found.content["modalities"] == {"audio": {"kind": "features", "array": "data.pt", "key": "audio"}}
+    assert (found.content["label"], found.content["group"]) == ("label", "speaker")
+    np.save(tmp_path / "speaker.npy", np.arange(5))
+    with pytest.raises(UsageError, match="of different lengths: label 6, speaker 5"):
+        table_of_arrays(tmp_path)
 
 
 def test_what_cannot_be_inferred_is_said(tmp_path):

@@ -121,11 +121,11 @@ def test_a_table_a_split(tmp_path):
 
 
 def test_a_table_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmbench.data.adding.metadata.MOST_BYTES", 10)
+    monkeypatch.setattr("mmbench.data.adding.tables.MOST_BYTES", 10)
     with pytest.raises(UsageError, match="has 14 bytes, expected a table of at most 10"):
         write(tmp_path, "label\na\nb\nccc\n")
     pd.DataFrame({"a": [0] * 1000}).to_parquet(tmp_path / "metadata.parquet")
-    monkeypatch.setattr("mmbench.data.adding.metadata.MOST_BYTES", 1 << 30)
-    monkeypatch.setattr("mmbench.data.adding.metadata.MOST_ROWS", 999)
+    monkeypatch.setattr("mmbench.data.adding.tables.MOST_BYTES", 1 << 30)
+    monkeypatch.setattr("mmbench.data.adding.tables.MOST_ROWS", 999)
     with pytest.raises(UsageError, match="has 1,000 rows"):
         read_metadata(tmp_path, ["metadata.parquet"])

@@ -74,6 +74,14 @@ def test_one_array_for_all(metadata, tmp_path, how):
     assert vectors.width == 2
 
 
+def test_one_file_may_hold_several_arrays(metadata, tmp_path):
+    torch.save({"a": torch.from_numpy(VALUES), "b": torch.zeros(3, 5), "y": torch.arange(3)}, tmp_path / "all.pt")
+    np.testing.assert_array_equal(read(metadata, array="all.pt", key="a").block(slice(0, 3)), VALUES)
+    assert read(metadata, array="all.pt", key="b").width == 5
+    with pytest.raises(UsageError, match=r"all.pt: holds no array 'c'; "):
+        read(metadata, array="all.pt", key="c")
+
+
 def test_samples_without_a_vector_are_absent_and_told(metadata, tmp_path):
     torch.save({"b": torch.tensor([1.0, 2.0]), "d": torch.tensor([0.0, 0.0])}, tmp_path / "emb.pt")
     vectors = read(metadata, array="emb.pt")

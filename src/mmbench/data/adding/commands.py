@@ -10,10 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from mmbench.data.adding.arrays import FILE as TABLE
+from mmbench.data.adding.arrays import table_of_arrays, write_table
 from mmbench.data.adding.declaration import Declared, checked_name, declared
+from mmbench.data.adding.guesses import Line, array_files, slug
 from mmbench.data.adding.huggingface import Exported, export
-from mmbench.data.adding.infer import Inferred, Line, infer, slug
-from mmbench.data.adding.metadata import Metadata, find_tables, read_metadata
+from mmbench.data.adding.infer import Inferred, infer
+from mmbench.data.adding.metadata import Metadata, find_tables, has_table, read_metadata
 from mmbench.data.adding.samples import files_of, ids_of, read_samples
 from mmbench.data.adding.saved import DICT, STATE
 from mmbench.data.adding.vectors import read_vector, read_vectors
@@ -44,13 +47,13 @@ def add_data(arguments: argparse.Namespace) -> int:
             found.unused += [Line(column, "not used", why) for column, why in exported.unused]
             lines = show(found)
             if found.open:
+                print("\n".join(lines))
                 raise UsageError(f"{root}: could not be inferred: " + "; ".join(found.open))
             content = declared(found.content, f"what was inferred of {root}")
         check_name(content.name)
+        print("\n".join(lines))
         listing = read_samples(content, root)
         content = with_widths(content, root)
-        for line in lines:
-            print(line)
         print(
             f"\n{len(listing.samples):,} samples"
             + "".join(f"\nnote: {note}" for note in [*exported.notes, *listing.notes])
@@ -149,6 +152,13 @@ def infer_folder(
     root: Path, tables: Sequence[str], arguments: argparse.Namespace, known: Mapping[str, Any]
 ) -> Inferred:
     """A first declaration of a folder."""
+    if not tables and not has_table(root) and array_files(root):
+        columns, files = table_of_arrays(root)
+        made = f"{root / TABLE} of {', '.join(files)}: columns {', '.join(columns)}"
+        if arguments.dry_run:
+            raise UsageError(f"there is no table; without --dry-run, this would be written first: {made}")
+        write_table(root, columns)
+        print(f"wrote {made}\n")
     metadata = read_metadata(root, list(tables) or find_tables(root))
     return infer(named(arguments, root), metadata, {role: getattr(arguments, role) for role in ROLES}, known)
 

@@ -27,7 +27,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
     "sound": ("seconds",),
     "video": ("size", "frames", "flip"),
     "text": (),
-    "features": ("standardise", "width"),
+    "features": ("key", "standardise", "width"),
     "numbers": ("standardise", "width"),
 }
 """Kind -> its other keys."""
@@ -65,6 +65,7 @@ class Modality(BaseModel):
         column: the column with its text, or with its vector (a list of numbers).
         columns: those with its numbers.
         array: one file with the vectors of all samples, by row or by id.
+        key: the name of the array in that file, where it holds several.
         size: side, in pixels, of pictures and frames as they are stored.
         pad: scale the whole picture to fit, and pad with white; if not, the middle is cut out.
         flip: mirror half of the pictures in training.
@@ -82,6 +83,7 @@ class Modality(BaseModel):
     column: str | None = None
     columns: Annotated[list[str], Field(min_length=1)] | None = None
     array: str | None = None
+    key: str | None = None
     size: Annotated[int, Field(ge=8, le=1024, strict=True)] = 64
     pad: bool = False
     flip: bool = True

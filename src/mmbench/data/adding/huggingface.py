@@ -16,7 +16,7 @@ import numpy as np
 
 from mmbench.data.adding.columns import Classes, Media, Rows, Vectors, Writer, writer_of
 from mmbench.data.adding.decoding import ENDINGS
-from mmbench.data.adding.infer import GROUPS, LABELS, MOST, SPLITS, slug
+from mmbench.data.adding.guesses import GROUPS, LABELS, MOST, SPLITS, slug
 from mmbench.data.adding.samples import SPLIT_NAMES
 from mmbench.data.adding.saved import Part, read_parts
 from mmbench.errors import StoreError, UsageError, did_you_mean

@@ -13,7 +13,7 @@ from pathlib import Path
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
-from mmbench.data.adding.metadata import MOST_ROWS
+from mmbench.data.adding.tables import MOST_ROWS
 from mmbench.data.preparing.lists import within
 from mmbench.errors import UsageError
 

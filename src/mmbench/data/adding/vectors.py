@@ -16,7 +16,7 @@ from mmbench.data.preparing.lists import within
 from mmbench.data.preparing.media import BadFile
 from mmbench.data.preparing.raw import Vectors
 from mmbench.encoders.pretrained import refuse_expansion
-from mmbench.errors import UsageError
+from mmbench.errors import UsageError, did_you_mean
 
 ARRAYS = (".npy", ".pt", ".pth", ".safetensors")
 BLOCK = 1 << 16  # rows that are looked at or written at once
@@ -40,7 +40,9 @@ def read_vectors(name: str, modality: Modality, metadata: Metadata, ids: Sequenc
         vectors = of_lists(metadata, metadata.need(modality.column, f"modalities.{name}.column"))
     else:
         assert modality.array is not None
-        vectors = of_array(within(metadata.root, modality.array, f"modalities.{name}.array"), metadata, ids)
+        vectors = of_array(
+            within(metadata.root, modality.array, f"modalities.{name}.array"), modality.key, metadata, ids
+        )
     check_finite(name, modality, vectors, metadata)
     return vectors
 
@@ -113,9 +115,9 @@ def parse_list(cell: str) -> Any:
         return cell
 
 
-def of_array(path: Path, metadata: Metadata, ids: Sequence[str]) -> Vectors:
-    """The vectors of a file: (N, D) by row, or one by each id."""
-    content = read_array(path)
+def of_array(path: Path, key: str | None, metadata: Metadata, ids: Sequence[str]) -> Vectors:
+    """The vectors of a file, or of the array of this name in it: (N, D) by row, or one by each id."""
+    content = read_array(path, key)
     if isinstance(content, np.ndarray):
         if len(content) != len(metadata):
             raise UsageError(
@@ -167,16 +169,42 @@ def check_finite(name: str, modality: Modality, vectors: Vectors, metadata: Meta
             )
 
 
-def read_array(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+def read_array(path: Path, key: str | None = None) -> np.ndarray | dict[str, np.ndarray]:
     """What a file of vectors holds: (N, D), or name -> (D,).
+
+    Args:
+        path: the file.
+        key: the name of one array in it, by row.
 
     Raises:
         UsageError: it is missing, damaged, of another format, or holds other things than vectors of numbers.
     """
+    content = read_file(path)
+    if key is not None:
+        names = list(content) if isinstance(content, Mapping) else []
+        if key not in names:
+            raise UsageError(f"{path}: holds no array '{key}'; {did_you_mean(key, map(str, names))}")
+        content, path = content[key], Path(f"{path}, '{key}'")
+    if isinstance(content, Mapping):
+        content = unwrapped(content)
+    if isinstance(content, Mapping):
+        return {
+            str(name): single(f"{path}, '{name}'", as_array(f"{path}, '{name}'", value))
+            for name, value in content.items()
+        }
+    return table_of(str(path), as_array(str(path), content))
+
+
+def read_file(path: Path) -> Any:
+    """What a file of arrays holds, as it is; nothing in it is executed.
+
+    Raises:
+        UsageError: it is missing, damaged or of another format.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
     try:
-        content = READERS[path.suffix.lower()](path)
+        return READERS[path.suffix.lower()](path)
     except KeyError as error:
         raise UsageError(f"{path}: expected {', '.join(ARRAYS[:-1])} or {ARRAYS[-1]}") from error
     except UsageError:
@@ -184,11 +212,6 @@ def read_array(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     except Exception as error:  # damaged files fail in many ways; nothing of them was executed
         reason = str(error).partition("\n")[0][:200]
         raise UsageError(f"{path}: expected vectors of numbers in a {path.suffix} file; {reason}") from error
-    if isinstance(content, Mapping):
-        return {
-            str(key): single(f"{path}, '{key}'", as_array(f"{path}, '{key}'", value)) for key, value in content.items()
-        }
-    return table_of(str(path), as_array(str(path), content))
 
 
 def _read_npy(path: Path) -> Any:
@@ -198,14 +221,13 @@ def _read_npy(path: Path) -> Any:
 
 def _read_pt(path: Path) -> Any:
     refuse_expansion(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return unwrapped(content)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_safetensors(path: Path) -> Any:
     from safetensors.torch import load_file
 
-    return unwrapped(load_file(path))
+    return load_file(path)
 
 
 READERS = {".npy": _read_npy, ".pt": _read_pt, ".pth": _read_pt, ".safetensors": _read_safetensors}

@@ -217,7 +217,11 @@ def info(arguments: argparse.Namespace) -> int:
     print_folds(data)
     print_encoders(data)
     if prepared:
-        print(f"\nmmbench data prepare {data.name} --raw <raw folder>\nputs it into {data_root() / str(data.name)}")
+        if getattr(data, "home", None):
+            print(f"\nit comes with mmbench, in {data.folder()}")
+        else:
+            how = f"prepare {data.name} --raw <raw folder>" if data.declaration() is None else "add <raw folder>"
+            print(f"\nmmbench data {how}\nputs it into {data.folder()}")
     state, done = data.prepared(), "prepared" if prepared else "ready"
     print(f"It is {done}{', as a made-up demo copy' * is_demo(data)}." if state is None else f"It is not {done}.")
     if state and (not prepared or (data.folder() / "manifest.json").exists()):
