@@ -107,7 +107,7 @@ def test_open_clip_art(data):
     assert found.violations == {"clean": [], "legacy": []}
     assert found.facts[:2] == ["1632 samples, 10 classes, 307 groups", "621 samples have no tags"]
     assert any(line.startswith("clean fold 4: tests 303 samples") for line in found.facts)
-    alike = [line for line in found.findings if "look like" in line]
+    alike = [line for line in found.findings if "look-alike" in line]
     assert len(alike) == (3 if data is OpenClipart else 0)
     assert not any("gives the class away" in line for line in found.findings)
     texts = data.read()
@@ -124,7 +124,7 @@ def test_the_command_lists_all_pairs(tmp_path, monkeypatch, capsys):
     assert main(["data", "audit", "openclipart", "--pairs", str(tmp_path / "pairs.csv")]) == 0
     lines = (tmp_path / "pairs.csv").read_text().splitlines()
     assert lines[0] == "what,sample,other"
-    assert any(line.startswith("clean: 2 of 282 test samples look like one of train (image),") for line in lines)
+    assert any(line.startswith("clean: 2 of 282 test samples have a look-alike (image) in train,") for line in lines)
     assert capsys.readouterr().out.endswith("openclipart: protocol clean holds\n")
     assert main(["data", "audit", "openclipart", "--pairs", str(tmp_path / "no" / "pairs.csv")]) == 2
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmbench.data.preparing.auditing import material as material_module
-from mmbench.data.preparing.auditing.duplicates import conflicts, near_partners, partners, within
+from mmbench.data.preparing.auditing.duplicates import conflicts, crossing, near_partners, partners, within
 from mmbench.data.preparing.auditing.keys import keys_of, whole
 from mmbench.data.preparing.auditing.material import Material, blocks
 from mmbench.data.preparing.auditing.values import look, told
@@ -25,9 +25,9 @@ def of(values, present=None, **others):
     return Material(("a", "b"), ids, np.arange(count) % 2, ids, {"x": there}, {"x": values}, {}, {}, **others)
 
 
-def notes(material, train=None, standardised=frozenset()):
+def notes(material, train=None):
     train = np.ones(len(material.ids), bool) if train is None else train
-    return told(material, {"x": look(material, "x", train)}, standardised)
+    return told(material, {"x": look(material, "x", train)})
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_columns_are_those_of_the_present_training_rows(vectors):
 def test_constant_columns_are_those_of_the_training_samples(vectors):
     vectors[:40, [2, 7]] = 0.1
     train = np.arange(50) < 40
-    expected = "x: 2 of 9 columns are constant over the training samples: 2, 7 (counted from 0)"
+    expected = "x: 2 of 9 columns are constant over the training samples: column 2, column 7"
     assert notes(of([torch.from_numpy(vectors)]), train) == ([expected], [])
     assert notes(of([torch.from_numpy(vectors)])) == ([], [])
 
@@ -67,7 +67,7 @@ def test_numbers_that_are_none_are_named_and_do_not_hide_the_rest(vectors):
     vectors[4, 0], vectors[30, 8], vectors[31, 3] = np.nan, np.inf, -np.inf
     found, broken = notes(of([torch.from_numpy(vectors)]))
     assert broken == ["x holds NaN or an infinite value in 3 samples: s4, s30, s31; mend them, or leave it out there"]
-    assert found == ["x: 1 of 9 columns are constant over the training samples: 3 (counted from 0)"]
+    assert found == ["x: 1 of 9 columns are constant over the training samples: column 3"]
 
 
 def test_half_precision_is_no_overflow():
@@ -93,7 +93,9 @@ def test_scales_that_are_far_apart_are_told_unless_they_are_standardised(vectors
     [line] = notes(of([torch.from_numpy(vectors)]))[0]
     assert "from a standard deviation of " in line
     assert " (column 4); standardise them" in line
-    assert notes(of([torch.from_numpy(vectors)]), standardised=frozenset(["x"])) == ([], [])
+    assert notes(of([torch.from_numpy(vectors)], standardised=frozenset(["x"]))) == ([], [])
+    [line] = notes(of([torch.from_numpy(vectors)], columns={"x": list("abcdefghi")}))[0]
+    assert " (e); standardise them" in line
 
 
 def test_pictures_of_one_colour_are_told():
@@ -138,6 +140,20 @@ def test_pairs_against_all_comparisons():
     rows, near = near_partners(pairs, train, test)
     expected, first = partners(keys, train, test)
     assert (rows.tolist(), near.tolist()) == (expected.tolist(), first.tolist())
+
+
+def test_what_is_on_two_sides_is_counted_for_every_two_splits():
+    split = np.array(["train", "test", "test", "validation", "", "train"], object)
+    keys = np.array(["a", "a", "b", "b", "b", ""], object)
+
+    def find(one, other):
+        return partners(keys, one, other)
+
+    line, (rows, same) = crossing(split, find, "share their image", "with")
+    assert line == "1 of 2 test samples share their image with train, 1 of 2 test samples with validation"
+    assert (rows.tolist(), same.tolist()) == ([1, 2], [0, 3])
+    line, (rows, same) = crossing(np.array(["train"] * 6, object), find, "share their image", "with")
+    assert (line, rows.tolist(), same.tolist()) == ("", [], [])
 
 
 def test_whole_samples_need_two_parts_and_one_that_tells():

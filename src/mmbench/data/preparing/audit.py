@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmbench.data.prepared import SPLITS, PreparedDataModule
-from mmbench.data.preparing.auditing.duplicates import across, clipped, conflicts, near_partners, partners, within
+from mmbench.data.preparing.auditing.duplicates import clipped, conflicts, crossing, near_partners, partners, within
 from mmbench.data.preparing.auditing.giveaways import absence, spoken
 from mmbench.data.preparing.auditing.keys import Key, different, keys_of
 from mmbench.data.preparing.auditing.material import Material, listed, of_prepared, of_protocol, part_of
@@ -50,7 +51,10 @@ class Audit:
 
     def paired(self, line: str, material: Material, rows: np.ndarray, others: np.ndarray, where: str = "") -> str:
         """The line with the first few pairs of samples, and how many more there are; all of them are noted, and of which protocol."""
-        named = [(str(a), str(b)) for a, b in zip(material.ids[rows], material.ids[others], strict=True)]
+        unordered: dict[tuple[int, int], tuple[int, int]] = {}
+        for pair in zip(rows.tolist(), others.tolist(), strict=True):
+            unordered.setdefault((min(pair), max(pair)), pair)
+        named = [(str(material.ids[a]), str(material.ids[b])) for a, b in unordered.values()]
         self.pairs += [(f"{where}{line}", *pair) for pair in named]
         first = ", ".join(f"{one} and {other}" for one, other in named[:FEW])
         return f"{line}: {first}" + (f"; {len(named) - FEW} more" if len(named) > FEW else "")
@@ -96,11 +100,13 @@ def audit_prepared(data: type[PreparedDataModule]) -> Audit:
     result.findings += manifest["notes"]
     splits = {protocol: usable[protocol].to_numpy(object) for protocol in ("clean", "legacy")}
     seen = look_at(material, splits["clean"] == "train")
-    audit_content(material, seen, frozenset(getattr(data, "standardised", ())), result)
+    audit_content(material, seen, result)
     keys = keys_of(data, material, seen)
+    same = bool((splits["clean"] == splits["legacy"]).all())
     for protocol, split in splits.items():
-        why = "the published lists are those of another variant" if variant else data.legacy_lists
-        audit_protocol(protocol, material, split, keys, seen, published.get(protocol, {}), why, result)
+        audit_counts(protocol, material, split, published.get(protocol, {}), data.lacks(protocol) or "", result)
+        if protocol == "clean" or not same:
+            audit_splits(protocol, material, split, keys, seen, result)
     if data.folds > 1:
         parts = data.parts(table)
         hashes = ", ".join(f"{split} {parts.hash_of(split)[:16]}" for split in ("clean", "legacy"))
@@ -108,7 +114,7 @@ def audit_prepared(data: type[PreparedDataModule]) -> Audit:
         audit_folds(material, parts.clean, data.folds, keys, seen, result)
         if lacking := parts.lacks():
             result.violations["clean"].append(f"folds: {lacking}")
-    if (splits["clean"] == splits["legacy"]).all():
+    if same:
         result.findings.append(
             "legacy has the splits of clean: what differs is where the epoch is chosen, and nothing else"
         )
@@ -133,7 +139,7 @@ def audit_loaded(data: type[MultimodalDataModule]) -> Audit:
             material = loaded
             describe(material, result)
             result.findings += notes
-            audit_content(material, seen, frozenset(), result)
+            audit_content(material, seen, result)
             part = part_of(data, material)
             if part is not None:
                 result.facts.append(f"{data.folds} folds by {data.folded_by}")
@@ -142,9 +148,9 @@ def audit_loaded(data: type[MultimodalDataModule]) -> Audit:
                 result.findings.append(
                     "the folds are not looked at: the class does not tell them by sample (parts, split_ids)"
                 )
-        audit_protocol(
-            protocol, loaded, split, keys, seen, getattr(data, "published", {}).get(protocol, {}), "", result
-        )
+        published = getattr(data, "published", {}).get(protocol, {})
+        audit_counts(protocol, loaded, split, published, "", result)
+        audit_splits(protocol, loaded, split, keys, seen, result)
     return result
 
 
@@ -166,9 +172,9 @@ def describe(material: Material, result: Audit) -> None:
             result.facts.append(f"{absent} samples have no {modality}")
 
 
-def audit_content(material: Material, seen: Mapping[str, Seen], standardised: frozenset[str], result: Audit) -> None:
+def audit_content(material: Material, seen: Mapping[str, Seen], result: Audit) -> None:
     """Add what there is to say of the samples whatever the split that they are in."""
-    notes, broken = told(material, seen, standardised)
+    notes, broken = told(material, seen)
     giveaways = absence(material.present, material.label, material.classes)
     giveaways += spoken(material.texts, material.label, material.classes)
     result.findings += notes + giveaways
@@ -176,48 +182,42 @@ def audit_content(material: Material, seen: Mapping[str, Seen], standardised: fr
         lines += broken
 
 
-def audit_protocol(
-    protocol: str,
-    material: Material,
-    split: np.ndarray,
-    keys: Sequence[Key],
-    seen: Mapping[str, Seen],
-    published: Mapping[str, int],
-    why_none: str,
-    result: Audit,
+def audit_counts(
+    protocol: str, material: Material, split: np.ndarray, published: Mapping[str, int], why_none: str, result: Audit
 ) -> None:
-    """Add what there is to say of one protocol's splits."""
-    parts = {name: np.flatnonzero(split == name) for name in SPLITS}
-    if not any(map(len, parts.values())):
+    """Add how many samples the splits of a protocol have, of which classes, and what is wrong with that."""
+    if not (split != "").any():
         result.facts.append(f"{protocol}: no splits; {why_none}" if why_none else f"{protocol}: no splits")
         result.violations[protocol].append("there are no splits")
         return
-    for name, rows in parts.items():
-        audit_counts(protocol, name, material, rows, published, result)
+    for name in SPLITS:
+        audit_count(protocol, name, material, np.flatnonzero(split == name), published, result)
     if left_out := int((split == "").sum()):
         result.facts.append(f"{protocol}: {left_out} samples are in no split")
-    for one, first, other, second in across(split, SPLITS):
-        rows, _ = partners(material.group, first, second)
-        if len(rows):
-            groups = listed(list(dict.fromkeys(material.group[rows].tolist())))
-            line = f"{len(rows)} of {len(second)} {other} samples share their group with {one}: {groups}"
-            result.breaks(protocol, True, line)
-        for key in keys:
-            rows, same = partners(key.values, first, second)
-            if len(rows):
-                line = f"{len(rows)} of {len(second)} {other} samples share their {key.name} with {one}"
-                result.breaks(protocol, key.promised, result.paired(line, material, rows, same, f"{protocol}: "))
-        for modality, pairs in different(seen, keys).items():
-            rows, near = near_partners(pairs, first, second)
-            if len(rows):
-                line = f"{len(rows)} of {len(second)} {other} samples look like one of {one} ({modality})"
-                result.breaks(protocol, False, result.paired(line, material, rows, near, f"{protocol}: "))
+
+
+def audit_splits(
+    protocol: str, material: Material, split: np.ndarray, keys: Sequence[Key], seen: Mapping[str, Seen], result: Audit
+) -> None:
+    """Add what is on two sides of a protocol's splits; for ``clean``, also what is the same within one."""
+    line, (rows, _) = crossing(split, partial(partners, material.group), "share their group", "with")
+    if line:
+        groups = listed(list(dict.fromkeys(material.group[rows].tolist())))
+        result.breaks(protocol, True, f"{line}: {groups}")
+    for key in keys:
+        line, pairs = crossing(split, partial(partners, key.values), f"share their {key.name}", "with")
+        if line:
+            result.breaks(protocol, key.promised, result.paired(line, material, *pairs, f"{protocol}: "))
+    for modality, near in different(seen, keys).items():
+        line, pairs = crossing(split, partial(near_partners, near), f"have a look-alike ({modality})", "in")
+        if line:
+            result.breaks(protocol, False, result.paired(line, material, *pairs, f"{protocol}: "))
     if protocol == "clean":
         for key in keys:
             audit_same(key, material, split, result)
 
 
-def audit_counts(
+def audit_count(
     protocol: str, name: str, material: Material, rows: np.ndarray, published: Mapping[str, int], result: Audit
 ) -> None:
     """Add how many samples a split has, of which classes, and what is wrong with that."""
@@ -289,10 +289,10 @@ def audit_folds(
             line = f"{len(rows)} samples share their {key.name} with a sample of another fold"
             result.breaks("clean", key.promised, result.paired(line, material, rows, other, "clean: "))
     for modality, pairs in different(seen, keys).items():
-        crossing = pairs[part[pairs[:, 0]] != part[pairs[:, 1]]]
-        if len(crossing):
-            line = f"{len(np.unique(crossing))} samples look like one of another fold ({modality})"
-            result.breaks("clean", False, result.paired(line, material, crossing[:, 0], crossing[:, 1], "clean: "))
+        apart = pairs[part[pairs[:, 0]] != part[pairs[:, 1]]]
+        if len(apart):
+            line = f"{len(np.unique(apart))} samples have a look-alike ({modality}) in another fold"
+            result.breaks("clean", False, result.paired(line, material, apart[:, 0], apart[:, 1], "clean: "))
 
 
 def by_class(counts: np.ndarray, classes: Sequence[str]) -> str:

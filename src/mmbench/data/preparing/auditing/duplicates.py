@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Callable
 
 import numpy as np
+
+SIDES = (("test", "train"), ("validation", "train"), ("test", "validation"))
+"""Which splits are compared."""
 
 Pairs = tuple[np.ndarray, np.ndarray]
 """Numbers of samples, and of one partner for each."""
@@ -31,11 +33,29 @@ def near_partners(pairs: np.ndarray, one: np.ndarray, other: np.ndarray) -> Pair
     return rows, both[first, 1]
 
 
-def across(split: np.ndarray, names: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray, str, np.ndarray]]:
-    """(name, samples, name, samples) of every two splits."""
-    parts = {name: np.flatnonzero(split == name) for name in names}
-    for (one, first), (other, second) in combinations(parts.items(), 2):
-        yield one, first, other, second
+def crossing(
+    split: np.ndarray, find: Callable[[np.ndarray, np.ndarray], Pairs], does: str, link: str
+) -> tuple[str, Pairs]:
+    """How many samples of each split have a partner in another one, in words, "" if none has; and the pairs.
+
+    Args:
+        split: (N,) of each sample.
+        find: (samples of one split, samples of another) -> those of the other that have a partner in the one, and the partners.
+        does: what such a sample does, such as "share their image".
+        link: leads to the name of the other split, such as "with".
+    """
+    parts, found = list[str](), list[Pairs]()
+    for other, one in SIDES:
+        second = np.flatnonzero(split == other)
+        pairs = find(np.flatnonzero(split == one), second)
+        if count := len(pairs[0]):
+            parts.append(f"{count} of {len(second)} {other} samples {'' if parts else does + ' '}{link} {one}")
+            found.append(pairs)
+    none = np.empty(0, np.int64)
+    return ", ".join(parts), (
+        np.concatenate([none, *(p[0] for p in found)]),
+        np.concatenate([none, *(p[1] for p in found)]),
+    )
 
 
 def within(keys: np.ndarray, split: np.ndarray) -> Pairs:

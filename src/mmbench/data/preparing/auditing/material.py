@@ -15,6 +15,7 @@ from torch import Tensor
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.prepared import SPLITS, PreparedDataModule
 from mmbench.data.preparing.texts import words
+from mmbench.data.sets.added import AddedDataModule
 from mmbench.data.split import Mapped
 from mmbench.errors import UsageError
 
@@ -42,6 +43,8 @@ class Material:
         keys: modality -> (N,) what two samples are the same by, "" where they are not compared; none where values are to be hashed.
         texts: text modality -> (N,) texts.
         clips: (N,) which part of a file a sample is.
+        columns: modality -> the names of its columns, where they have any.
+        standardised: modalities whose columns are brought to one scale when they are loaded.
         own_ids: whether the ids are the data set's own, so that a list of them can be published by its hash.
     """
 
@@ -54,6 +57,8 @@ class Material:
     keys: Mapping[str, np.ndarray]
     texts: Mapping[str, Sequence[str]]
     clips: np.ndarray = field(default_factory=lambda: np.empty(0, object))
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    standardised: frozenset[str] = frozenset()
     own_ids: bool = True
 
     def some(self, rows: Sequence[int] | np.ndarray) -> str:
@@ -86,6 +91,7 @@ def of_prepared(data: type[PreparedDataModule], manifest: Mapping[str, Any], tab
     keys = {m: usable[f"sha256_{m}"].to_numpy(object) for m in data.modalities if m not in data.text_modalities}
     keys = {m: column for m, column in keys.items() if (column != "").any()}  # numbers have no file
     texts = {m: usable[f"text_{m}"].tolist() for m in data.text_modalities}
+    declared = data.declared.modalities if issubclass(data, AddedDataModule) else {}
     return Material(
         classes=data.class_names(),
         ids=usable["id"].to_numpy(object),
@@ -96,6 +102,8 @@ def of_prepared(data: type[PreparedDataModule], manifest: Mapping[str, Any], tab
         keys=keys | {m: np.array(list(map(data.text_key, column)), object) for m, column in texts.items()},
         texts=texts,
         clips=usable["clip"].to_numpy(object),
+        columns={m: one.columns for m, one in declared.items() if one.columns},
+        standardised=frozenset(m for m, one in declared.items() if one.standardise),
     )
 
 

@@ -25,6 +25,7 @@ ALIKE = 0.97  # the least correlation of two small copies
 SHADE = 40  # of 256 levels: how far apart the mean colours may be
 CONTRAST = 4  # levels; the standard deviation of a small copy below which nothing can be said
 MOST = 10  # small copies that are compared for each picture and sixth, on average
+NOISE = 8  # levels
 SIDE = 16  # of the small copies, in pixels
 WINDOW = 256  # hashes that one is compared with among those that share one sixth of their bits with it
 DEADBAND = 0.2  # a frequency is noted where it is above this share of the root mean square: noise around zero is not
@@ -128,3 +129,9 @@ def pictures_of(values: Tensor) -> Tensor | None:
     if values.dtype != torch.uint8 or values.dim() not in (4, 5) or values.shape[-3] not in (1, 3):
         return None
     return values[:, values.shape[1] // 2] if values.dim() == 5 else values
+
+
+def blank(pictures: Tensor) -> np.ndarray:
+    """Which pictures (n, C, H, W) uint8 are of one colour, but for the noise that storing leaves: (n,) bool."""
+    least, most = pictures.amin(dim=(2, 3)), pictures.amax(dim=(2, 3))
+    return (most - least <= NOISE).all(dim=1).numpy()

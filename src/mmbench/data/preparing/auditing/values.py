@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mmbench.data.preparing.auditing.material import Material, blocks, listed
-from mmbench.data.preparing.auditing.perceptual import CONTRAST, Looks, near_pairs, pictures_of
+from mmbench.data.preparing.auditing.perceptual import CONTRAST, Looks, blank, near_pairs, pictures_of
 
 APART = 1000  # the ratio of the largest deviation of a column to the smallest from which standardising is advised
 
@@ -24,6 +24,7 @@ class Seen:
         even: samples whose vector, or array, is one number throughout.
         zero: of these, those in which it is 0.
         blank: samples whose picture is of one colour, or nearly so.
+        faint: samples whose picture has too little contrast, made small, to be compared.
         pairs: (P, 2) samples whose pictures look alike.
         keys: (N,) hashes of the values, "" for those that are absent; none where they are compared by something else.
         columns: of feature vectors, over the training samples.
@@ -33,7 +34,8 @@ class Seen:
     broken: list[int] = field(default_factory=list)
     even: list[int] = field(default_factory=list)
     zero: list[int] = field(default_factory=list)
-    blank: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    blank: list[int] = field(default_factory=list)
+    faint: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     pairs: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, object))
     columns: Columns | None = None
@@ -91,6 +93,8 @@ def look(material: Material, modality: str, train: np.ndarray) -> Seen:
         if (pictures := pictures_of(values)) is not None:
             looks.append(Looks.of(pictures))
             shown.append(rows)
+            faint = np.flatnonzero(looks[-1].contrast < CONTRAST)
+            seen.blank += rows[faint[blank(pictures[faint])]].tolist()
         if hashed:
             seen.keys[rows] = hashes(values)
         if not values.is_floating_point():
@@ -107,7 +111,7 @@ def look(material: Material, modality: str, train: np.ndarray) -> Seen:
             seen.columns = Columns.of(values.numpy()[used], seen.columns)
     if looks:
         joined, rows = Looks.joined(looks), np.concatenate(shown)
-        seen.blank, seen.pairs = rows[joined.contrast < CONTRAST], rows[near_pairs(joined)]
+        seen.faint, seen.pairs = rows[joined.contrast < CONTRAST], rows[near_pairs(joined)]
     return seen
 
 
@@ -123,14 +127,8 @@ def finite_rows(rows: Tensor) -> np.ndarray:
     return rows.isfinite().all(dim=1).numpy()
 
 
-def told(material: Material, seen: Mapping[str, Seen], standardised: frozenset[str]) -> tuple[list[str], list[str]]:
-    """What there is to say of the values: notes, and what no protocol can live with.
-
-    Args:
-        material: the samples.
-        seen: modality -> what ``look`` found.
-        standardised: modalities whose columns are brought to one scale when they are loaded.
-    """
+def told(material: Material, seen: Mapping[str, Seen]) -> tuple[list[str], list[str]]:
+    """What there is to say of the values, by what ``look`` found of each modality: notes, and what no protocol can live with."""
     notes, broken = list[str](), list[str]()
     for modality, found in seen.items():
         if found.broken:
@@ -142,28 +140,34 @@ def told(material: Material, seen: Mapping[str, Seen], standardised: frozenset[s
             notes.append(
                 f"{modality} is {number} throughout in {material.some(found.even)}; if that means absent, leave it out there"
             )
-        if len(found.blank):
+        if len(faint := np.setdiff1d(found.faint, found.blank)):
+            notes.append(
+                f"{modality} has too little contrast, made small, to be compared with others in {material.some(faint)}"
+            )
+        if found.blank:
             notes.append(f"{modality} shows one colour, or nearly so, in {material.some(found.blank)}")
         if found.columns:
-            notes += of_columns(modality, found.columns, modality in standardised)
+            width = len(found.columns.first)
+            names = material.columns.get(modality, [f"column {number}" for number in range(width)])
+            notes += of_columns(modality, found.columns, names, modality in material.standardised)
     return notes, broken
 
 
-def of_columns(modality: str, columns: Columns, standardised: bool) -> list[str]:
-    """What there is to say of a modality's columns."""
-    lines, width = list[str](), len(columns.first)
-    if len(constant := columns.constant):
-        few = listed(constant.tolist())
+def of_columns(modality: str, columns: Columns, names: Sequence[str], standardised: bool) -> list[str]:
+    """What there is to say of a modality's columns, D names of which, counted from 0."""
+    lines, constant = list[str](), columns.constant
+    if len(constant):
+        few = listed([names[number] for number in constant.tolist()])
         lines.append(
-            f"{modality}: {len(constant)} of {width} columns are constant over the training samples: {few} (counted from 0)"
+            f"{modality}: {len(constant)} of {len(names)} columns are constant over the training samples: {few}"
         )
-    varied = np.setdiff1d(np.arange(width), constant)
+    varied = np.setdiff1d(np.arange(len(names)), constant)
     if len(varied) > 1 and not standardised:
         deviation = columns.deviation[varied]
-        small, large = varied[deviation.argmin()], varied[deviation.argmax()]
+        small, large = (names[int(varied[place()])] for place in (deviation.argmin, deviation.argmax))
         if deviation.max() > APART * deviation.min():
             lines.append(
-                f"{modality}: its columns differ in scale, from a standard deviation of {deviation.min():.2g} (column {small}) to "
-                f"{deviation.max():.2g} (column {large}); standardise them"
+                f"{modality}: its columns differ in scale, from a standard deviation of {deviation.min():.2g} ({small}) to "
+                f"{deviation.max():.2g} ({large}); standardise them"
             )
     return lines
