@@ -12,7 +12,7 @@ FOLDERS = {"mmbench": ROOT / "src/mmbench", "mmbench.baselines": ROOT / "baselin
 
 # From the ground up; a file may import what stands on its own floor or below. The longest name that fits decides.
 FLOORS = [
-    "errors files machine options places lightning batch recipe protocol missing metrics registry arguments experiment.settings",
+    "errors files npz machine options places lightning batch recipe protocol missing metrics registry arguments experiment.settings",
     "trial record",
     "store",
     "encoders",
@@ -27,7 +27,7 @@ FLOORS = [
     "task fixed optimised patience curves checkpoint lean watch",
     "baselines",
     "models",
-    "training testing",
+    "training testing elsewhere",
     "experiment",
     "provenance tracking tracked_trial tracked_report runner",
     "evidence",

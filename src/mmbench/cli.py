@@ -24,6 +24,7 @@ from mmbench.commands import (
     status,
 )
 from mmbench.data.preparing.commands import add_commands
+from mmbench.elsewhere.commands import add_options, add_predictions
 from mmbench.errors import DataError, Interrupted, NeedsLightning, RunnerError, StoreError, UsageError, raise_on_signals
 from mmbench.options import given_path, places, positive
 
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     text = "a report's folder, its table.csv, or the name of an experiment whose report comes with mmbench"
     compare.add_argument("one", metavar="A", help=text)
     compare.add_argument("other", metavar="B", help=f"{text}; its deviations are the measure")
+    add_options(command("add-predictions", add_predictions, "make a row of reports of what other code predicted"))
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
     check.add_argument("experiment", metavar="EXPERIMENT", nargs="?", default=REGRESSION, help=EXPERIMENT)
     check.add_argument("--update", action="store_true", help="write the bands instead")

@@ -100,7 +100,7 @@ def write_report(
     from mmbench.report.committed import LOCAL, unfit
     from mmbench.report.page import write
 
-    collected = collect(experiment, store, published(results, "reported"), codes)
+    collected = collect(experiment, store, published(results, "reported"), codes, elsewhere=not publish)
     if publish and (reasons := unfit(collected)):
         raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
     folder = results / experiment.name if publish else results / LOCAL / experiment.name
@@ -117,18 +117,24 @@ def write_report(
 
 def report(arguments: argparse.Namespace) -> int:
     """``mmbench report``."""
+    from mmbench.elsewhere.entries import Elsewhere
     from mmbench.provenance import Codes
+    from mmbench.report.elsewhere import made_elsewhere
     from mmbench.report.terminal import print_report
 
     if arguments.publish and (arguments.settings or arguments.quick or arguments.datasets):
         raise UsageError("--publish is of the experiment as its file says; leave --set, --quick and --dataset out")
     experiment = load_experiment(arguments)
     store = open_store(arguments, write=True)
-    if not set(keys := keys_of(experiment, store)) & set(store.keys()):
+    made = made_elsewhere(experiment, Elsewhere.beside(store))
+    if not set(keys := keys_of(experiment, store)) & set(store.keys()) and not made.rows:
         raise DataError(
             f"nothing of {experiment.name} has been run, so there is nothing to report: no result of its {len(keys)} trials in "
             f"{store.root}; `mmbench run {arguments.experiment}` runs them"
         )
+    if arguments.publish and made.rows:
+        labels = ", ".join(dict.fromkeys(row.method for row, _ in made.rows))
+        print(f"not in what is published, since nothing here can make it again: {labels}", file=sys.stderr)
     collected = write_report(experiment, store, arguments.results, Codes(), arguments.publish)
     print_report(collected, None if arguments.publish else compared_with(experiment, arguments))
     return OK
@@ -160,6 +166,7 @@ def compare_results(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """``mmbench status``."""
+    from mmbench.elsewhere.entries import Elsewhere
     from mmbench.provenance import Codes, grouped, why_stale
     from mmbench.store import CorruptRecord
 
@@ -190,6 +197,8 @@ def status(arguments: argparse.Namespace) -> int:
         print(line)
     total = sum(counts.values())
     print(f"{total} trials" + "".join(f", {count} {state}" for state, count in sorted(counts.items())))
+    if made := Elsewhere.beside(store).keys():
+        print(f"{len(made)} predictions made elsewhere: mmbench add-predictions --list")
     return OK
 
 

@@ -65,6 +65,11 @@ class Predictions(Arrays):
         """The patterns' names, in the same order."""
         return [pattern_name(p) for p in self.patterns]
 
+    @property
+    def given(self) -> np.ndarray:
+        """(P,) bool: whether a pattern has predictions. A trial has them all; of what was made elsewhere, some may be NaN."""
+        return ~np.isnan(self.log_probs[:, :, 0]).any(axis=1)
+
 
 @dataclass
 class Features(Arrays):

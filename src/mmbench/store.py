@@ -37,6 +37,51 @@ class CorruptRecord(RuntimeError):
     """A record or its predictions cannot be read; the message says which file and why."""
 
 
+def read_file(path: Path, most: int) -> bytes | None:
+    """A file's content; None if there is none.
+
+    Args:
+        path: the file.
+        most: bytes; a larger one is refused.
+
+    Raises:
+        CorruptRecord: it cannot be read, or is no file that mmbench would have written.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptRecord(f"{path}: is not a file")
+        if found.st_size > most:
+            raise CorruptRecord(f"{path}: holds {found.st_size:,} bytes, more than any that mmbench writes")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CorruptRecord(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_arrays(path: Path, digest: str | None, kind: type[Kind], most: int) -> Kind:
+    """What a file holds that a record vouches for.
+
+    Args:
+        path: the file.
+        digest: the SHA-256 that the record has of it.
+        kind: of arrays.
+        most: bytes; a larger one is refused.
+
+    Raises:
+        CorruptRecord: it is missing, or not the bytes that the record vouches for.
+    """
+    if (data := read_file(path, most)) is None:
+        raise CorruptRecord(f"{path}: is missing")
+    if sha256(data).hexdigest() != digest:
+        raise CorruptRecord(f"{path}: not the file that the record was written with")
+    try:
+        return kind.from_bytes(data)
+    except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise CorruptRecord(f"{path}: {error}") from error
+
+
 class Store:
     """Results under a folder: ``<root>/<key>/{record.json, predictions.npz, features.npz, log.txt}``, and the model if it is kept."""
 
@@ -76,7 +121,7 @@ class Store:
         """
         path = self.folder(key) / "record.json"
         try:
-            if (data := self._read(path)) is None:
+            if (data := read_file(path, MOST_BYTES[path.name])) is None:
                 return None
             record = Record.from_bytes(data)
         except ValidationError as error:
@@ -97,7 +142,8 @@ class Store:
         Raises:
             CorruptRecord: they are missing, or not the bytes that the record vouches for.
         """
-        return self._arrays(self.folder(record.key) / "predictions.npz", record.predictions_sha256, Predictions)
+        path = self.folder(record.key) / "predictions.npz"
+        return read_arrays(path, record.predictions_sha256, Predictions, MOST_BYTES[path.name])
 
     def features(self, record: Record) -> Features | None:
         """The features that belong to a record; None if it has none.
@@ -107,7 +153,8 @@ class Store:
         """
         if record.features_sha256 is None:
             return None
-        return self._arrays(self.folder(record.key) / "features.npz", record.features_sha256, Features)
+        path = self.folder(record.key) / "features.npz"
+        return read_arrays(path, record.features_sha256, Features, MOST_BYTES[path.name])
 
     def model(self, record: Record) -> Path | None:
         """The folder of the model that belongs to a record; None if none was kept. Only its ``model.json`` is looked at.
@@ -118,40 +165,11 @@ class Store:
         if record.model_sha256 is None:
             return None
         path = self.folder(record.key) / "model.json"
-        if (data := self._read(path)) is None:
+        if (data := read_file(path, MOST_BYTES[path.name])) is None:
             raise CorruptRecord(f"{path}: is missing")
         if sha256(data).hexdigest() != record.model_sha256:
             raise CorruptRecord(f"{path}: not the file that the record was written with")
         return path.parent
-
-    def _arrays(self, path: Path, digest: str | None, kind: type[Kind]) -> Kind:
-        """What a file holds that a record vouches for."""
-        if (data := self._read(path)) is None:
-            raise CorruptRecord(f"{path}: is missing")
-        if sha256(data).hexdigest() != digest:
-            raise CorruptRecord(f"{path}: not the file that the record was written with")
-        try:
-            return kind.from_bytes(data)
-        except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            raise CorruptRecord(f"{path}: {error}") from error
-
-    def _read(self, path: Path) -> bytes | None:
-        """A file's content; None if there is none.
-
-        Raises:
-            CorruptRecord: it cannot be read, or is no file that the store would have written.
-        """
-        try:
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode):
-                raise CorruptRecord(f"{path}: is not a file")
-            if found.st_size > MOST_BYTES[path.name]:
-                raise CorruptRecord(f"{path}: holds {found.st_size:,} bytes, more than any that mmbench writes")
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise CorruptRecord(f"{path}: cannot be read: {error.strerror}") from error
 
     def done(self, key: str) -> Record | None:
         """The record if the trial is done and its predictions are whole, else None. One that tunes has none, and must not have any.

@@ -189,7 +189,9 @@ def simulated(rng: np.random.Generator, groups: int, truth: float) -> tuple[floa
     for chance in (skill + better, skill):
         shared = rng.random(len(group)) < 0.7  # most samples are as hard for one as for the other
         right = np.where(shared, hardness, rng.random(len(group))) < chance[group]
-        sides.append(Hits(["a"], [0], [0], np.bincount(group, right)[None, None], np.arange(groups), sizes))
+        sides.append(
+            Hits(["a"], [0], [0], np.bincount(group, right)[None, None], np.arange(groups), sizes, np.ones(1, bool))
+        )
     found = compare_all(sides)
     return float(found.low[0, 0]), float(found.high[0, 0])
 

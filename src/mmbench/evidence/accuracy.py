@@ -77,7 +77,7 @@ def same_run(one: Predictions, other: Predictions) -> bool:
         np.array_equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one) if f.name != "log_probs"
     )
     first, second = (p.log_probs.astype(np.float32) for p in (one, other))
-    return alike and first.shape == second.shape and np.allclose(first, second, rtol=ROUNDING, atol=ROUNDING)
+    return alike and first.shape == second.shape and np.allclose(first, second, ROUNDING, ROUNDING, equal_nan=True)
 
 
 def twins(predictions: Sequence[Predictions]) -> list[int]:
@@ -115,7 +115,8 @@ def estimate(
         names: of the patterns.
 
     Returns:
-        (pattern, metric) -> (mean, std, low, high), in percent; NaN where there are too few seeds. The last pattern is "mean".
+        (pattern, metric) -> (mean, std, low, high), in percent; NaN where there are too few seeds, and of a pattern that has no
+        predictions. The last pattern is "mean"; it is NaN where any other is.
     """
     if not predictions:
         return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in (*METRICS, GROUP_ACCURACY)}
@@ -126,7 +127,9 @@ def estimate(
     metrics = (*METRICS, *(ATTACK_METRICS if len(predictions[0].attack) else ()))
     point = {metric: np.empty((len(names), len(predictions))) for metric in (*metrics, *by_group)}  # (P, S)
     draws = {metric: np.empty((len(names), RESAMPLES)) for metric in (*metrics, *by_group)}  # (P, R)
-    for i in range(len(names)):
+    for values in (*point.values(), *draws.values()):
+        values[~predictions[0].given] = np.nan
+    for i in np.flatnonzero(predictions[0].given).tolist():
         drawn = []
         for seed, p in enumerate(predictions):
             sums = statistics(p.label, p.predicted[i], p.log_probs[i], p.group, p.attack)

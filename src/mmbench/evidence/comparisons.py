@@ -92,6 +92,7 @@ class Hits:
         counts: (S, P, G) hits by seed, pattern and group of test samples.
         groups: (G,) numbers of the groups.
         sizes: (G,) how many samples they have.
+        given: (P,) bool, whether there are predictions under the pattern.
     """
 
     patterns: list[str]
@@ -100,6 +101,7 @@ class Hits:
     counts: np.ndarray
     groups: np.ndarray
     sizes: np.ndarray
+    given: np.ndarray
 
     @classmethod
     def of(cls, seeds: Sequence[int], predictions: Sequence[Predictions]) -> Hits:
@@ -108,7 +110,8 @@ class Hits:
         sizes = np.bincount(member)
         counts = [[np.bincount(member, right, len(groups)) for right in p.predicted == p.label] for p in predictions]
         small = np.array(counts).astype(np.min_scalar_type(int(sizes.max())))  # they are kept for all methods at once
-        return cls(predictions[0].pattern_names, list(seeds), twins(predictions), small, groups, sizes)
+        first = predictions[0]
+        return cls(first.pattern_names, list(seeds), twins(predictions), small, groups, sizes, first.given)
 
     def samples_of(self, other: Hits) -> bool:
         """Whether both are of the same test samples, as far as groups tell."""
@@ -141,7 +144,8 @@ class Comparisons:
         p: (Q, P + 1), two-sided, at least one in so many resamples: twice the share that is on the wrong side of zero.
         n: (Q,) how many seeds it is over.
 
-    Of a single group of test samples, which says nothing of others, all but the difference is NaN.
+    Of a single group of test samples, which says nothing of others, all but the difference is NaN; all of it is where one of the two
+    has no predictions under the pattern.
     """
 
     pairs: np.ndarray
@@ -173,7 +177,7 @@ def compare_all(methods: Sequence[Hits | None]) -> Comparisons:
         weights = np.concatenate([np.ones((1, weights.shape[1])), weights])
         counts = hits.counts.reshape(-1, len(hits.sizes)).astype(float)
         right = weights @ counts.T / (weights @ hits.sizes)[:, None]
-        return 100 * right.reshape(len(weights), *hits.counts.shape[:2])
+        return np.where(hits.given, 100 * right.reshape(len(weights), *hits.counts.shape[:2]), np.nan)
 
     @cache
     def over(method: int, seeds: tuple[int, ...]) -> np.ndarray:
@@ -212,7 +216,7 @@ def _summary(d: np.ndarray, groups: int) -> np.ndarray:
     better, worse = (draws > 0).mean(axis=1), (draws < 0).mean(axis=1)
     equivalent = (np.abs(draws) <= EQUIVALENT).mean(axis=1)
     p = np.clip(2 * (1 - np.maximum(better, worse)), 1 / RESAMPLES, 1)
-    return np.stack([point, low, high, better, equivalent, p])
+    return np.where(np.isnan(point), np.nan, np.stack([point, low, high, better, equivalent, p]))
 
 
 def best(means: Sequence[float], draws: Sequence[np.ndarray]) -> list[bool]:

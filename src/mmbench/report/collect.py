@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from mmbench.elsewhere.entries import Elsewhere
 from mmbench.evidence.accuracy import SplitFacts, describe_test, estimate
 from mmbench.evidence.comparisons import Difference, difference
 from mmbench.experiment.plan import Experiment, Labels
@@ -19,6 +20,7 @@ from mmbench.provenance import Codes, grouped, why_stale
 from mmbench.record import Features, Predictions, Record
 from mmbench.report.comparing import compare_rows, hits_of_runs
 from mmbench.report.diagnosing import Diagnosing
+from mmbench.report.elsewhere import Made, add_track, made_elsewhere
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
 from mmbench.report.outcomes import Outcomes
 from mmbench.report.papers import Printed, differences, read_printed, setting
@@ -44,8 +46,9 @@ class Results:
     Attributes:
         table: one row a data set, protocol, way of training, method, pattern and metric, with the columns ``COLUMNS``; values in
             percent, NaN where nothing was run. The pattern "mean" is the mean over all patterns. The track is "made up" where the data
-            are a demo copy, "cached features" where frozen encoders ran once; both, with a comma; else empty. The artefact is "role"
-            where the score follows from the modality's role in the method, else empty.
+            are a demo copy, "cached features" where frozen encoders ran once, "made elsewhere" where other code predicted; several are
+            parted by commas; else it is empty. The artefact is "role" where the score follows from the modality's role in the method,
+            else empty.
         rates: accuracy by missing rate, where the experiment trains at missing rates.
         inflation: what leaking splits and peeking at the test split add, with the columns ``INFLATION_COLUMNS``, where there are trials
             under several protocols.
@@ -65,6 +68,7 @@ class Results:
         reliability: accuracy by confidence (``diagnosing.Diagnosed``).
         points: where features of each row's first trial lie, where the experiment asks for them and modalities have the same width.
         tuning: what tuning came to, where the experiment tunes.
+        damaged: what of the predictions made elsewhere cannot be read, a line each.
     """
 
     experiment: Experiment
@@ -83,6 +87,7 @@ class Results:
     reliability: pd.DataFrame
     points: dict[Key, Features]
     tuning: Tuning | None = None
+    damaged: Sequence[str] = ()
 
     def mark(self, dataset: str) -> str:
         """What every title has to say of where a data set's numbers come from: ``", MADE UP"`` or nothing, for one."""
@@ -103,16 +108,23 @@ class Results:
         """One line a trial, with the columns of ``report.trials.trials_of`` and the track; the only one with seconds and memory."""
         frame = trials_of(self.rows)
         frame["track"] = [", ".join(_tracks(self.experiment, self.rows, dataset)) for dataset in frame.dataset]
+        add_track(frame)
         return frame
 
     @property
     def not_run(self) -> list[str]:
         """What trials are missing and why, a line each."""
-        return gaps(self.rows)
+        return [*gaps(self.rows), *self.damaged]
 
 
 @threadpool_limits.wrap(limits=1)  # small matrices: more threads only get in each other's way
-def collect(experiment: Experiment, store: Store, reported: Path | None = None, codes: Codes | None = None) -> Results:
+def collect(
+    experiment: Experiment,
+    store: Store,
+    reported: Path | None = None,
+    codes: Codes | None = None,
+    elsewhere: bool = True,
+) -> Results:
     """Read an experiment's trials from the store and compute its table.
 
     Intervals are 95 % percentile intervals of a hierarchical bootstrap: seeds are resampled, and groups of test samples. Within a
@@ -123,6 +135,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
         store: the results.
         reported: a folder with the papers' numbers.
         codes: the code that is here; what came from other code is then noted.
+        elsewhere: predictions made elsewhere, beside the store, have rows as well.
     """
     printed = read_printed(reported)
     by_cell: dict[tuple[Labels, str, Missing | None], list[Trial]] = {}
@@ -166,6 +179,18 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
             outcomes.append(_outcomes(tuned, tuned_runs))
             if row.seeds and row.seeds == tuned.seeds:
                 gains[cell_of(found[0])] = difference([r.predictions for r in tuned_runs], predictions)
+    made = made_elsewhere(experiment, Elsewhere.beside(store)) if elsewhere else Made([], [], [])
+    for (row, runs), beside in zip(made.rows, made.trials, strict=True):
+        predictions = [run.predictions for run in runs]
+        rows.append(row)
+        hits.append(hits_of_runs(runs))
+        diagnosing.add(row, runs)
+        lines += _lines(row, beside, predictions, Printed())
+        if not row.not_given:
+            outcomes.append(_outcomes(row, runs))
+        if predictions:
+            tests.setdefault((row.dataset, row.protocol), describe_test(predictions[0]))
+        complete.setdefault(Labels(row.dataset, row.method), {})[row.protocol] = row, runs
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
     tuning = collect_tuning([choice for found in choices.values() for choice in found], gains)
     records = [*(r for row in rows for r in row.records), *(tuning.records if tuning else ())]
@@ -180,6 +205,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
         *(tuning.frames if tuning else ()),
     ):
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
+        add_track(frame)
     inflation = pd.DataFrame(
         [line for cells in complete.values() for line in inflation_of(cells, tests)], columns=list(INFLATION_COLUMNS)
     )
@@ -191,7 +217,7 @@ def collect(experiment: Experiment, store: Store, reported: Path | None = None, 
     return Results(
         experiment, table, rates, inflation, rows, modalities, tests, commits, stale, comparisons,
         rank_methods(table, rows, modalities),
-        diagnosed.lines, diagnosed.confusions, diagnosed.reliability, points, tuning,
+        diagnosed.lines, diagnosed.confusions, diagnosed.reliability, points, tuning, made.damaged,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def _compare(cell: tuple[str, ...], rows: Sequence[Row], hits: Sequence[Hits | N
     tests = np.where(np.array(to_reference, bool) & ~role, found.p.T, np.nan)
     frame["p_holm"] = np.concatenate([holm(p) for p in tests])
     frame["n"], frame["artefact"] = np.tile(found.n, count), np.where(role.ravel(), "role", "")
-    return frame
+    return frame[frame.difference.notna()]
 
 
 def against(row: Row, reference: str) -> str | None:

@@ -113,10 +113,11 @@ class Diagnosing:
             held = [(number, *of_bin) for number, of_bin in enumerate(bins) if of_bin[0]]
             self._bins += [(*key, shown, i, c / n, hit / n, n / bins[:, 0].sum()) for i, n, hit, c in held]
         lines += _of_training(row, modalities)
-        lines += _recall(row, counted, groups)
-        classes = first.log_probs.shape[-1]
-        pairs = [p.label * classes + p.predicted[-1] for p in counted]
-        self._confusions[key] = np.bincount(np.concatenate(pairs), minlength=classes**2).reshape(classes, classes)
+        if first.given[-1]:
+            lines += _recall(row, counted, groups)
+            classes = first.log_probs.shape[-1]
+            pairs = [p.label * classes + p.predicted[-1] for p in counted]
+            self._confusions[key] = np.bincount(np.concatenate(pairs), minlength=classes**2).reshape(classes, classes)
         self._lines[key] = lines
         alone = {
             r.seed: groups.sums(p.predicted[: len(modalities)] == p.label) for r, p in zip(runs, every, strict=True)
@@ -185,8 +186,9 @@ def _of_patterns(row: Row, p: Predictions, groups: _Groups, scores: Sequence[Sco
     for name, of, sums in _sums(p, groups, scores):
         values, draws = means(sums, groups.sizes)
         for (what, names), value, drawn in zip(of.items(), values, draws, strict=True):
-            lines.append((name, what, float(value), *_interval(drawn), len(scores), _role(row, names)))
-        if name.startswith("contribution"):
+            if not row.lacks(names):
+                lines.append((name, what, float(value), *_interval(drawn), len(scores), _role(row, names)))
+        if name.startswith("contribution") and not row.lacks(p.pattern_names):
             even = float(equity(values)), *_interval(equity(draws))
             lines.append((name.replace("contribution", "equity"), "", *even, len(scores), _role(row, p.pattern_names)))
     return lines
@@ -229,6 +231,8 @@ def _by_shown(row: Row, p: Predictions, scores: Sequence[Scores]) -> Iterator[tu
     """By how many modalities are shown: their number, the bins of confidence over all runs, and lines, which are means over runs."""
     for shown in range(1, len(p.modalities) + 1):
         here = [i for i, pattern in enumerate(p.patterns) if len(pattern) == shown]
+        if not p.given[here].all():
+            continue
         answers = [(s.confidence[here].ravel(), s.hits[here].ravel()) for s in scores]
         bins = [reliability(*answer) for answer in answers]
         values = {
@@ -259,7 +263,7 @@ def _pairs(row: Row, key: Key, predictions: Sequence[Predictions]) -> Iterator[_
     names = predictions[0].modalities.tolist()
     number = few_classes(predictions[0].label, predictions[0].log_probs.shape[-1])
     classes = int(number.max()) + 1
-    for i, j in combinations(range(len(names)), 2):
+    for i, j in combinations(np.flatnonzero(predictions[0].given[: len(names)]), 2):
         tables = [
             joint_table(number[p.predicted[i]], number[p.predicted[j]], number[p.label], classes) for p in predictions
         ]
@@ -294,6 +298,8 @@ def _laziness(own: _Alone, reference: _Alone) -> list[Line]:
     sums = np.stack([100 * (reference.hits[seed] - own.hits[seed]) for seed in seeds])
     lines: list[Line] = []
     for modality, value, drawn in zip(own.modalities, *means(sums, own.sizes), strict=True):
+        if own.row.lacks([modality]):
+            continue
         artefact = _role(own.row, [modality])
         found = (np.nan,) * 3 if artefact else (float(value), *_interval(drawn))
         lines.append(("laziness", modality, *found, len(seeds), artefact))

@@ -37,6 +37,8 @@ def inflation_of(
         facts = [tests[row.dataset, protocol].samples for protocol in (more, less)]
         paired = facts[0] == facts[1]
         for number, pattern in enumerate(one[0].predictions.pattern_names):
+            if row.lacks([pattern]) or cells[less][0].lacks([pattern]):
+                continue
             d = difference([run.predictions for run in one], [run.predictions for run in other], number, paired)
             artefact = "role" if pattern in row.artefacts else ""
             where = row.dataset, row.method, pattern, part

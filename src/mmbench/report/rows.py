@@ -53,6 +53,8 @@ class Row:
         predicted: hashes of the predictions, one a seed.
         runs: how many of the seeds predicted something of their own; seeds that change nothing are one run.
         gaps: why the others are not done.
+        elsewhere: the predictions were made by other code and added; ``trials`` stand for them, and there are no records.
+        not_given: patterns under which some of them have no predictions, so that none counts.
     """
 
     dataset: str
@@ -71,6 +73,17 @@ class Row:
     predicted: list[str] = field(default_factory=list)
     runs: int = 0
     gaps: list[str] = field(default_factory=list)
+    elsewhere: bool = False
+    not_given: tuple[str, ...] = ()
+
+    def count(self, runs: Sequence[Run]) -> None:
+        """Note what the seeds of which every fold is done came to."""
+        self.seeds, self.predicted = [run.seed for run in runs], [fingerprint(run.predictions) for run in runs]
+        self.runs = len(distinct_runs([run.predictions for run in runs]))
+
+    def lacks(self, names: Iterable[str]) -> bool:
+        """Whether any of these patterns is one without predictions."""
+        return not set(self.not_given).isdisjoint(names)
 
     @property
     def key(self) -> Key:
@@ -141,9 +154,8 @@ def read_row(labels: Labels, defaults: Sequence[Trial], trials: Sequence[Trial],
             row.records.append(tried.record)
         else:
             row.gaps.append(f"{fold}seed {trial.seed}: {tried.reason or tried.status}")
-    runs = [_run(seed, parts) for seed, parts in done.items() if len(parts) == max(1, len(folds))]
-    row.seeds, row.predicted = [run.seed for run in runs], [fingerprint(run.predictions) for run in runs]
-    row.runs = len(distinct_runs([run.predictions for run in runs]))
+    runs = [run_of(seed, parts) for seed, parts in done.items() if len(parts) == max(1, len(folds))]
+    row.count(runs)
     return row, runs
 
 
@@ -166,7 +178,8 @@ def commit_of(record: Record) -> str:
     return str(record.environment.get("commit", "unknown")) + ("+changes" if record.environment.get("dirty") else "")
 
 
-def _run(seed: int, parts: Sequence[tuple[Record, Predictions]]) -> Run:
+def run_of(seed: int, parts: Sequence[tuple[Record, Predictions]]) -> Run:
+    """What a seed came to, of the records and the predictions of all of its folds."""
     parts = sorted(parts, key=lambda part: part[0].trial.fold or 0)
     sizes = {split_name("test", record.trial.fold): len(p.label) for record, p in parts}
     return Run(seed, [record for record, _ in parts], join([p for _, p in parts]), sizes)

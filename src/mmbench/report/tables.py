@@ -28,6 +28,7 @@ from mmbench.report.cells import (
 from mmbench.report.collect import Results
 from mmbench.report.comparison_tables import Pairs, few_groups, to_reference, told_apart
 from mmbench.report.diagnostic_tables import of_diagnostics
+from mmbench.report.elsewhere import notes as elsewhere_notes
 from mmbench.report.escape import markdown
 from mmbench.report.inflation import INFLATION
 from mmbench.report.ranking_tables import of_ranks, too_few
@@ -126,7 +127,7 @@ def _by_pattern(
         elif any(row.method == (reference := results.experiment.grid.reference) and not row.seeds for row in rows):
             notes.append(f"Nothing is whole of {reference}, so there are no differences to it.")
     notes += [ARTEFACT_NOTE] if any(map(any, marked)) else []
-    notes += run_notes(rows)
+    notes += [*elsewhere_notes(rows), *run_notes(rows)]
     notes += paper_notes(rows, bool(values.loc[(dataset, protocol)].reported.notna().any()))
     if metric == "accuracy" and (test := results.tests.get((dataset, protocol))) and test.imbalance > UNBALANCED:
         header.insert(-2, "macro F1")

@@ -37,10 +37,15 @@ def line_of(row: Row, tried: Tried) -> dict[str, object]:
     trial, record = tried.trial, tried.record
     line: dict[str, object] = dict(zip(WHERE, (row.dataset, row.protocol, row.training, row.method), strict=False))
     line |= {"fold": trial.fold, "seed": trial.seed, "key": trial.key, "status": tried.status, "reason": tried.reason}
+    line["key"] = line["key"] if not row.elsewhere else ""
     *names, every = [pattern_name(pattern) for pattern in patterns(tuple(trial.encoders))]
     line |= dict.fromkeys(f"accuracy/{name}" for name in names)
     if record is None:
         return line
+    if row.elsewhere:
+        line |= record.metrics.get(every, {})
+        line |= {f"accuracy/{name}": record.metrics[name]["accuracy"] for name in names if name in record.metrics}
+        return line | {"samples": tried.samples}
     line |= {"commit": commit_of(record), "device": record.environment.get("device")}
     if record.status != "done":
         return line

@@ -20,6 +20,7 @@ from matplotlib.ticker import Formatter, LogLocator, NullLocator
 
 from mmbench.report.collect import Results, Row
 from mmbench.report.colours import Style
+from mmbench.report.elsewhere import MARK, is_elsewhere
 from mmbench.report.escape import one_line
 
 NO_MATHS: Any = {"text.parse_math": False}
@@ -56,14 +57,18 @@ def render(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def first_cells(results: Results) -> dict[str, list[Row]]:
+def first_cells(results: Results, elsewhere: bool = False) -> dict[str, list[Row]]:
     """Data set -> the rows of its first protocol and way of training of which anything is done, without those that are not.
 
     For figures that would be too many if there were one for each protocol.
+
+    Args:
+        results: what to draw.
+        elsewhere: with the rows that were made elsewhere, of which there are predictions, and nothing of their training.
     """
     cells: dict[str, list[Row]] = {}
     for row in results.rows:
-        if row.records:
+        if row.records or (elsewhere and row.seeds):
             cells.setdefault(row.dataset, []).append(row)
     return {
         dataset: [r for r in rows if (r.protocol, r.training) == (rows[0].protocol, rows[0].training)]
@@ -73,7 +78,14 @@ def first_cells(results: Results) -> dict[str, list[Row]]:
 
 def names(methods: Sequence[str]) -> list[str]:
     """The methods' names as a figure shows them: on one line, and a long one shortened."""
-    return [text if len(text := one_line(method)) <= 24 else f"{text[:23]}…" for method in methods]
+    return [_shortened(one_line(method)) for method in methods]
+
+
+def _shortened(text: str) -> str:
+    """At most 24 letters, of which the mark of what was made elsewhere is none."""
+    mark = MARK if is_elsewhere(text) else ""
+    name = text.removesuffix(mark)
+    return text if len(name) <= 24 else f"{name[:23]}…{mark}"
 
 
 def methods_of(results: Results) -> list[str]:

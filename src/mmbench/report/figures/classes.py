@@ -24,7 +24,7 @@ PANELS_UP_TO = 12
 
 def _counts(results: Results, dataset: str) -> tuple[list[Row], list[np.ndarray]]:
     """The rows of a data set's first cell of which there are confusions, and these."""
-    rows = first_cells(results).get(dataset, [])
+    rows = first_cells(results, elsewhere=True).get(dataset, [])
     every = [(row, results.confusions.get((row.dataset, row.protocol, row.training, row.method))) for row in rows]
     found = [(row, counts) for row, counts in every if counts is not None]
     return [row for row, _ in found], [counts for _, counts in found]

@@ -42,15 +42,16 @@ def figures(results: Results, published: bool = True) -> dict[str, tuple[Figure,
     """
     role = f" {ARTEFACT_NOTE}" if results.table.artefact.any() else ""
     every = [*_rates(results), *_comparisons(results), *_of_all(results, published)]
-    drawn = {name: (figure, caption) for name, figure, caption in every if figure is not None}
+    elsewhere = " ‡: made elsewhere." if any(row.elsewhere for row in results.rows) else ""
+    drawn = {name: (figure, caption + elsewhere) for name, figure, caption in every if figure is not None}
     for main in ("matched", "training"):
         if main in drawn:
             figure, caption = drawn.pop(main)
             return {"figure": (figure, caption + role * (main == "training")), **drawn}
-    if not any(row.records for row in results.rows):
+    if not any(row.seeds or row.records for row in results.rows):
         return drawn
     caption = "Accuracy with each modality alone and with all, and 95 % intervals."
-    return {"figure": (draw(results), f"{caption}{role}"), **drawn}
+    return {"figure": (draw(results), f"{caption}{role}{elsewhere}"), **drawn}
 
 
 def _rates(results: Results) -> Iterator[Drawn]:

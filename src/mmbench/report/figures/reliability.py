@@ -37,7 +37,7 @@ def draw_reliability(results: Results) -> Figure | None:
     """Accuracy against confidence, a column a number of modalities shown, up to four methods a row; None without predictions."""
     bins = results.reliability[results.reliability.share >= RARE]
     blocks = []
-    for dataset, rows in first_cells(results).items():
+    for dataset, rows in first_cells(results, elsewhere=True).items():
         first = rows[0]
         here = bins[(bins.dataset == dataset) & (bins.protocol == first.protocol) & (bins.training == first.training)]
         methods = list(dict.fromkeys(here.method))

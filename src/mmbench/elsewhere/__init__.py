@@ -1,0 +1,1 @@
+"""Predictions that other code made: read, checked, kept beside those of trials."""
