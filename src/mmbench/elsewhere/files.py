@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".parquet", ".npz")
 WORDS = ("id", "pattern", "fold", "split_sha256", "split", "label")
 """Columns beside those of the classes; id alone has to be there. The last two are those of ``mmbench data split``, and are checked."""
+INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls an index that it writes to a parquet file: none of ours."""
 HEADER = 2**20
 """Bytes of a csv's first line."""
 
@@ -132,8 +134,9 @@ def _of_csv(path: Path, classes: Sequence[str], most_rows: int, most_bytes: int)
         kinds: dict[str, Any] = {name: np.float64 if name in classes else str for name in columns}
         options: Any = {"encoding": "utf-8-sig", "keep_default_na": False, "nrows": most_rows + 1}
         try:
-            with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # too many cells in a row
-                return pd.read_csv(path, dtype=kinds, float_precision="round_trip", index_col=False, **options)
+            with path.open("rb") as stream, warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # too many cells in a row
+                return pd.read_csv(stream, dtype=kinds, index_col=False, **options)
         except (ValueError, pd.errors.ParserWarning) as error:
             raise DataError(_wrong_number(path, classes, options) or f"{path}: {error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -145,14 +148,15 @@ def _wrong_number(path: Path, classes: Sequence[str], options: dict[str, Any]) -
     import pandas as pd
 
     try:
-        for chunk in pd.read_csv(path, dtype=str, chunksize=10_000, index_col=False, **options):
-            for name in classes:
+        with pd.read_csv(path, dtype=str, chunksize=10_000, index_col=False, **options) as chunks:
+            for chunk, name in ((chunk, name) for chunk in chunks for name in classes):
                 values = chunk[name].fillna("")
-                wrong = pd.to_numeric(values, errors="coerce").isna() & ~values.str.strip().str.lower().isin(["nan"])
+                wrong = pd.to_numeric(values, errors="coerce").isna()
                 if wrong.any():
                     row = wrong.idxmax()
-                    return f"{path}, row {row + 1} below the header: {name} is '{values[row][:40]}', expected a probability from 0 to 1"
-    except ValueError:
+                    found = f"{name} is '{values[row][:40]}', expected a probability from 0 to 1"
+                    return f"{path}, row {row + 1} below the header: {found}"
+    except (ValueError, Warning):  # it is not the cells that are wrong
         pass
     return None
 
@@ -164,7 +168,7 @@ def _of_parquet(path: Path, classes: Sequence[str], most_rows: int, most_bytes: 
 
     try:
         file = pq.ParquetFile(path)
-        columns = list(file.schema_arrow.names)
+        columns = [name for name in file.schema_arrow.names if not INDEX.fullmatch(name)]
         _check_columns(path, columns, classes)
         if (rows := file.metadata.num_rows) > most_rows:
             raise DataError(_too_many(path, rows, most_rows))
@@ -175,7 +179,7 @@ def _of_parquet(path: Path, classes: Sequence[str], most_rows: int, most_bytes: 
         for name in classes:
             if not (pa.types.is_floating(kinds[name]) or pa.types.is_integer(kinds[name])):
                 raise DataError(f"{path}: column '{name}' holds {kinds[name]}, expected probabilities from 0 to 1")
-        frame = file.read(columns=columns).to_pandas()
+        frame = file.read(columns=columns).to_pandas(ignore_metadata=True)
     except pa.ArrowException as error:
         raise DataError(f"{path}: it is no parquet file, or was cut off ({error})") from error
     words = {name: frame[name].map(_text) for name in columns if name not in classes}

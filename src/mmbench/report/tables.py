@@ -224,12 +224,13 @@ def _inflation(results: Results, dataset: str, rows: list[Row]) -> list[Section]
     every = pattern_name(patterns(results.modalities[dataset])[-1])
     table = results.inflation[(results.inflation.dataset == dataset) & (results.inflation.pattern == every)]
     values = {(t.method, t.part): Difference(t.mean, t.ci_low, t.ci_high) for t in table.itertuples()}
+    rows = [row for row in rows if not row.elsewhere or [r.method for r in rows].count(row.method) > 1]
     predicted = {(row.method, row.protocol): row.predicted for row in rows}
     body, same = [], []
     for method in dict.fromkeys(row.method for row in rows):
         found = [values.get((method, part)) for part in parts]
         body.append([Cell(method), *(Cell(DASH if d is None else difference_text(d, d.separable)) for d in found)])
-        runs = [predicted[method, protocol] for protocol in {p for part in parts for p in INFLATION[part]}]
+        runs = [predicted.get((method, protocol), []) for protocol in {p for part in parts for p in INFLATION[part]}]
         same += [method] * (bool(runs[0]) and all(run == runs[0] for run in runs))
     notes = [
         f"In points of accuracy with every modality, with 95 % intervals; {'; '.join(INFLATION_NOTES[p] for p in parts)}. "
