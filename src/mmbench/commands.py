@@ -292,6 +292,13 @@ def convert_weights(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def predict_samples(arguments: argparse.Namespace) -> int:
+    """``mmbench predict``."""
+    from mmbench.models.asking import predict
+
+    return predict(arguments, open_store(arguments))
+
+
 def show_trial(arguments: argparse.Namespace) -> int:
     """``mmbench show``."""
     import yaml

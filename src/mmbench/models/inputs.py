@@ -16,7 +16,8 @@ from torch import Tensor
 
 from mmbench.batch import Input
 from mmbench.data import DATASETS
-from mmbench.data.base import Tokenizer
+from mmbench.data.adding.vectors import read_vector
+from mmbench.data.base import MultimodalDataModule, Tokenizer
 from mmbench.data.prepared import PreparedDataModule
 from mmbench.data.preparing import clipart
 from mmbench.data.preparing.decoding import decode
@@ -25,7 +26,7 @@ from mmbench.data.preparing.raw import Sample, Source
 from mmbench.data.split import Split, is_picture
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import user_path
-from mmbench.models.card import Array
+from mmbench.models.card import CARD, Array
 from mmbench.models.loading import Restored
 
 FILLER = "a b c d"
@@ -48,23 +49,32 @@ class Inputs:
 
     @cached_property
     def sources(self) -> Mapping[str, Source]:
-        """Modality -> how its files become arrays; of modalities that have files.
+        """Modality -> how its files become arrays; of pictures, sound and video.
 
         Raises:
             UsageError: the data set's code is not here, or is of another version than the one that the model was trained with.
         """
-        card = self.card
+        card, data = self.card, self.data
         if card.trial.dataset == "openclipart":
             return clipart.SOURCES
-        data = DATASETS[card.trial.dataset]
         if not issubclass(data, PreparedDataModule):
             return {}
         if data.version != card.data_version:
             raise UsageError(
-                f"the model was trained on {data.name} as version {card.data_version} of its code prepares it, which here is version "
-                f"{data.version}: train it again"
+                f"the model was trained on {card.trial.dataset} as version {card.data_version} of its code prepares it, which here is "
+                f"version {data.version}: train it again"
             )
-        return data.sources
+        return {modality: source for modality, source in data.sources.items() if modality not in data.feature_dims}
+
+    @cached_property
+    def data(self) -> type[MultimodalDataModule]:
+        """The class of the data set; of one that was added without code, made of what the model knows of it."""
+        if self.card.declaration is None:
+            return DATASETS[self.card.trial.dataset]
+        from mmbench.data.adding.declaration import declared
+        from mmbench.data.sets.added import added_class
+
+        return added_class(declared(self.card.declaration, f"{self.model.folder / CARD}: declaration"))
 
     def split(self, samples: Sequence[Mapping[str, Any]], where: Where) -> Split:
         """The samples as a split; files are read when a batch asks for them, so that there may be more than the memory holds.
@@ -137,7 +147,11 @@ class Inputs:
         """A value as an array of the shape and the type of training's."""
         expected = f"{where}: expected {array.dtype} of shape {tuple(array.shape)}"
         if isinstance(value, str | os.PathLike):
-            value, expected = read_vector(Path(value), expected), f"{expected}, in {value}"
+            path = user_path(value)
+            try:
+                value, expected = read_vector(path, None), f"{expected}, in {path}"
+            except BadFile as error:
+                raise UsageError(f"{where}: {path} {error}") from error
         try:
             found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError) as error:
@@ -260,20 +274,6 @@ def as_file(value: Any, shape: Sequence[int], folder: Path, where: str) -> Path:
         raise UsageError(f"{where}: expected {what}, or an array of shape {tuple(shape)}, got {kind_of(value)}")
     value.save(folder / "picture.png")
     return folder / "picture.png"
-
-
-def read_vector(path: Path, expected: str) -> np.ndarray:
-    """The array of an ``.npy`` file; nothing in it is executed.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        return np.array(
-            np.lib.format.open_memmap(user_path(path), mode="r")
-        )  # refuses a shape that the file does not fill
-    except Exception as error:  # numpy's errors about a damaged header are of many kinds
-        raise UsageError(f"{expected}, {path} is no such .npy file ({error})") from error
 
 
 def is_absent(value: Any) -> bool:

@@ -101,7 +101,6 @@ def keep(trial: Trial, data: MultimodalDataModule, checkpoint: Mapping[str, Any]
         tensors |= {f"frozen/{modality}/{name}": value.clone() for name, value in cache.encoder.state_dict().items()}
     for modality, (mean, scale) in data.statistics.items():
         tensors |= {f"mean/{modality}": torch.from_numpy(mean), f"scale/{modality}": torch.from_numpy(scale)}
-    manifest = data.read_manifest() if isinstance(data, PreparedDataModule) else {}
     content = {
         "format": FORMAT,
         "key": trial.key,
@@ -113,7 +112,7 @@ def keep(trial: Trial, data: MultimodalDataModule, checkpoint: Mapping[str, Any]
         "sizes": {modality: int(transform.size) for modality, transform in data.evaluation.items()},  # type: ignore[attr-defined]
         "standardised": list(data.statistics),
         "cached": {modality: cache.width for modality, cache in data.features.items()},
-        "declaration": manifest.get("declaration"),
+        "declaration": data.declaration() if isinstance(data, PreparedDataModule) else None,
         "data_version": getattr(data, "version", None),
         "extra": extra,
     }

@@ -99,19 +99,18 @@ class Model:
             if not isinstance(row, Mapping):
                 raise UsageError(f"sample {number}: expected a mapping, modality: value, got {type(row).__name__}")
         split = self.inputs.split(rows, lambda number, name: name if one else f"sample {number}, {name}")
-        found = self.answers(split)
+        found = self.answers(split, self.log_probs(split))
         return found[0] if one else found
 
-    def answers(self, split: Split) -> list[Prediction]:
-        """What the model says of a split that ``inputs`` made."""
-        log_probs = self.log_probs(split).double()
+    def answers(self, split: Split, log_probs: Tensor) -> list[Prediction]:
+        """Log-probabilities (N, C) of a split that ``inputs`` made, as predictions."""
         seen = [
             tuple(m for m, here in zip(self.modalities, row, strict=True) if here) for row in split.present.tolist()
         ]
         chosen = log_probs.argmax(dim=1).tolist()
         return [
             Prediction(self.classes[best], dict(zip(self.classes, row, strict=True)), names)
-            for best, row, names in zip(chosen, log_probs.exp().tolist(), seen, strict=True)
+            for best, row, names in zip(chosen, log_probs.double().exp().tolist(), seen, strict=True)
         ]
 
     def log_probs(self, split: Split, every_pattern: bool = False) -> Tensor:

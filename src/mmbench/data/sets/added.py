@@ -86,10 +86,6 @@ class AddedDataModule(PreparedDataModule, metaclass=Made):
     home: ClassVar[Path | None] = None  # the prepared folder, if that is not below the folder of data
     version = 1
 
-    def __init__(self, *arguments: Any, **others: Any) -> None:
-        super().__init__(*arguments, **others)
-        self.standards: dict[str, Standard] = {}
-
     @classmethod
     def declaration(cls) -> dict[str, Any]:
         """``dataset.yaml``, without what is left at its default."""
@@ -157,7 +153,8 @@ class AddedDataModule(PreparedDataModule, metaclass=Made):
         loaded = super().load()
         for column, modality in enumerate(self.modalities):
             if self.declared.modalities[modality].standardise:
-                self.standards[modality] = standard = Standard.of(loaded.train, modality, column)
+                standard = Standard.of(loaded.train, modality, column)
+                self.statistics[modality] = standard.mean.numpy(), standard.scale.numpy()
                 parts = (loaded.train, loaded.validation, loaded.test)
                 loaded = Loaded(*(split and standard.applied(split, modality, column) for split in parts))  # type: ignore[arg-type]
         return loaded
