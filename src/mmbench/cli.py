@@ -27,6 +27,7 @@ from mmbench.commands import (
 from mmbench.data.preparing.commands import add_commands
 from mmbench.elsewhere.commands import add_options, add_predictions
 from mmbench.errors import DataError, Interrupted, NeedsLightning, RunnerError, StoreError, UsageError, raise_on_signals
+from mmbench.models import asking
 from mmbench.options import given_path, places, positive
 
 
@@ -123,21 +124,7 @@ def parser() -> argparse.ArgumentParser:
     experiment_commands.add_commands(command("experiments", None, "experiments: list, show, copy"))
     command("where", where.where, "tell which folders are in use and why, and where mmbench itself lies")
     new.add_options(command("new", new.new, "write a package of your own: a method, a data set or an encoder"))
-    predict = command("predict", predict_samples, "ask a model that was kept about the samples of a table")
-    predict.add_argument("model", metavar="MODEL", help="the folder of a model, or the beginning of its trial's key")
-    text = (
-        "metadata.csv, .tsv, .parquet or .jsonl, or the folder that holds it; any of the modalities, and labels or none"
-    )
-    predict.add_argument("input", metavar="INPUT", help=text)
-    predict.add_argument(
-        "-o",
-        "--output",
-        type=given_path,
-        metavar="FILE",
-        help="a .csv, .parquet or .jsonl to write (default: a table is printed)",
-    )
-    predict.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: those of the training)")
-    predict.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where the model computes (default: cpu)")
+    asking.add_options(command("predict", predict_samples, "ask a model that was kept about the samples of a table"))
     lists = command("list", list_names, "list what there is")
     lists.add_argument("what", choices=["methods", "datasets", "encoders", "experiments"])
     show = command("show", show_trial, "show one trial: its settings, its metrics, its log")

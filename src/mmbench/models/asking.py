@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmbench.errors import NeedsLightning, UsageError
 from mmbench.files import atomic_write, user_path
+from mmbench.options import given_path, positive
 
 if TYPE_CHECKING:
     from mmbench.models.model import Prediction
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".parquet", ".jsonl")
 SHOWN = 4
 """Classes of a sample that are printed, the most probable first."""
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    sub.add_argument("model", metavar="MODEL", help="the folder of a model, or the beginning of its trial's key")
+    text = "metadata.csv, .tsv, .parquet or .jsonl, or the folder that holds it; any of the modalities, labels or none"
+    sub.add_argument("input", metavar="INPUT", help=text)
+    text = "a .csv, .parquet or .jsonl to write (default: a table is printed)"
+    sub.add_argument("-o", "--output", type=given_path, metavar="FILE", help=text)
+    sub.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: those of the training)")
+    sub.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where the model computes (default: cpu)")
 
 
 def predict(arguments: argparse.Namespace, store: Store) -> int:

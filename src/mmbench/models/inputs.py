@@ -202,7 +202,7 @@ class Inputs:
                         else ""
                     )
                     raise UsageError(
-                        f"{at(number)}: {value if isinstance(value, str) else 'it'} {error}{hint}"
+                        f"{at(number)}: {path if isinstance(value, str | os.PathLike) else 'it'} {error}{hint}"
                     ) from error
 
         return Decoded(values, read, shape, kind, contiguous=card.trial.dataset == "openclipart")
