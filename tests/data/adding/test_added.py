@@ -15,7 +15,7 @@ from mmbench.data.adding.declaration import declared
 from mmbench.data.demo.added import write
 from mmbench.data.preparing.audit import audit
 from mmbench.data.preparing.manifest import verify
-from mmbench.data.sets.added import AddedDataModule, added_class
+from mmbench.data.sets.added import AddedDataModule, added_class, parts_of
 from mmbench.encoders.building import build_encoder
 from mmbench.errors import UsageError
 from mmbench.provenance import Codes
@@ -226,6 +226,33 @@ def test_a_given_split_is_taken_and_groups_on_two_sides_leave_clean_to_folds(tmp
     assert not set(folds.splits.train.group.tolist()) & set(folds.splits.test.group.tolist())
 
 
+def test_groups_of_one_class_each_are_in_every_split(tmp_path, monkeypatch):
+    """Patients, say, who are ill or not: with four of each class, ten parts would leave classes out of validation and test."""
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path / "data"))
+    raw = small("pure", tmp_path)
+    table = pd.read_csv(raw / "metadata.csv", dtype=str)
+    table["speaker"] = [f"{label}{row % 4}" for row, label in enumerate(table["label"])]
+    table.to_csv(raw / "metadata.csv", index=False)
+    add_data(arguments(raw))
+    clean, _ = module(DATASETS["pure"])
+    for split in (clean.splits.train, clean.splits.validation, clean.splits.test):
+        assert set(split.label.tolist()) == {0, 1, 2}
+
+
+def test_a_rare_class_does_not_make_the_parts_coarse():
+    labels = [0] * 500 + [1] * 500 + [2] * 4
+    assert parts_of([str(i) for i in range(1004)], labels, 10, 3) == 10
+    assert parts_of(["one", "two"], [0, 1], 10, 3) == 3
+
+
+def test_encoders_are_equally_wide_as_methods_with_one_head_need(every):
+    choices = [{"name": choice} if isinstance(choice, str) else choice for choice in every.encoders.values()]
+    widths = {build_encoder(choice).out_dim for choice in choices}
+    assert widths == {64}
+    alone = declared({**EVERY, "modalities": {"emb": EVERY["modalities"]["emb"]}, "conditioning": "emb"}, "x")
+    assert added_class(alone).encoders["emb"] == {"name": "mlp", "in_dim": 5, "dropout": 0.5}
+
+
 def test_equal_texts_are_kept_together_where_texts_are_distinct(tmp_path, monkeypatch):
     monkeypatch.setenv("MMBENCH_DATA", str(tmp_path / "data"))
     raw = small("texts", tmp_path, group=None, distinct_texts=True)
@@ -260,4 +287,4 @@ def test_added_class_is_like_one_written_by_hand():
     assert data.name == "every-kind"
     assert data.text_modalities == ("title",)
     assert data.folds == 5
-    assert data.encoders["emb"] == {"name": "mlp", "in_dim": 5, "dropout": 0.5}
+    assert data.encoders["emb"] == {"name": "mlp", "in_dim": 5, "dropout": 0.5, "width": 64}

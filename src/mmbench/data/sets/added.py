@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -26,8 +27,9 @@ from mmbench.protocol import PROTOCOLS
 if TYPE_CHECKING:
     import pandas as pd
 
-TENTHS = ("train", "test", "validation", "test", *["train"] * 6)
-"""The splits of ten parts that are alike; so that three groups give one to each split."""
+PARTS = 10
+"""Into how many parts that are alike the samples are cut, where there are enough groups: one for validation, two for testing."""
+WIDTH = 64  # of the features of the encoders of all kinds but vectors
 SCALE = (0.5, 1.0)  # of crops of pictures in training
 STATED = {"picture": "pictures", "sound": "sound", "video": "videos", "features": "vectors", "numbers": "numbers"}
 
@@ -75,8 +77,9 @@ class AddedDataModule(PreparedDataModule, metaclass=Made):
 
     ``clean`` takes the given split where no group is on two sides of it, without training and validation samples that are in the test
     part too; where none was given, about 70 % of the samples are for training, 10 % for validation and 20 % for testing, in every class
-    as nearly as whole groups allow. Folds are of whole groups too. ``legacy`` takes the given split, or a random one, 80 to 20 %. A
-    group are the samples that the group's column says, and all that share a file or a vector (or, with ``distinct_texts``, a text).
+    as nearly as whole groups allow (where a class is in fewer than ten groups, one part each is for validation and for testing, of as
+    many parts as it has groups). Folds are of whole groups too. ``legacy`` takes the given split, or a random one, 80 to 20 %. A group
+    are the samples that the group's column says, and all that share a file or a vector (or, with ``distinct_texts``, a text).
 
     Inputs: pictures (B, 3, size, size) and frames of videos (B, frames, 3, size, size), uint8; filter banks of sound (B, T, 128)
     float16; texts as the encoder's tokenizer gives them; vectors (B, width) float32, zero where absent.
@@ -126,11 +129,15 @@ class AddedDataModule(PreparedDataModule, metaclass=Made):
             for before, after in (("validation", "test"), ("train", "test"), ("train", "validation")):
                 split[(split == before) & np.isin(group, group[split == after])] = ""
         else:
-            split = np.array(TENTHS, object)[balanced(groups, labels, 10, f"{cls.name} clean")]
+            count = parts_of(groups, labels, PARTS, 3)
+            part = balanced(groups, labels, count, f"{cls.name} clean")
+            split[(part == 1) | ((part == 3) & (count == PARTS))] = "test"
+            split[part == 2] = "validation"
         if not (split == "validation").any():
             rest = np.flatnonzero(split == "train")
-            eighths = balanced([groups[i] for i in rest], [labels[i] for i in rest], 8, f"{cls.name} validation")
-            split[rest[eighths == 1]] = "validation"
+            left, of_left = [groups[i] for i in rest], [labels[i] for i in rest]
+            part = balanced(left, of_left, parts_of(left, of_left, PARTS - 2, 2), f"{cls.name} validation")
+            split[rest[part == 1]] = "validation"
         return split.tolist()
 
     @classmethod
@@ -171,6 +178,7 @@ def added_class(declared: Declared, home: Path | None = None) -> type[AddedDataM
     pictures = {
         m: {"scale": SCALE, "flip": 0.5 * one.flip} for m, one in modalities.items() if one.kind in ("picture", "video")
     }
+    mixed = any(one.kind not in ("features", "numbers") for one in modalities.values())
     crops = {m: RandomResizedCrop(modalities[m].size, **options) for m, options in pictures.items()}  # type: ignore[arg-type]
     attributes: dict[str, Any] = {
         "__module__": __name__,
@@ -184,7 +192,7 @@ def added_class(declared: Declared, home: Path | None = None) -> type[AddedDataM
         "conditioning": declared.conditioning,
         "folds": declared.folds,
         "folded_by": declared.group or "sample, since no groups were given",
-        "encoders": {name: encoder_of(modality) for name, modality in modalities.items()},
+        "encoders": {name: encoder_of(modality, mixed) for name, modality in modalities.items()},
         "augmentations": {**crops, **{m: WordDropout(0.2) for m in declared.of_kind("text")}},
         "pictures": pictures,
         "sides": {m: modalities[m].size for m in pictures},
@@ -196,12 +204,34 @@ def added_class(declared: Declared, home: Path | None = None) -> type[AddedDataM
     return Made(f"Added_{declared.name.replace('-', '_')}", (AddedDataModule,), attributes)  # type: ignore[return-value]
 
 
-def encoder_of(modality: Modality) -> str | dict[str, Any]:
-    """The encoder of a modality where an experiment names none."""
+def parts_of(groups: Sequence[str], labels: Sequence[int], most: int, least: int) -> int:
+    """Into how many parts whole groups can be dealt out so that each has every class, but those that are less than half the mean size.
+
+    >>> parts_of(["a", "b", "c", "d", "e", "f"], [0, 0, 0, 1, 1, 1], 10, 2)
+    3
+    """
+    of_class: dict[int, set[str]] = {}
+    for group, label in zip(groups, labels, strict=True):
+        of_class.setdefault(label, set()).add(group)
+    sizes = Counter(labels)
+    usual = [found for label, found in of_class.items() if 2 * sizes[label] * len(sizes) >= len(labels)]
+    return max(least, min(most, *map(len, usual)))
+
+
+def encoder_of(modality: Modality, mixed: bool) -> str | dict[str, Any]:
+    """The encoder of a modality where an experiment names none.
+
+    Args:
+        modality: what it is.
+        mixed: whether the data set has other kinds than vectors: features are then as wide as those of the encoders of these, which
+            methods with one head for all need.
+    """
     if modality.encoder is not None:
         return modality.encoder
     name = ENCODERS[modality.kind]
-    return {"name": name, "in_dim": modality.width, "dropout": 0.5} if name == "mlp" else name
+    if name != "mlp":
+        return name
+    return {"name": name, "in_dim": modality.width, "dropout": 0.5, **({"width": WIDTH} if mixed else {})}
 
 
 def info_of(declared: Declared) -> Info:
