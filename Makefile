@@ -62,6 +62,7 @@ regression: $(READY) ## run the small grids anew and hold them to their accuracy
 	$(BIN)/mmbench check regression_missing $(ARGS)
 
 benchmark: $(READY) ## overheads, as ratios
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/reading.py

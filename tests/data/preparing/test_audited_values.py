@@ -84,6 +84,7 @@ def test_vectors_of_one_number_are_told(vectors):
     vectors[[5, 9]] = -1
     assert notes(of([torch.from_numpy(vectors)]))[0] == [line.format("one number", 4, "s3, s5, s8 and 1 more")]
     present = np.ones(50, bool)
+    assert notes(of([torch.from_numpy(vectors[:, :7].copy())])) == ([], [])  # 0, 0 may be a place
     present[[3, 5, 8, 9]] = False
     assert notes(of([torch.from_numpy(vectors)], present)) == ([], [])
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.preparing.auditing.material import Material
-from mmbench.data.preparing.auditing.values import Seen
-
-NARROW = 8  # numbers: shorter vectors may well be equal by chance
+from mmbench.data.preparing.auditing.values import NARROW, Seen
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mmbench.data.preparing.auditing.material import Material, blocks, listed
 from mmbench.data.preparing.auditing.perceptual import CONTRAST, Looks, blank, near_pairs, pictures_of
 
+NARROW = 8  # numbers: shorter vectors may well be equal, or of one number, by chance
 APART = 1000  # the ratio of the largest deviation of a column to the smallest from which standardising is advised
 
 
@@ -21,7 +23,7 @@ class Seen:
 
     Attributes:
         broken: samples with a NaN or an infinite value.
-        even: samples whose vector, or array, is one number throughout.
+        even: samples whose vector is one number throughout, where it is not a short one.
         zero: of these, those in which it is 0.
         blank: samples whose picture is of one colour, or nearly so.
         faint: samples whose picture has too little contrast, made small, to be compared.
@@ -103,10 +105,11 @@ def look(material: Material, modality: str, train: np.ndarray) -> Seen:
         seen.broken += rows[~finite].tolist()
         if values.dim() != 2:
             continue
-        even = (values == values[:, :1]).all(dim=1).numpy()
         seen.width = values.shape[1]
-        seen.even += rows[even].tolist()
-        seen.zero += rows[even & (values[:, 0] == 0).numpy()].tolist()
+        if seen.width >= NARROW:
+            even = (values == values[:, :1]).all(dim=1).numpy()
+            seen.even += rows[even].tolist()
+            seen.zero += rows[even & (values[:, 0] == 0).numpy()].tolist()
         if (used := finite & train[rows]).any():
             seen.columns = Columns.of(values.numpy()[used], seen.columns)
     if looks:
@@ -122,7 +125,7 @@ def hashes(values: Tensor) -> list[str]:
 
 def finite_rows(rows: Tensor) -> np.ndarray:
     """Which rows (n, D) hold nothing but finite numbers: (n,) bool."""
-    if bool(rows.sum(dtype=None if rows.element_size() > 2 else rows.float().dtype).isfinite()):
+    if bool(rows.sum(dtype=torch.float32).isfinite()):
         return np.ones(len(rows), bool)
     return rows.isfinite().all(dim=1).numpy()
 
