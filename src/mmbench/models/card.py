@@ -25,6 +25,9 @@ FORMAT = 1
 MOST_NUMBERS = 2**28
 """Numbers in one modality of one sample: a minute of sound has a million, a clip of 60 frames of 512 × 512 has 47 million."""
 
+WIDEST = 2**20
+"""Tokens of a text."""
+
 Size = Annotated[int, Field(ge=0, le=MOST_NUMBERS)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -89,7 +92,7 @@ class Card(BaseModel):
     classes: Annotated[list[str], Field(min_length=1)]
     texts: list[str]
     inputs: dict[str, Array | dict[str, Array]]
-    sizes: dict[str, Annotated[int, Field(ge=1, le=16_384)]] = {}
+    sizes: dict[str, Annotated[int, Field(ge=1, le=2048)]] = {}
     standardised: list[str] = []
     cached: dict[str, Size] = {}
     declaration: dict[str, Any] | None = None
@@ -130,6 +133,16 @@ class Card(BaseModel):
                 raise ValueError(
                     f"{name}: {', '.join(sorted(other))} is none of the modalities {', '.join(modalities)}"
                 )
+        for modality in self.texts:
+            tensors = self.inputs[modality]
+            if not isinstance(tensors, dict) or any(
+                len(a.shape) > 1 or max(a.shape, default=0) > WIDEST for a in tensors.values()
+            ):
+                raise ValueError(f"inputs.{modality}: expected the tensors of a text, at most {WIDEST:,} numbers each")
+        for modality in self.sizes:
+            picture = self.inputs[modality]
+            if isinstance(picture, dict) or picture.dtype != "uint8" or len(picture.shape) < 3:
+                raise ValueError(f"sizes.{modality}: expected a modality of pictures")
         if len(counts) != len(self.classes) or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"expected a name of its own for each of {len(counts)} classes, got {len(self.classes)}")
         if min(counts) < 0 or not 0 < sum(counts) <= 10**9:

@@ -68,13 +68,22 @@ class Inputs:
 
     @cached_property
     def data(self) -> type[MultimodalDataModule]:
-        """The class of the data set; of one that was added without code, made of what the model knows of it."""
+        """The class of the data set; of one that was added without code, made of what the model knows of it.
+
+        Of a data set whose package is not installed here it is the base of all, which knows of no files: arrays can be given.
+        """
         if self.card.declaration is None:
+            if self.card.trial.dataset not in DATASETS:
+                return MultimodalDataModule
             return DATASETS[self.card.trial.dataset]
         from mmbench.data.adding.declaration import declared
         from mmbench.data.sets.added import added_class
 
-        return added_class(declared(self.card.declaration, f"{self.model.folder / CARD}: declaration"))
+        where = f"{self.model.folder / CARD}: declaration"
+        content = declared(self.card.declaration, where)
+        if lacking := set(self.card.modalities) - set(content.modalities):
+            raise UsageError(f"{where}: says nothing of {', '.join(sorted(lacking))}")
+        return added_class(content)
 
     def split(self, samples: Sequence[Mapping[str, Any]], where: Where) -> Split:
         """The samples as a split; files are read when a batch asks for them, so that there may be more than the memory holds.
@@ -182,6 +191,10 @@ class Inputs:
         """Values that are files, or pictures and arrays in their place; decoded when a batch asks for them."""
         source, card = self.sources[modality], self.card
         field = card.trial.views.get(modality, next(iter(source.fields)))
+        if field not in source.fields:
+            raise UsageError(
+                f"{self.model.folder / CARD}: trial.views.{modality}: {did_you_mean(field, source.fields)}"
+            )
         shape, kind = source.fields[field]
         owner: Any = SimpleNamespace(name=card.trial.dataset, sources=self.sources)
 

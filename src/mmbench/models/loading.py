@@ -125,6 +125,9 @@ class Restored:
         self.task = method.restored(checkpoint, saved, {"encoders": encoders}, self.folder / CARD)
         self.task.eval().requires_grad_(False)
         self.moments = {m: (tensors[f"mean/{m}"].numpy(), tensors[f"scale/{m}"].numpy()) for m in card.standardised}
+        for modality, moments in self.moments.items():
+            if any(value.shape != tuple(getattr(card.inputs[modality], "shape", ())) for value in moments):
+                raise UsageError(f"mean and scale of {modality} are of another width than its vectors")
 
     def _encoder(self, modality: str, choice: dict[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
         """An encoder as the trial names it, with weights that will be replaced, and with its tokenizer read."""

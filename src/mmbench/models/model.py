@@ -116,10 +116,12 @@ class Model:
     def log_probs(self, split: Split, every_pattern: bool = False) -> Tensor:
         """Log-probabilities (N, C) float32 by what each sample has; or under every presence pattern, (P, N, C)."""
         answer = self.task.predict_step if every_pattern else self._answer
+        resizing = {m: resize for m, resize in self.resizing.items() if m not in self.frozen}
+        if not len(split):
+            return torch.zeros(*([len(self.task.pattern_masks)] if every_pattern else []), 0, len(self.classes))
         with self._computing():
             split = self._encoded(split)
             batches = torch.arange(len(split)).split(EVALUATION_BATCH)
-            resizing = {m: resize for m, resize in self.resizing.items() if m not in self.frozen}
             found = [answer(self._prepared(split, rows, resizing)).float().cpu() for rows in batches]
         if not all(part.isfinite().all() for part in found):
             raise UsageError(
@@ -157,6 +159,10 @@ class Model:
         try:
             with torch.inference_mode():
                 yield
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"the model cannot compute with these inputs: {str(error)[:500]}") from error
         finally:
             torch.set_num_threads(before)
 
