@@ -117,6 +117,9 @@ def test_the_report_that_one_is_compared_with(here: Path) -> None:
     published_one = REPOSITORY / "results" / "table1" / "table.csv"
     assert published_table("table1", TABLE1, Path("results")) == published_one
     assert published_table("table1-0123abcd", TABLE1, Path("results")) is None, "of changed settings"
+    demo = TABLE1.with_name("demo.yaml")
+    assert published_table("demo", demo, Path("results")) is None, "it has no published report"
+    assert published_table("demo", demo, REPOSITORY / "results") == REPOSITORY / "results" / "demo" / "table.csv"
     same = here / "table1.yaml"
     same.write_bytes(TABLE1.read_bytes())
     assert published_table("table1", same, Path("results")) == published_one

@@ -103,6 +103,7 @@ def test_the_wheel_carries_what_commands_look_for(wheel: Path) -> None:
     carried = set(zipfile.ZipFile(wheel).namelist())
     patterns = [
         "experiments/*.yaml",
+        "results/README.md",
         "results/reported/*.csv",
         "results/regression/*.csv",
         "results/*/table.csv",

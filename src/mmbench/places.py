@@ -97,9 +97,9 @@ def comes_with_package(file: Path) -> bool:
 
 
 def published_table(name: str, file: Path, results: Path) -> Path | None:
-    """The ``table.csv`` that a report of an experiment is compared with, even if it is not there yet.
+    """The ``table.csv`` that a report of an experiment is compared with; None if there is none.
 
-    It is one's own or, if the experiment is the package's as it is, the package's.
+    It is one's own or, if the experiment is the package's as it is, the package's, which in the repository may have yet to come.
 
     Args:
         name: the experiment's, with what ``--set`` and ``--quick`` make of it.
@@ -109,7 +109,11 @@ def published_table(name: str, file: Path, results: Path) -> Path | None:
     for folder in own_results(results):
         if (table := folder / name / "table.csv").is_file():
             return table
-    return carried("results") / name / "table.csv" if name == file.stem and comes_with_package(file) else None
+    if name != file.stem or not comes_with_package(file):
+        return None
+    if (table := carried("results") / name / "table.csv").is_file():
+        return table
+    return results / name / "table.csv" if _same(results, carried("results")) else None
 
 
 def bands_file(file: Path, results: Path, write: bool = False) -> Path:

@@ -30,7 +30,7 @@ def where(arguments: argparse.Namespace) -> int:
             EXPERIMENTS,
             f"{own} of your own, which come first" if own else "where those of your own would be; not there",
         )
-    told("published", carried("results"), "reports, papers' numbers and accuracy bands that come with mmbench")
+    told("published", carried("results"), "numbers of reports and papers, accuracy bands; README.md explains them")
     return max(tell_of(name, option) for name, option in options(arguments).items())
 
 
