@@ -208,6 +208,8 @@ def test_which_column_of_classes_is_the_label(tmp_path):
         quietly(tmp_path / "two", tmp_path / "3")
     with pytest.raises(UsageError, match=r"--label: .* has no column 'moood'; did you mean 'mood'"):
         quietly(tmp_path / "two", tmp_path / "4", "moood")
+    made([row], features).rename_columns({"genre": "lang_id", "mood": "intent_class"}).save_to_disk(tmp_path / "ends")
+    assert quietly(tmp_path / "ends", tmp_path / "6").declaration["label"] == "intent_class"
     made([row], features).remove_columns("mood").rename_column("genre", "speaker").save_to_disk(tmp_path / "group")
     assert quietly(tmp_path / "group", tmp_path / "5").declaration == {}, "who speaks is no label"
 
@@ -429,7 +431,7 @@ def test_trying_it_writes_nothing(saved, data, capsys):
     assert main(["data", "add", "--hf", str(saved), "--split", "said", "--dry-run"]) == 2
     assert f"mmbench: {data}/hf-raw/in/metadata.parquet, row 1, column 'said'" in capsys.readouterr().err
     assert main(["data", "add", str(saved)]) == 2
-    assert "give --hf: mmbench data add --hf" in capsys.readouterr().err
+    assert "add it with --hf: mmbench data add --hf" in capsys.readouterr().err
     assert not data.exists()
 
 

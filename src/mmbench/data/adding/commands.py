@@ -18,7 +18,6 @@ from mmbench.data.adding.huggingface import Exported, export
 from mmbench.data.adding.infer import Inferred, infer
 from mmbench.data.adding.metadata import Metadata, find_tables, has_table, read_metadata
 from mmbench.data.adding.samples import files_of, ids_of, read_samples
-from mmbench.data.adding.saved import DICT, STATE
 from mmbench.data.adding.vectors import read_vector, read_vectors
 from mmbench.data.preparing.lists import links_into
 from mmbench.data.preparing.media import BadFile
@@ -85,8 +84,6 @@ def raw_folder(arguments: argparse.Namespace) -> Iterator[tuple[Path, list[str],
     """
     if not arguments.hf:
         root, tables = place(arguments.folder, arguments.metadata)
-        if not tables and any((root / name).is_file() for name in (DICT, STATE)):
-            raise UsageError(f"{root} is what dataset.save_to_disk(DIR) wrote; give --hf: mmbench data add --hf {root}")
         yield root, tables, Exported({}, [], [])
         return
     if arguments.metadata:

@@ -34,8 +34,8 @@ LABELS = (
 )
 GROUPS = (
     "group", "group_id", "groups", "subject", "subject_id", "speaker", "speaker_id", "actor", "actor_id", "patient", "patient_id",
-    "participant", "participant_id", "person", "user", "user_id", "author", "author_id", "artist", "artist_id", "session", "session_id",
-    "dialogue", "dialogue_id", "recording", "recording_id", "source", "site", "seller", "seller_id",
+    "participant", "participant_id", "person", "user", "user_id", "client_id", "author", "author_id", "artist", "artist_id",
+    "session", "session_id", "dialogue", "dialogue_id", "recording", "recording_id", "source", "site", "seller", "seller_id",
 )  # fmt: skip
 SPLITS = ("split", "set", "subset", "partition", "fold", "split_name")
 """What columns are called, the likeliest first."""

@@ -167,6 +167,8 @@ class Export:
         if called:
             return called[0] if isinstance(self.writers.get(called[0]), Classes) else None
         classes = [c for c, w in self.writers.items() if isinstance(w, Classes) and slug(c) not in (*GROUPS, *SPLITS)]
+        if len(likely := [c for c in classes if slug(c).endswith(("_label", "_class"))]) == 1:
+            return likely[0]
         if len(classes) > 1:
             raise UsageError(
                 f"{self.folder}: {', '.join(classes)} are columns of classes; name the label: --label {classes[0]}"

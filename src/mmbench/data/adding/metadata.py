@@ -168,6 +168,10 @@ def find_tables(folder: Path) -> list[str]:
             f"{folder} has the tables {', '.join(here)}; call the one of the samples metadata{Path(here[0]).suffix}, or name it with "
             "--metadata FILE"
         )
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise UsageError(
+            f"{folder} is what dataset.save_to_disk(DIR) wrote; add it with --hf: mmbench data add --hf {folder}"
+        )
     raise UsageError(
         f"{folder} has no table of samples; expected {expected_tables()}: one row a sample, with its label"
     )
