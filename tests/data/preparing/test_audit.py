@@ -165,6 +165,13 @@ def test_samples_that_a_protocol_leaves_out_are_counted(raw):
 
     assert "clean: 2 samples are in no split" in audited(raw, leave_out).facts
 
+    def leave_out_a_copy(table):
+        leave_out(table)
+        table.loc["s002", "sha256_number"] = table.loc["s000", "sha256_number"]
+
+    line = "clean: 2 samples are in no split; 1 of them share a file, text or vector with one that is"
+    assert line in audited(raw, leave_out_a_copy).facts
+
 
 def test_absent_files_and_texts_are_no_duplicates(raw, monkeypatch):
     monkeypatch.setattr(Toy, "distinct_texts", True)

@@ -163,13 +163,35 @@ def test_whole_samples_need_two_parts_and_one_that_tells():
     assert whole([image, title], []).tolist() == [("i", "t"), "", "", ("j", "t")]
 
 
-def test_narrow_and_even_vectors_are_not_compared(vectors):
+def keys(material):
+    return keys_of(object, material, {m: look(material, m, np.ones(50, bool)) for m in material.values})
+
+
+def test_even_vectors_are_not_compared(vectors):
     vectors[1], vectors[7:9] = vectors[0], 4
-    material = of([torch.from_numpy(vectors)])
-    [key, everything] = keys_of(object, material, {"x": look(material, "x", np.ones(50, bool))})
+    [key, everything] = keys(of([torch.from_numpy(vectors)]))
     assert key.values[0] == key.values[1] != key.values[2]
     assert key.values[7] == key.values[8] == ""
     assert not key.promised
     assert everything.values.tolist() == [""] * 50  # of one modality, all is no more than that one
-    material = of([torch.from_numpy(vectors[:, :7].copy())])
-    assert keys_of(object, material, {"x": look(material, "x", np.ones(50, bool))}) == []
+
+
+def test_short_vectors_are_compared_where_equal_ones_are_no_chance(vectors):
+    vectors[1] = vectors[0]
+    short = torch.from_numpy(vectors[:, :7].copy())
+    assert [key.name for key in keys(of([short]))] == ["x", "whole content"]
+    assert keys(of([short[:, :2]])) == []
+    assert keys(of([short.div(4).round()[:, :3]])) == []  # whole numbers, of which many are equal
+
+
+def test_copies_are_told_as_such_and_not_for_each_vector(vectors):
+    vectors[1] = vectors[0]
+    one, other = torch.from_numpy(vectors), torch.from_numpy(vectors + 1)
+    other[1] = other[0]
+    one[2] = one[3]
+    ids, there = np.arange(50).astype(object), np.ones(50, bool)
+    material = Material("ab", ids, ids % 2, ids, {"x": there, "y": there}, {"x": [one], "y": [other]}, {}, {})
+    x, y, everything = keys(material)
+    assert [rows.tolist() for rows in conflicts(x.values, np.arange(50))] == [[2, 3], [3, 2]]
+    assert len(conflicts(y.values, np.arange(50))[0]) == 0
+    assert [rows.tolist() for rows in conflicts(everything.values, np.arange(50))] == [[0, 1], [1, 0]]

@@ -99,12 +99,13 @@ def audit_prepared(data: type[PreparedDataModule]) -> Audit:
         result.findings.append(f"on disk, but in no list: {count} files, such as {some}")
     result.findings += manifest["notes"]
     splits = {protocol: usable[protocol].to_numpy(object) for protocol in ("clean", "legacy")}
-    seen = look_at(material, splits["clean"] == "train")
+    learnt = next((split for split in splits.values() if (split == "train").any()), splits["clean"])
+    seen = look_at(material, learnt == "train")
     audit_content(material, seen, result)
     keys = keys_of(data, material, seen)
     same = bool((splits["clean"] == splits["legacy"]).all())
     for protocol, split in splits.items():
-        audit_counts(protocol, material, split, published.get(protocol, {}), data.lacks(protocol) or "", result)
+        audit_counts(protocol, material, split, keys, published.get(protocol, {}), data.lacks(protocol) or "", result)
         if protocol == "clean" or not same:
             audit_splits(protocol, material, split, keys, seen, result)
     if data.folds > 1:
@@ -149,7 +150,7 @@ def audit_loaded(data: type[MultimodalDataModule]) -> Audit:
                     "the folds are not looked at: the class does not tell them by sample (parts, split_ids)"
                 )
         published = getattr(data, "published", {}).get(protocol, {})
-        audit_counts(protocol, loaded, split, published, "", result)
+        audit_counts(protocol, loaded, split, keys, published, "", result)
         audit_splits(protocol, loaded, split, keys, seen, result)
     return result
 
@@ -183,7 +184,13 @@ def audit_content(material: Material, seen: Mapping[str, Seen], result: Audit) -
 
 
 def audit_counts(
-    protocol: str, material: Material, split: np.ndarray, published: Mapping[str, int], why_none: str, result: Audit
+    protocol: str,
+    material: Material,
+    split: np.ndarray,
+    keys: Sequence[Key],
+    published: Mapping[str, int],
+    why_none: str,
+    result: Audit,
 ) -> None:
     """Add how many samples the splits of a protocol have, of which classes, and what is wrong with that."""
     if not (split != "").any():
@@ -192,8 +199,11 @@ def audit_counts(
         return
     for name in SPLITS:
         audit_count(protocol, name, material, np.flatnonzero(split == name), published, result)
-    if left_out := int((split == "").sum()):
-        result.facts.append(f"{protocol}: {left_out} samples are in no split")
+    left_out, taken = np.flatnonzero(split == ""), np.flatnonzero(split != "")
+    if len(left_out):
+        same = np.unique(np.concatenate([partners(key.values, taken, left_out)[0] for key in keys] or [left_out[:0]]))
+        share = f"; {len(same)} of them share a file, text or vector with one that is" if len(same) else ""
+        result.facts.append(f"{protocol}: {len(left_out)} samples are in no split{share}")
 
 
 def audit_splits(
