@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mmbench.data import DATASETS
+from mmbench.evidence.accuracy import MEAN
 from mmbench.evidence.comparisons import Difference
+from mmbench.missing import pattern_name, patterns
 from mmbench.record import Record
 from mmbench.report.rows import Row
 
@@ -22,6 +24,8 @@ ARTEFACT_NOTE = (
 BEST = "Bold: the best, and every method that is not separable from it."
 STAR = "*"
 PAPER_NOTE = "In brackets: the paper's number."
+MOST_PATTERNS = 15
+"""That one can read side by side: all of four modalities."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,21 @@ class Section:
     words: bool = False
     caption: str = ""
     records: Sequence[Sequence[Record]] = ()
+
+
+def columns(modalities: tuple[str, ...], shown: str = "single") -> dict[str, str]:
+    """The columns of a table for readers: pattern -> heading; each modality alone, then all; or every pattern and their mean.
+
+    Of more than ``MOST_PATTERNS``, "every" is each modality alone, all but each, and all.
+    """
+    every = [pattern_name(p) for p in patterns(modalities)]
+    single = {m: m for m in modalities}
+    if shown == "all" and len(every) > MOST_PATTERNS:
+        without = {pattern_name(tuple(n for n in modalities if n != m)): f"without {m}" for m in modalities}
+        return {**single, **without, every[-1]: "multi", MEAN: MEAN}
+    if shown == "all":
+        return {**{name: name for name in every[:-1]}, every[-1]: "multi", MEAN: MEAN}
+    return {**single, every[-1]: "multi"}
 
 
 def folds_of(dataset: str) -> int:

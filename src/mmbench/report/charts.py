@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from mmbench.report.cells import columns
 from mmbench.report.colours import Style
 from mmbench.report.comparing import against
-from mmbench.report.tables import columns
 
 if TYPE_CHECKING:
     from mmbench.report.collect import Results

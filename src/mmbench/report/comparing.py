@@ -10,6 +10,7 @@ import pandas as pd
 from mmbench.evidence.accuracy import MEAN
 from mmbench.evidence.comparisons import Hits, compare_all, holm
 from mmbench.experiment.space import TUNED
+from mmbench.report.cells import columns
 from mmbench.report.rows import Row, Run
 
 CELL = ("dataset", "protocol", "training")
@@ -39,7 +40,7 @@ def compare_rows(rows: Sequence[Row], hits: Sequence[Hits | None], reference: st
 
 
 def _compare(cell: tuple[str, ...], rows: Sequence[Row], hits: Sequence[Hits | None], reference: str) -> pd.DataFrame:
-    """The lines of one data set, protocol and way of training, one pattern after the other."""
+    """The lines of one data set, protocol and way of training, one pattern after the other; of many, those that tables show."""
     names = [*next((h.patterns for h in hits if h is not None), []), MEAN]
     found = compare_all(hits)
     methods, count = np.array([row.method for row in rows], object), len(names)
@@ -56,7 +57,8 @@ def _compare(cell: tuple[str, ...], rows: Sequence[Row], hits: Sequence[Hits | N
     tests = np.where(np.array(to_reference, bool) & ~role, found.p.T, np.nan)
     frame["p_holm"] = np.concatenate([holm(p) for p in tests])
     frame["n"], frame["artefact"] = np.tile(found.n, count), np.where(role.ravel(), "role", "")
-    return frame[frame.difference.notna()]
+    shown = columns(tuple(names[-2].split("+")), "all") if len(names) > 1 else names
+    return frame[frame.difference.notna() & frame.pattern.isin(shown)]
 
 
 def against(row: Row, reference: str) -> str | None:

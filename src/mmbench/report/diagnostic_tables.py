@@ -10,7 +10,7 @@ import numpy as np
 
 from mmbench.evidence.information import MOST_CLASSES
 from mmbench.missing import pattern_name
-from mmbench.report.cells import ARTEFACT, DASH, Cell, Section
+from mmbench.report.cells import ARTEFACT, DASH, STAR, Cell, Section
 from mmbench.report.collect import Results
 from mmbench.report.elsewhere import notes as elsewhere_notes
 from mmbench.report.rates import REFERENCE
@@ -18,6 +18,8 @@ from mmbench.report.rows import Row
 
 MOST_PAIRS = 3
 """Of modalities, in a table; beyond, they are in ``diagnostics.csv``."""
+MOST_INTERVALS = 4
+"""Columns of a kind that have their intervals, in a table; beyond, a star says what they say."""
 
 Found = dict[tuple[str, str, str], Any]
 """(method, diagnostic, of what) -> a line of ``Results.diagnostics``."""
@@ -57,12 +59,15 @@ def _apart(where: str, rows: Sequence[Row], modalities: tuple[str, ...], found: 
         "0 if one does all.",
     ]
     if any(diagnostic == "laziness" for _, diagnostic, _ in found):
+        room = len(modalities) <= MOST_INTERVALS
         for m in modalities:
-            columns[f"{m} lazy"] = [_value(found.get((r.method, "laziness", m)), "+.1f", True) for r in rows]
+            lines = [found.get((r.method, "laziness", m)) for r in rows]
+            columns[f"{m} lazy"] = [_value(line, "+.1f", room) + _star(line) * (not room) for line in lines]
         tuned = ", tuned where the method is" if any(row.tuned for row in rows) else ""
+        intervals = "with 95 % intervals" if room else f"{STAR}: its 95 % interval leaves out zero"
         notes.append(
             f"lazy: points by which {REFERENCE}'s model of that modality, trained alone{tuned}, beats what the method makes of "
-            "the modality alone, paired, with 95 % intervals. Above zero, training them jointly left it behind."
+            f"the modality alone, paired, {intervals}. Above zero, training them jointly left it behind."
         )
     notes += _artefact_note(found)
     return _section(f"{where}, what each modality gives", notes, rows, columns)
@@ -143,6 +148,11 @@ def _value(line: Any, form: str, interval: bool = False) -> str:
         return f"{DASH}{mark}"
     between = f" [{line.ci_low:{form}}, {line.ci_high:{form}}]" if interval else ""
     return f"{line.value:{form}}{between}{mark}"
+
+
+def _star(line: Any) -> str:
+    """A star where the interval of a value leaves out zero."""
+    return f" {STAR}" * (line is not None and (line.ci_low > 0 or line.ci_high < 0))
 
 
 def _artefact_note(found: Found) -> list[str]:

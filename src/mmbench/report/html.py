@@ -13,9 +13,8 @@ from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from mmbench.report.cells import DASH, Cell, Section
+from mmbench.missing import patterns
+from mmbench.report.cells import DASH, Cell, Section, columns
 from mmbench.report.charts import Chart, charts, specification
 from mmbench.report.colours import palette
 from mmbench.report.summary import NOTE, summary
@@ -119,7 +118,7 @@ def to_html(results: Results, pictures: Sequence[Picture] = (), runs: str | None
         found_note=NOTE if any(" told " in finding for _, finding in findings) else "",
         parts=[part for part in parts if part.sections],
         gaps=results.not_run,
-        full=_every_number(results.table),
+        full=_every_number(results),
         runs=runs,
     )
 
@@ -194,12 +193,17 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _every_number(table: pd.DataFrame) -> Section:
-    """The table for programs, for readers: one row a pattern, one column a metric with its interval."""
+def _every_number(results: Results) -> Section:
+    """The table for programs, for readers: one row a pattern, one column a metric with its interval; of many patterns, some."""
+    shown = {dataset: columns(modalities, "all") for dataset, modalities in results.modalities.items()}
+    some = any(len(shown[d]) < len(patterns(modalities)) for d, modalities in results.modalities.items())
+    table = results.table
     where = ["dataset", "protocol", "training", "method", "pattern"]
     metrics = list(dict.fromkeys(table.metric))
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for line in table.itertuples():
+        if line.pattern not in shown[line.dataset]:
+            continue
         row = cells.setdefault(tuple(getattr(line, name) for name in where), {})
         row[line.metric] = (
             DASH if line.mean != line.mean else f"{line.mean:.2f} [{line.ci_low:.2f}, {line.ci_high:.2f}]"
@@ -214,4 +218,5 @@ def _every_number(table: pd.DataFrame) -> Section:
         [Cell(text) for text in (*key, *(row.get(name, DASH) for name in header[len(where) :]))]
         for key, row in cells.items()
     ]
-    return Section("All patterns and metrics, with 95 % intervals", [], header, body)
+    which = "Patterns with one modality, without one and with all: all" if some else "All patterns and"
+    return Section(f"{which} metrics, with 95 % intervals", [], header, body)

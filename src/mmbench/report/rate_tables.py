@@ -78,8 +78,12 @@ def _notes(curve: pd.DataFrame, how: str, rows: Sequence[Row]) -> list[str]:
         if at.masked.notna().all():
             notes.append(
                 f"Of the test split's cells, {_percent(at.masked)} % are masked; with those missing by nature, it is "
-                f"{_percent(at.missing)} %. Nothing is left of {_percent(at['empty'])} % of the samples: they are answered by the "
-                "class frequencies."
+                f"{_percent(at.missing)} %."
+                + (
+                    f" Nothing is left of {_percent(at['empty'])} % of the samples: they are answered by the class frequencies."
+                    if (at["empty"] > 0).any()
+                    else ""
+                )
             )
     else:
         notes = [

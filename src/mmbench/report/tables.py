@@ -18,6 +18,7 @@ from mmbench.report.cells import (
     STAR,
     Cell,
     Section,
+    columns,
     difference_text,
     folds_of,
     marked,
@@ -44,14 +45,6 @@ INFLATION_NOTES = {
     "peeking": "peeking: peek minus clean, what choosing the epoch on the test split adds",
     "inflation": "inflation: legacy minus clean, both together",
 }
-
-
-def columns(modalities: tuple[str, ...], shown: str = "single") -> dict[str, str]:
-    """The columns of a table for readers: pattern -> heading; each modality alone, then all; or every pattern and their mean."""
-    every = [pattern_name(p) for p in patterns(modalities)]
-    if shown == "all":
-        return {**{name: name for name in every[:-1]}, every[-1]: "multi", MEAN: MEAN}
-    return {**{m: m for m in modalities}, every[-1]: "multi"}
 
 
 def sections(results: Results) -> list[Section]:
@@ -117,6 +110,10 @@ def _by_pattern(
     notes = _pattern_notes(results, rows, metric)
     if MEAN in names:
         notes.append("mean: over all patterns.")
+        if len(names) < (count := len(patterns(results.modalities[dataset]))):
+            notes.append(
+                f"Of the {count} patterns, only those that show one modality, lack one or show all have a column."
+            )
     if metric == "accuracy":
         notes += told_apart(pairs, rows, every)
         if column := to_reference(pairs, rows, results.experiment.grid.reference, every):

@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmbench.report.cells import ARTEFACT
+from mmbench.report.cells import ARTEFACT, columns
 from mmbench.report.collect import Results
 from mmbench.report.escape import one_line
 from mmbench.report.figures.base import NO_MATHS, fitting
-from mmbench.report.tables import columns
 
 ROLE = f"{ARTEFACT} artefact of a role"
 
