@@ -33,8 +33,8 @@ FLOORS = [
     "evidence",
     "tuning",
     "report",
-    "running",
-    "regression dashboard where new experiment_commands commands cli __main__",
+    "running bundles",
+    "regression dashboard where new experiment_commands commands bundles.commands cli __main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmbench import experiment_commands, machine, new, where
+from mmbench.bundles.commands import add_export, add_import, export_experiment, import_bundle
 from mmbench.commands import (
     FAILED,
     REGRESSION,
@@ -109,6 +110,10 @@ def parser() -> argparse.ArgumentParser:
     text = "a report's folder, its table.csv, or the name of an experiment whose report comes with mmbench"
     compare.add_argument("one", metavar="A", help=text)
     compare.add_argument("other", metavar="B", help=f"{text}; its deviations are the measure")
+    exports = command("export", export_experiment, "bundle an experiment's results in one file, for another machine")
+    add_experiment(exports)
+    add_export(exports)
+    add_import(command("import", import_bundle, "read a bundle into this store"))
     add_options(command("add-predictions", add_predictions, "make a row of reports of what other code predicted"))
     check = command("check", check_regression, "run a small grid anew and compare it with its accuracy bands")
     check.add_argument("experiment", metavar="EXPERIMENT", nargs="?", default=REGRESSION, help=EXPERIMENT)

@@ -27,14 +27,20 @@ REGRESSION = "regression"
 OK, FAILED, USAGE = 0, 1, 2
 
 
-def load_experiment(arguments: argparse.Namespace) -> Experiment:
-    """The experiment that the arguments name, with their settings."""
+def load_experiment(arguments: argparse.Namespace, imported: bool = False) -> Experiment:
+    """The experiment that the arguments name, with their settings.
+
+    Args:
+        arguments: of a command.
+        imported: nothing will be run, so what a bundle told of an imported experiment's data sets stands for them.
+    """
+    from mmbench.bundles.importing import known_of
     from mmbench.experiment.plan import left_out, load
 
     path = experiment_path(arguments.experiment)
-    experiment = load(
-        path, getattr(arguments, "settings", []), getattr(arguments, "quick", False), getattr(arguments, "datasets", [])
-    )
+    settings, quick = getattr(arguments, "settings", []), getattr(arguments, "quick", False)
+    known = known_of(path) if imported else None
+    experiment = load(path, settings, quick, getattr(arguments, "datasets", []), known)
     for dataset, reason in experiment.unprepared.items():
         print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
     return experiment
@@ -124,7 +130,7 @@ def report(arguments: argparse.Namespace) -> int:
 
     if arguments.publish and (arguments.settings or arguments.quick or arguments.datasets):
         raise UsageError("--publish is of the experiment as its file says; leave --set, --quick and --dataset out")
-    experiment = load_experiment(arguments)
+    experiment = load_experiment(arguments, imported=True)
     store = open_store(arguments, write=True)
     made = made_elsewhere(experiment, Elsewhere.beside(store))
     if not set(keys := keys_of(experiment, store)) & set(store.keys()) and not made.rows:
@@ -174,7 +180,7 @@ def status(arguments: argparse.Namespace) -> int:
     if (arguments.settings or arguments.quick or arguments.datasets) and not arguments.experiment:
         raise UsageError("status --set, --quick, --dataset: name the experiment that they change")
     codes, stale = Codes(), []
-    experiment = load_experiment(arguments) if arguments.experiment else None
+    experiment = load_experiment(arguments, imported=True) if arguments.experiment else None
     keys = keys_of(experiment, store) if experiment else store.keys()
     counts: dict[str, int] = {}
     for key in keys:

@@ -229,15 +229,17 @@ class Store:
             with suppress(CorruptRecord):
                 if self.finished(key, code, model):
                     return
-            for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
-                torn.unlink(missing_ok=True)
-            for path in (self.folder(key) / name for name in (*MOST_BYTES, *MODEL)):
-                if (
-                    path.is_dir() and not path.is_symlink()
-                ):  # encoders, or something else that was put in a file's place
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+            self.clear(key)
+
+    def clear(self, key: str) -> None:
+        """Remove all that is kept of a trial, but for its log; the caller holds its lock."""
+        for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
+            torn.unlink(missing_ok=True)
+        for path in (self.folder(key) / name for name in (*MOST_BYTES, *MODEL)):
+            if path.is_dir() and not path.is_symlink():  # encoders, or something else that was put in a file's place
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, key: str, wait: bool = True) -> Iterator[bool]:

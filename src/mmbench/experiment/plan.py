@@ -23,7 +23,7 @@ from mmbench.recipe import Recipe
 from mmbench.trial import Trial
 
 if TYPE_CHECKING:
-    from mmbench.experiment.resolve import DatasetPlan
+    from mmbench.experiment.resolve import DatasetPlan, Known
     from mmbench.experiment.searches import Search
 
 MOST_TRIALS = 20_000
@@ -76,7 +76,11 @@ def left_out(why: str) -> str:
 
 
 def load(
-    path: Path | str, settings: Sequence[str] = (), quick: bool = False, datasets: Sequence[str] = ()
+    path: Path | str,
+    settings: Sequence[str] = (),
+    quick: bool = False,
+    datasets: Sequence[str] = (),
+    known: Mapping[str, Known] | None = None,
 ) -> Experiment:
     """Read an experiment.
 
@@ -85,6 +89,7 @@ def load(
         settings: changes, each ``dotted.key=value`` with a YAML value: ``datasets.openclipart.recipe.epochs=2``.
         quick: make the changes of the file's own ``quick`` first.
         datasets: put these in the place of the file's, with the settings of its first one (``substitute.put_on``); after ``quick``.
+        known: label of a data set -> what stands for the data of this machine, for reports of what ran elsewhere.
 
     Raises:
         UsageError: one message with all mistakes.
@@ -109,7 +114,7 @@ def load(
             mistakes.append(str(error))
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    experiment = expand(plain(changed, str(path)), where=str(path))
+    experiment = expand(plain(changed, str(path)), str(path), known)
     experiment.name = "-".join([path.stem, *datasets])
     experiment.changes = [f"--dataset {' '.join(datasets)}"] * bool(datasets) + ["--quick"] * quick
     experiment.changes += [f"--set {setting}" for setting in settings]
@@ -187,8 +192,13 @@ def refuse(mistakes: Sequence[str], where: str) -> None:
         raise UsageError(f"{where}: {count}\n" + "\n".join(f"  {m}" for m in mistakes[:MOST_SHOWN]) + more)
 
 
-def expand(raw: Any, where: str = "experiment") -> Experiment:
+def expand(raw: Any, where: str = "experiment", known: Mapping[str, Known] | None = None) -> Experiment:
     """Validate a grid and write out its trials; the experiment is still without a name.
+
+    Args:
+        raw: what the file says.
+        where: what the file is called in messages.
+        known: label of a data set -> what stands for the data of this machine.
 
     Raises:
         UsageError: all mistakes in one message, each with its key and the nearest valid name: those in the file's keys, names and
@@ -213,6 +223,8 @@ def expand(raw: Any, where: str = "experiment") -> Experiment:
 
         try_out(grid, methods, recipes, planned, drawn, mistakes)
     refuse(mistakes, where)
+    for label in planned.keys() & (known or {}).keys():
+        planned[label].stand_in(known[label], grid.datasets[label].protocols)  # type: ignore[index]
     trials: list[Trial] = []
     labels: dict[str, Labels] = {}
     searches: list[Search] = []

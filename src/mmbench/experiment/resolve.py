@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -61,6 +61,14 @@ def check_twins(
             mistakes.append(f"methods.{label}: the same trials as methods.{twin}; change one, or leave it out")
 
 
+class Known(Protocol):
+    """What is known of a data set, of trials that ran elsewhere."""
+
+    data: str
+    weights: dict[str, str]
+    protocols: list[str]
+
+
 @dataclass
 class DatasetPlan:
     """What an experiment needs to know of a data set and the encoders chosen for it.
@@ -84,6 +92,16 @@ class DatasetPlan:
     unprepared: str | None = None
     lacking: dict[str, str] = field(default_factory=dict)
     folds: Sequence[int | None] = (None,)
+
+    def stand_in(self, known: Known, protocols: Sequence[str]) -> None:
+        """Be the plan of trials that ran elsewhere: nothing of the data on this machine counts.
+
+        Args:
+            known: what is known of the data.
+            protocols: of the experiment; where there were no trials under one, it lacks.
+        """
+        self.manifest, self.weights, self.unprepared = known.data, dict(known.weights), None
+        self.lacking = {p: "no split where it ran" for p in protocols if p not in known.protocols}
 
 
 def resolve_dataset(label: str, settings: DatasetGrid, mistakes: list[str]) -> DatasetPlan:

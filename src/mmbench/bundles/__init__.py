@@ -1,0 +1,1 @@
+"""Bundles: an experiment's results in one file, for another machine."""

@@ -1,0 +1,59 @@
+"""``mmbench export`` and ``mmbench import``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mmbench.commands import load_experiment, open_store
+from mmbench.options import given_path
+
+
+def add_export(sub: argparse.ArgumentParser) -> None:
+    """The options of ``export``, beside the experiment."""
+    sub.add_argument("-o", "--output", type=given_path, metavar="FILE", help="the bundle (default: EXPERIMENT.zip)")
+
+
+def add_import(sub: argparse.ArgumentParser) -> None:
+    """The options of ``import``."""
+    sub.add_argument("bundle", type=given_path, metavar="BUNDLE", help="a file of `mmbench export`")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument(
+        "--keep", action="store_true", help="leave trials as they are that are done here with other predictions"
+    )
+    which.add_argument("--replace", action="store_true", help="put the bundle's trials in the place of such")
+
+
+def export_experiment(arguments: argparse.Namespace) -> int:
+    """``mmbench export``."""
+    from pathlib import Path
+
+    from mmbench.bundles.exporting import export
+
+    experiment, store = load_experiment(arguments, imported=True), open_store(arguments)
+    target = arguments.output or Path(f"{experiment.name}.zip")
+    manifest = export(experiment, store, target)
+    print(
+        f"{target}: {manifest.done} trials that are done, of {manifest.planned}; {target.stat().st_size / 1e6:.1f} MB"
+    )
+    print(
+        "in it: records, predictions, features, the experiment, hashes of data and splits; no logs, models or paths",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def import_bundle(arguments: argparse.Namespace) -> int:
+    """``mmbench import``."""
+    from mmbench.bundles.importing import Conflict, bring_in
+    from mmbench.bundles.layout import opened
+
+    store = open_store(arguments, write=True)
+    conflict: Conflict = "keep" if arguments.keep else "replace" if arguments.replace else "refuse"
+    with opened(arguments.bundle) as bundle:
+        done, file = bring_in(bundle, store, arguments.results, conflict)
+        manifest = bundle.manifest
+    told = {"added": done.added, "there already": done.there, "left as they were": done.kept, "replaced": done.replaced}
+    print(f"{manifest.experiment}: " + ", ".join(f"{len(keys)} trials {what}" for what, keys in told.items() if keys))
+    print(f"now: mmbench report {file} --results {arguments.results}")
+    return 0
