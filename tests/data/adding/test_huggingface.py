@@ -388,7 +388,7 @@ def test_an_export_is_whole_and_is_made_once(saved, tmp_path, monkeypatch):
     (out / "dataset.yaml").write_text("changed by hand")
     before = (out / "metadata.parquet").stat().st_mtime_ns
     assert export(saved, out, None, said.append) == first
-    assert said == [f"{out} is of this data set already"]
+    assert said == [f"{out} has all of {saved} already"]
     assert (out / "metadata.parquet").stat().st_mtime_ns == before
     shutil.rmtree(saved)
     hf.DatasetDict({"train": audio(5), "test": audio(2)}).save_to_disk(saved)

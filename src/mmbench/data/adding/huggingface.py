@@ -49,7 +49,11 @@ class Exported:
 
 
 def export(
-    folder: Path, into: Path, label: str | None, say: Callable[[str], None] = print, most: int = sys.maxsize
+    folder: Path,
+    into: Path,
+    label: str | None,
+    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    most: int = sys.maxsize,
 ) -> Exported:
     """Write a raw folder: a table of samples, a file for every picture, sound and video, an array for every column of vectors.
 
@@ -69,7 +73,7 @@ def export(
     parts = read_parts(folder)
     stamp = stamp_of(folder, parts, label)
     if before := exported_before(into, stamp):
-        say(f"{into} is of this data set already")
+        say(f"{into} has all of {folder} already")
         return before
     partial = into.with_name(f"{into.name}.partial")
     try:
@@ -191,7 +195,7 @@ class Export:
                 done += len(rows)
                 if time.monotonic() - told > PATIENCE:
                     told = time.monotonic()
-                    say(f"{self.target}: {done:,} of {total:,} rows")
+                    say(f"{self.folder}: {done:,} of {total:,} rows read")
         vectors = [writer for writer in self.writers.values() if isinstance(writer, Vectors)]
         for writer in vectors:
             writer.close()
