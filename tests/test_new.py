@@ -38,11 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_package_has_its_own_names(folder: Path, kind: str) -> None:
-    name, files = NAMES[kind], {path.name: path.read_text() for path in (folder / NAMES[kind]).iterdir()}
-    assert set(files) - {f"{name}.yaml"} == {"README.md", "pyproject.toml", f"{name}.py", f"test_{name}.py"}
+    name, own_folder = NAMES[kind], folder / NAMES[kind]
+    files = {str(path.relative_to(own_folder)): path.read_text() for path in own_folder.rglob("*") if path.is_file()}
+    assert set(files) - {f"{name}.yaml"} == {"README.md", "pyproject.toml", f"src/{name}.py", f"test_{name}.py"}
     own = new.class_name(name)
     assert f'[project.entry-points."mmbench.{kind}s"]\n{name} = "{name}:{own}"\n' in files["pyproject.toml"]
-    assert f"class {own}(" in files[f"{name}.py"]
+    assert f"class {own}(" in files[f"src/{name}.py"]
     for file, text in files.items():
         assert not re.search(r"my_?(method|dataset|encoder)", text, re.IGNORECASE), file
     assert len(files["README.md"].splitlines()) <= 12
@@ -100,7 +101,7 @@ def test_a_hyphen_becomes_an_underscore_and_nothing_is_overwritten(
     assert main(command) == 0
     told = capsys.readouterr().out
     assert told.startswith("called late_trust: '-' cannot be in the name of a module\n")
-    written = tmp_path / "new" / "late_trust" / "late_trust.py"
+    written = tmp_path / "new" / "late_trust" / "README.md"
     assert f"-m pytest {written.parent}\n" in told
     written.write_text("edited")
     assert main(command) == 2

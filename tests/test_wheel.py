@@ -26,8 +26,8 @@ PARTS = (
     "README.md",
     "LICENSE",
 )
-TINY = ["--set", "datasets.openclipart.recipe.epochs=1", "datasets.openclipart.folds=null"]
-ONE = ["--filter", "dataset=openclipart", "protocol=clean", "method=late_fusion", "seed=0"]
+TINY = ["--set", "datasets.openclipart.recipe.epochs=1", "datasets.openclipart.folds=null", "methods.late_trust={}"]
+ONE = ["--filter", "dataset=openclipart", "protocol=clean", "method=late_trust", "seed=0"]
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +107,7 @@ def test_the_wheel_carries_what_commands_look_for(wheel: Path) -> None:
         "results/reported/*.csv",
         "results/regression/*.csv",
         "results/*/table.csv",
-        "templates/*/*",
+        "templates/**/*.*",
     ]
     for pattern in patterns:
         files = [path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)]
@@ -135,11 +135,13 @@ def test_from_an_empty_folder(told: Told, python: Path, here: Path) -> None:
         f" {here}/data\n",
     ):
         assert line in where
+    told("new", "method", "late_trust")
+    # Editable, as one is at work on it: a folder of the package's name, in the current one, must not be taken for its module.
+    told("python", "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "-e", "late_trust")
     ran = told("run", "table1", *TINY, *ONE)
-    assert "late_fusion" in ran
     (report,) = (here / "results" / "local").glob("table1-*")
     assert {"table.html", "table.csv", "figure.png"} <= {path.name for path in report.iterdir()}
-    accuracies = re.search(r"^ +late_fusion +\d.*\d", ran, re.MULTILINE)[0]
+    accuracies = re.search(r"^ +late_trust +\d.*\d", ran, re.MULTILINE)[0]
     assert accuracies in told("report", "table1", *TINY)
     assert "1 done" in told("status", "table1", *TINY)
     assert told("compare", str(report), "table1", code=1).startswith("Nothing to compare with")
@@ -149,5 +151,4 @@ def test_from_an_empty_folder(told: Told, python: Path, here: Path) -> None:
     assert copied.startswith(f"experiments/table1.yaml is a copy of {package}/experiments/table1.yaml")
     assert (here / "experiments" / "table1.yaml").read_bytes() == (ROOT / "experiments" / "table1.yaml").read_bytes()
     assert "which says the same]" in told("list", "experiments")
-    told("new", "method", "late_trust")
     assert {path.name for path in here.iterdir()} == {"experiments", "results", "late_trust"}

@@ -90,9 +90,10 @@ def class_name(name: str) -> str:
 
 
 def template(kind: str) -> dict[str, str]:
-    """A template's files: name -> text."""
-    files = sorted(carried(f"templates/{kind}").iterdir())
-    return {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
+    """A template's files: path in its folder -> text."""
+    folder = carried(f"templates/{kind}")
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}
 
 
 def words(kind: str) -> set[str]:
@@ -104,7 +105,7 @@ def words(kind: str) -> set[str]:
 
 
 def rendered(kind: str, name: str) -> dict[str, str]:
-    """The files of a package: name -> text."""
+    """The files of a package: path in its folder -> text."""
     names = {f"my_{kind}": name, class_name(f"my_{kind}"): class_name(name)}
     pattern = re.compile("|".join(names))
 
@@ -124,6 +125,7 @@ def write(files: dict[str, str], folder: Path) -> Path:
     try:
         folder.mkdir(parents=True)
         for name, text in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     except FileExistsError as error:
         raise UsageError(
