@@ -91,6 +91,16 @@ def test_absence_that_gives_the_class_away_is_told():
     assert any(line.startswith("sensor gives the class away by being absent") for line in planted(plant).findings)
 
 
+def test_a_modality_that_training_never_sees_is_told():
+    def plant(train, validation, test):
+        train.present[:, 1] = False
+
+    found = planted(plant)
+    assert "clean: no training sample has picture" in found.findings
+    assert "the train split has picture" not in found.facts
+    assert not any("no training sample" in line for line in audit(Changed).findings)
+
+
 def test_inputs_that_only_their_class_knows_are_left_out():
     def plant(train, validation, test):
         for part in filter(None, (train, validation, test)):
@@ -108,7 +118,7 @@ def test_open_clip_art(data):
     assert found.facts[:2] == ["1632 samples, 10 classes, 307 groups", "621 samples have no tags"]
     assert any(line.startswith("clean fold 4: tests 303 samples") for line in found.facts)
     alike = [line for line in found.findings if "look-alike" in line]
-    assert len(alike) == (3 if data is OpenClipart else 0)
+    assert len(alike) == (4 if data is OpenClipart else 0)
     assert not any("gives the class away" in line for line in found.findings)
     texts = data.read()
     test = np.flatnonzero(texts["split_clean"] == 2)

@@ -127,31 +127,30 @@ def audit_loaded(data: type[MultimodalDataModule]) -> Audit:
 
     Samples are named as ``split_ids`` does, otherwise by split and position, such as train[17].
     """
-    result, material = Audit(), None
+    result, audited = Audit(), False
     for protocol in result.violations:
         try:
-            loaded, split, notes = of_protocol(data, protocol)
+            material, split, notes = of_protocol(data, protocol)
         except UsageError as error:
             result.violations[protocol].append(f"refused: {error}")
             continue
-        seen = look_at(loaded, split == "train")
-        keys = keys_of(data, loaded, seen)
-        if material is None:
-            material = loaded
+        seen = look_at(material, split == "train")
+        keys, published = keys_of(data, material, seen), getattr(data, "published", {}).get(protocol, {})
+        if not audited:
             describe(material, result)
             result.findings += notes
             audit_content(material, seen, result)
-            part = part_of(data, material)
-            if part is not None:
+        audit_counts(protocol, material, split, keys, published, "", result)
+        audit_splits(protocol, material, split, keys, seen, result)
+        if not audited and data.folds > 1:
+            if (part := part_of(data, material)) is None:
+                result.findings.append(
+                    "folds are not looked at: the class does not tell them by sample (parts, split_ids)"
+                )
+            else:
                 result.facts.append(f"{data.folds} folds by {data.folded_by}")
                 audit_folds(material, part, data.folds, keys, seen, result)
-            elif data.folds > 1:
-                result.findings.append(
-                    "the folds are not looked at: the class does not tell them by sample (parts, split_ids)"
-                )
-        published = getattr(data, "published", {}).get(protocol, {})
-        audit_counts(protocol, loaded, split, keys, published, "", result)
-        audit_splits(protocol, loaded, split, keys, seen, result)
+        audited = True
     return result
 
 
@@ -199,6 +198,9 @@ def audit_counts(
         return
     for name in SPLITS:
         audit_count(protocol, name, material, np.flatnonzero(split == name), published, result)
+    trained = split == "train"
+    if unseen := [m for m, there in material.present.items() if trained.any() and not there[trained].any()]:
+        result.findings.append(f"{protocol}: no training sample has {', '.join(unseen)}")
     left_out, taken = np.flatnonzero(split == ""), np.flatnonzero(split != "")
     if len(left_out):
         same = np.unique(np.concatenate([partners(key.values, taken, left_out)[0] for key in keys] or [left_out[:0]]))
@@ -222,6 +224,9 @@ def audit_splits(
         line, pairs = crossing(split, partial(near_partners, near), f"have a look-alike ({modality})", "in")
         if line:
             result.breaks(protocol, False, result.paired(line, material, *pairs, f"{protocol}: "))
+        if protocol == "clean":
+            inside = near[(split[near[:, 0]] == split[near[:, 1]]) & (split[near[:, 0]] != "")]
+            audit_inside(modality, inside, material, result)
     if protocol == "clean":
         for key in keys:
             audit_same(key, material, split, result)
@@ -255,6 +260,13 @@ def audit_count(
     if name == "train" and scarce:
         few = listed([f"{classes[number]} {counts[number]}" for number in scarce])
         result.findings.append(f"{protocol}: {len(scarce)} classes have fewer than {SCARCE} training samples: {few}")
+
+
+def audit_inside(modality: str, pairs: np.ndarray, material: Material, result: Audit) -> None:
+    """Add which samples look like another one of their split: pairs (P, 2)."""
+    if len(pairs):
+        line = f"{len(np.unique(pairs))} samples have a look-alike ({modality}) in their own split (clean)"
+        result.findings.append(result.paired(line, material, pairs[:, 0], pairs[:, 1]))
 
 
 def audit_same(key: Key, material: Material, split: np.ndarray, result: Audit) -> None:

@@ -131,7 +131,7 @@ def of_protocol(data: type[MultimodalDataModule], protocol: str) -> tuple[Materi
     """
     tokenizers, printed = {m: Numbered() for m in data.text_modalities}, StringIO()
     with redirect_stdout(printed):
-        module = data(protocol=protocol, tokenizers=tokenizers)
+        module = data(protocol=protocol, batch_size=1, tokenizers=tokenizers)
         loaded = module.splits
     parts = {name: part for name in SPLITS if (part := getattr(loaded, name)) is not None}
     split = np.repeat(np.array(list(parts), object), list(map(len, parts.values())))
