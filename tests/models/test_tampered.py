@@ -312,3 +312,8 @@ def test_the_command_answers_in_words(folder: Path, tmp_path: Path, capsys: pyte
     assert "model.safetensors: not the file that the model was kept with" in capsys.readouterr().err
     assert main(["predict", "0123", str(tmp_path / "asked.csv"), "--results", str(tmp_path)]) == 2
     assert "0123: no such folder, and no trial in" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(UsageError, match="device 'tpu9': expected cpu, or cuda where there is a GPU"):
+        load_model(folder, device="tpu9")

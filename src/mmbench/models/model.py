@@ -52,7 +52,7 @@ class Model:
 
     def __init__(self, restored: Restored, device: str = "cpu") -> None:
         self.card: Card = restored.card
-        self.device = torch.device(device)
+        self.device = device_of(device)
         self.task = restored.task.to(self.device)
         self.frozen: dict[str, nn.Module] = {m: encoder.to(self.device) for m, encoder in restored.frozen.items()}
         self.resizing = {modality: Resize(side) for modality, side in self.card.sizes.items()}
@@ -165,6 +165,19 @@ class Model:
             raise UsageError(f"the model cannot compute with these inputs: {str(error)[:500]}") from error
         finally:
             torch.set_num_threads(before)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        UsageError: there is none here.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"device '{name}': expected cpu, or cuda where there is a GPU; {reason}") from error
 
 
 def load(path: str | PathLike[str], device: str = "cpu") -> Model:
