@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import build_handwritten as build
+from mmbench.cli import main
 from mmbench.data import DATASETS
 from mmbench.data.found import EMBEDDED
 from mmbench.data.preparing.manifest import verify
@@ -94,13 +95,22 @@ class TestShippedFolder:
     def test_it_is_whole(self):
         assert verify(self.data) == []
         assert self.data.folder() == EMBEDDED / build.NAME
-        assert self.data.manifest() == "67b7d264004f100f3c55823da3a7a0871e31f7710187716a86d9149e559c353b"
+        assert self.data.manifest() == "c1fcd640589b0080b3989130733472985482004e2e13eb518b39c888661d3fcc"
         assert (EMBEDDED / build.NAME / "README.md").read_text(encoding="utf-8") == build.NOTICE
+
+    def test_data_info_has_its_attribution_and_licence(self, capsys, tmp_path, monkeypatch):
+        monkeypatch.setenv("MMBENCH_DATA", str(tmp_path))
+        assert main(["data", "info", build.NAME]) == 0
+        said = capsys.readouterr().out
+        assert "https://doi.org/10.24432/C5HC70" in said
+        assert "CC BY 4.0" in said
+        assert "It is prepared." in said
 
     def test_counts_and_widths(self):
         table = self.data.table()
         assert table["label"].value_counts().to_dict() == dict.fromkeys(range(10), 200)
         assert (table["skipped"] == "").all()
+        assert table["clean"].value_counts().to_dict() == {"train": 1400, "test": 400, "validation": 200}
         assert dict(self.data.feature_dims) == WIDTHS
         for view, width in WIDTHS.items():
             vectors = np.load(EMBEDDED / build.NAME / f"{view}.npy", allow_pickle=False)

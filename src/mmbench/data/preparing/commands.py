@@ -206,7 +206,9 @@ def info(arguments: argparse.Namespace) -> int:
 
     data = DATASETS[arguments.name]
     prepared = issubclass(data, PreparedDataModule)
-    if prepared:
+    if home := getattr(data, "home", None):
+        print((home / "README.md").read_text(encoding="utf-8").rstrip())
+    elif prepared:
         print_source(data)
     else:
         print(inspect.cleandoc(data.__doc__ or ""))
@@ -217,8 +219,8 @@ def info(arguments: argparse.Namespace) -> int:
     print_folds(data)
     print_encoders(data)
     if prepared:
-        if getattr(data, "home", None):
-            print(f"\nit comes with mmbench, in {data.folder()}")
+        if home:
+            print(f"\nit comes with mmbench, in {home}")
         else:
             how = f"prepare {data.name} --raw <raw folder>" if data.declaration() is None else "add <raw folder>"
             print(f"\nmmbench data {how}\nputs it into {data.folder()}")
