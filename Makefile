@@ -63,6 +63,7 @@ regression: $(READY) ## run the small grids anew and hold them to their accuracy
 
 benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python benchmarks/adding.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/reading.py

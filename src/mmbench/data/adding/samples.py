@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from mmbench.data.adding.declaration import MEDIA, Declared, Modality
 from mmbench.data.adding.metadata import Metadata, read_metadata
 from mmbench.data.adding.vectors import read_vectors
-from mmbench.data.preparing.lists import find_files, plain, within
+from mmbench.data.preparing.lists import Below, find_files, plain
 from mmbench.data.preparing.raw import Listing, Sample, carve
 from mmbench.errors import UsageError, did_you_mean
 
@@ -225,17 +227,18 @@ def files_of(metadata: Metadata, name: str, modality: Modality) -> list[str]:
     """
     assert modality.file is not None
     column = metadata.need(modality.file, f"modalities.{name}.file")
-    cells, paths = metadata.texts(column), []
+    cells, paths, below = metadata.texts(column), [], Below(metadata.root)
+    root = str(metadata.root)
     for row, (cell, folder) in enumerate(zip(cells, metadata.folders, strict=True)):
         path = cell and path_of(metadata.root, cell, folder)
         if path:
-            within(metadata.root, path, metadata.where(row, column))
+            below(path, partial(metadata.where, row, column))
         paths.append(path)
     if not any(paths):
         raise UsageError(
             f"{metadata.tables}: the column '{column}' is empty; expected the files of {name}, or leave {name} out"
         )
-    missing = [row for row, path in enumerate(paths) if path and not (metadata.root / path).is_file()]
+    missing = [row for row, path in enumerate(paths) if path and not os.path.isfile(os.path.join(root, path))]
     if len(missing) == sum(map(bool, paths)):
         raise UsageError(
             f"{metadata.where(missing[0], column)}: {paths[missing[0]]!r} is no file below {metadata.root}, and neither is any other "
@@ -269,9 +272,12 @@ def unlisted(declared: Declared, root: Path, samples: Sequence[Sample]) -> list[
 
     kinds = declared.of_kind(*MEDIA)
     named = {path for sample in samples for path in sample.files.values() if path}
-    endings = {ending for name in kinds for ending in ENDINGS[declared.modalities[name].kind]}
-    found = (file for ending in sorted(endings) for file in find_files(root, ending, deep=True))
-    return [path for path in (file.relative_to(root).as_posix() for file in found) if path not in named]
+    endings = tuple({ending for name in kinds for ending in ENDINGS[declared.modalities[name].kind]})
+    if not endings:
+        return []
+    start = len(os.path.join(root, ""))
+    found = (str(file)[start:] for file in find_files(root, endings, deep=True))
+    return [path for path in found if path not in named]
 
 
 def classes_of(metadata: Metadata, column: str) -> list[str]:

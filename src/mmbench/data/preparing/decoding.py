@@ -16,7 +16,7 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from traceback import extract_tb
-from typing import Any
+from typing import Any, TextIO
 from zlib import crc32
 
 import numpy as np
@@ -148,6 +148,7 @@ def decode_chunk(
     now = partial / "reading" / str(os.getpid())
     rows = {}
     with ExitStack() as stack:
+        named = stack.enter_context(now.open("w"))
         arrays = {
             name: (stack.enter_context(path.open("r+b")), np.load(path, mmap_mode="r", allow_pickle=False).offset)
             for name in data_fields(data)
@@ -159,7 +160,7 @@ def decode_chunk(
             for modality, file in sample.files.items():
                 if file is None:
                     continue
-                now.write_text(file)
+                tell(named, file)
                 try:
                     with noting() as facts:
                         fields |= decode(data, modality, raw / file, sample)
@@ -177,8 +178,16 @@ def decode_chunk(
         for stream, _ in arrays.values():
             stream.flush()
             os.fsync(stream.fileno())
-    now.write_text("")
+        tell(named, "")
     return rows
+
+
+def tell(stream: TextIO, file: str) -> None:
+    """Write down which file is being decoded, in the place of the last one."""
+    stream.seek(0)
+    stream.write(file)
+    stream.truncate()
+    stream.flush()
 
 
 def decode(data: type[PreparedDataModule], modality: str, path: Path, sample: Sample) -> dict[str, np.ndarray]:

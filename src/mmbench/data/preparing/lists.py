@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -51,17 +51,38 @@ def within(root: Path, relative: str, where: str = "") -> Path:
         UsageError: it leads out of the folder: by ``..``, as an absolute path, or through a symbolic link to where ``links_into``
             does not allow.
     """
-    path = Path(os.path.normpath(root / relative))
-    prefix = f"{where}: " if where else ""
-    if Path(relative).is_absolute() or ".." in Path(relative).parts or "\0" in relative:
-        raise UsageError(f"{prefix}the path {relative!r} leads out of {root}; expected one below it")
-    real = Path(os.path.realpath(path))
-    if not any(real.is_relative_to(os.path.realpath(folder)) for folder in (root, *ALLOWED.get())):
-        raise UsageError(
-            f"{prefix}{path} is a link to {real}; expected a file in {root}, or `mmbench data prepare … --also-from DIR` to allow "
-            "links into that folder"
-        )
-    return path
+    return Below(root)(relative, where)
+
+
+class Below:
+    """``within`` for many paths below one folder: where their folders really are is looked up once each."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._allowed = [os.path.realpath(folder) for folder in (root, *ALLOWED.get())]
+        self._real: dict[str, str] = {}
+
+    def __call__(self, relative: str, where: str | Callable[[], str] = "") -> Path:
+        """The path, as ``within`` gives it; ``where`` may be made only where it is needed."""
+        path = os.path.normpath(os.path.join(self.root, relative))
+        if os.path.isabs(relative) or ".." in relative.split("/") or "\0" in relative:
+            raise UsageError(f"{told(where)}the path {relative!r} leads out of {self.root}; expected one below it")
+        folder, name = os.path.split(path)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real[folder], name)
+        if not any(real == allowed or real.startswith(allowed.rstrip("/") + "/") for allowed in self._allowed):
+            raise UsageError(
+                f"{told(where)}{path} is a link to {real}; expected a file in {self.root}, or `mmbench data prepare … --also-from DIR` "
+                "to allow links into that folder"
+            )
+        return Path(path)
+
+
+def told(where: str | Callable[[], str]) -> str:
+    """Where a path was given, as the beginning of a message."""
+    text = where if isinstance(where, str) else where()
+    return f"{text}: " if text else ""
 
 
 def need(root: Path, relative: str, what: str) -> Path:
@@ -92,12 +113,12 @@ def is_left_behind(name: str) -> bool:
     return name.startswith(".") or name.casefold() in LEFT_BEHIND
 
 
-def find_files(folder: Path, ending: str, deep: bool = False) -> list[Path]:
-    """The files of a folder with this ending in small letters or capitals, sorted; without what systems leave behind.
+def find_files(folder: Path, ending: str | tuple[str, ...], deep: bool = False) -> list[Path]:
+    """The files of a folder with this ending, or one of these, in small letters or capitals, sorted; without what systems leave behind.
 
     Args:
         folder: where to look.
-        ending: such as ``.jpg``.
+        ending: such as ``.jpg``; or several.
         deep: look in the folders below too, through links to folders, but into each only once.
     """
     found, seen = [], set()

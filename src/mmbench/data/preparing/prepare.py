@@ -19,7 +19,7 @@ import numpy as np
 
 from mmbench.data.prepared import FORMAT, MADE_UP, SPLITS, PreparedDataModule
 from mmbench.data.preparing.decoding import run_chunks
-from mmbench.data.preparing.lists import links_into, within
+from mmbench.data.preparing.lists import Below, links_into
 from mmbench.data.preparing.manifest import data_fields, describe, doubts_of, tabulate
 from mmbench.data.preparing.media import decoders
 from mmbench.data.preparing.raw import Listing, Sample
@@ -171,6 +171,7 @@ def check_listing(data: type[PreparedDataModule], raw: Path, listing: Listing) -
         raise UsageError(f"{raw}: no sample found; expected the layout that `mmbench data info {data.name}` describes")
     seen: set[str] = set()
     count = len(data.classes if listing.classes is None else listing.classes)
+    below = Below(raw)
     for sample in listing.samples:
         if sample.id in seen:
             raise UsageError(f"{raw}: sample '{sample.id}' is given twice, expected once")
@@ -183,7 +184,7 @@ def check_listing(data: type[PreparedDataModule], raw: Path, listing: Listing) -
             if file is not None:
                 if not is_text(sample.id + file):
                     raise UsageError(f"{raw}: the name {file!r} is not in UTF-8; rename it")
-                within(raw, file, f"sample '{sample.id}'")
+                below(file, f"sample '{sample.id}'")
 
 
 def is_text(name: str) -> bool:
