@@ -249,6 +249,10 @@ def test_many_classes_are_told_by_their_range(raw, monkeypatch):
     monkeypatch.setattr(Toy, "classes", tuple(f"c{i}" for i in range(12)))
     lines = audited(raw).facts
     assert lines[1].endswith(": 0 to 30 of a class")
+    gone = ", ".join(f"c{i}" for i in range(2, 12))
+    assert f"train has no sample of {gone}" in audit(Toy).violations["clean"]
+    monkeypatch.setattr(Toy, "classes", tuple(f"c{i}" for i in range(500)))
+    assert f"train has no sample of {gone} and 488 more" in audit(Toy).violations["clean"]
     assert pd.Series(lines).str.len().max() < 100
 
 

@@ -195,3 +195,14 @@ def test_copies_are_told_as_such_and_not_for_each_vector(vectors):
     assert [rows.tolist() for rows in conflicts(x.values, np.arange(50))] == [[2, 3], [3, 2]]
     assert len(conflicts(y.values, np.arange(50))[0]) == 0
     assert [rows.tolist() for rows in conflicts(everything.values, np.arange(50))] == [[0, 1], [1, 0]]
+
+
+def test_numbers_of_ones_own_class_are_no_files_and_blank_pictures_no_duplicates():
+    ages, series = torch.arange(50)[:, None] // 5, torch.randn(50, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert keys(of([ages])) == []
+    assert [(key.name, key.promised) for key in keys(of([series]))] == [("x", False), ("whole content", True)]
+    pictures = torch.randint(0, 256, (50, 3, 9, 9), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pictures[[3, 7]], pictures[20] = 255, pictures[10]
+    [key] = keys(of([pictures]))
+    assert (key.kind, key.promised) == ("picture of x", True)
+    assert [rows.tolist() for rows in conflicts(key.values, np.arange(50))] == [[10, 20], [20, 10]]

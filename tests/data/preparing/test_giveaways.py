@@ -63,6 +63,12 @@ def test_presence_tells_as_much_as_absence():
     assert "absent in 5 of 100 hats" in line
 
 
+def test_of_very_many_classes_fewer_draws_are_enough():
+    label, present = table(*[(5, 0)] * 300, *[(0, 5)] * 300)
+    assert permutation_p(*counted(label, present, 600)) == 1 / 3000
+    assert len(absence({"title": present}, label, [f"c{i}" for i in range(600)])) == 1
+
+
 def test_one_class_of_many_is_told_although_accuracy_hardly_rises():
     label, present = table((20, 0), *[(0, 20)] * 99)
     [line] = absence({"title": present}, label, [f"c{i}" for i in range(100)])

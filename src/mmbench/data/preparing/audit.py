@@ -251,7 +251,7 @@ def audit_count(
     ids = f", list {hash_lines(sorted(map(str, material.ids[rows])))[:16]}" if material.own_ids else ""
     result.facts.append(f"{protocol} {name}: {len(rows)} samples{told}{ids}: {by_class(counts, classes)}")
     if gone := [classes[number] for number in np.flatnonzero(counts == 0).tolist()]:
-        line = f"{name} has no sample of {', '.join(gone)}"
+        line = f"{name} has no sample of {listed(gone, SHOWN)}"
         if protocol == "clean":
             result.violations["clean"].append(line)
         elif name == "train":
@@ -300,7 +300,7 @@ def audit_folds(
         tests = f"tests {int(tested.sum())} samples: {by_class(counts, classes)}"
         result.facts.append(f"clean fold {fold}: {tests}")
         if gone := [classes[number] for number in np.flatnonzero(learnt == 0).tolist()]:
-            result.findings.append(f"clean fold {fold}: train has no sample of {listed(gone)}")
+            result.findings.append(f"clean fold {fold}: train has no sample of {listed(gone, SHOWN)}")
     rows, _ = conflicts(material.group, part)
     if len(rows):
         groups = listed(list(dict.fromkeys(material.group[rows].tolist())))

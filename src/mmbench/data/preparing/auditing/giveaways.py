@@ -12,6 +12,7 @@ P = 0.01  # the greatest p, after Bonferroni's correction for the number of moda
 GAP = 0.5  # the least difference between the shares of absent samples of a class and of all others
 GAIN = 0.05  # or the least gain in accuracy over calling every sample the most frequent class
 DRAWS = 9_999
+MANY, FEWER = 500, 2_999  # from more classes on, fewer draws
 SPOKEN = 0.01  # the least share of texts that name their class which is told
 CLASSES = 3  # that are named
 
@@ -63,12 +64,16 @@ def gaps(absent: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def permutation_p(absent: np.ndarray, sizes: np.ndarray) -> float:
     """How often the absent samples, drawn at random from all, are as unevenly spread over the classes: p of a permutation test."""
-    chosen, spread = int(absent.sum()), sizes[sizes > 0]
+    chosen, spread, rng = int(absent.sum()), sizes[sizes > 0], np.random.default_rng(0)
     expected = spread * (chosen / sizes.sum())
-    drawn = np.random.default_rng(0).multivariate_hypergeometric(spread, chosen, size=DRAWS, method="marginals")
     # Absent and present cells of a class have the same deviation, so their sum is a factor of this one.
-    statistic, real = (np.square(n - expected) @ (1 / expected) for n in (drawn, absent[sizes > 0]))
-    return float((1 + (statistic >= real * (1 - 1e-12)).sum()) / (1 + DRAWS))
+    real = np.square(absent[sizes > 0] - expected) @ (1 / expected)
+    draws, reached = DRAWS if len(spread) <= MANY else FEWER, 0
+    for start in range(0, draws, MANY):  # in blocks: of many classes, all draws would be gigabytes
+        count = min(MANY, draws - start)
+        drawn = rng.multivariate_hypergeometric(spread, chosen, size=count, method="marginals")
+        reached += int((np.square(drawn - expected) @ (1 / expected) >= real * (1 - 1e-12)).sum())
+    return (1 + reached) / (1 + draws)
 
 
 def spoken(texts: Mapping[str, Sequence[str]], label: np.ndarray, classes: Sequence[str]) -> list[str]:

@@ -51,7 +51,9 @@ def keys_of(data: type[MultimodalDataModule], material: Material, seen: Mapping[
         elif modality in material.texts:
             texts.append(Key(modality, f"text of {modality}", values, getattr(data, "distinct_texts", False)))
         else:
-            files.append(Key(modality, f"file of {modality}", values, True))
+            values[looked.blank if modality not in material.keys else []] = ""
+            kind = "file" if modality in material.keys else "picture"
+            files.append(Key(modality, f"{kind} of {modality}", values, True))
     if vectors:
         everything = whole([k.values for k in files + vectors], [k.values for k in texts + chance])
         copies = copied(everything)

@@ -66,10 +66,10 @@ class Material:
         return f"{len(rows)} sample{'s' * (len(rows) != 1)}: {listed([self.ids[row] for row in rows])}"
 
 
-def listed(names: Sequence[Any]) -> str:
+def listed(names: Sequence[Any], most: int = FEW) -> str:
     """The first few names, and how many more there are."""
-    more = len(names) - FEW
-    return ", ".join(map(str, names[:FEW])) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def blocks(values: Values) -> Iterator[tuple[np.ndarray, Tensor]]:

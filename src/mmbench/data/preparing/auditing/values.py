@@ -30,7 +30,7 @@ class Seen:
         pairs: (P, 2) samples whose pictures look alike.
         keys: (N,) hashes of the values, "" for those that are absent; none where they are compared by something else.
         columns: of feature vectors, over the training samples.
-        width: of feature vectors.
+        width: of feature vectors, and of all that is no picture and has no file.
     """
 
     broken: list[int] = field(default_factory=list)
@@ -99,6 +99,7 @@ def look(material: Material, modality: str, train: np.ndarray) -> Seen:
             seen.blank += rows[faint[blank(pictures[faint])]].tolist()
         if hashed:
             seen.keys[rows] = hashes(values)
+            seen.width = None if pictures is not None else values[0].numel()
         if not values.is_floating_point():
             continue
         finite = finite_rows(values.flatten(1))
