@@ -41,6 +41,11 @@ def load_experiment(arguments: argparse.Namespace, imported: bool = False) -> Ex
     settings, quick = getattr(arguments, "settings", []), getattr(arguments, "quick", False)
     known = known_of(path) if imported else None
     experiment = load(path, settings, quick, getattr(arguments, "datasets", []), known)
+    if datasets := getattr(arguments, "datasets", []):
+        from mmbench.experiment.substitute import few_steps
+
+        for line in few_steps(experiment.grid, datasets):
+            print(line, file=sys.stderr)
     for dataset, reason in experiment.unprepared.items():
         print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
     return experiment

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmbench.data import DATASETS
+from mmbench.data.prepared import PreparedDataModule
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.experiment.grid import Grid
 
 CARRIED_OVER = ("protocols", "folds", "seeds", "recipe")
 """Settings of a data set that mean the same of any other; encoders, views and modalities do not."""
+
+FEW_STEPS = 8
 
 
 def put_on(raw: Any, names: Sequence[str], where: str) -> None:
@@ -35,6 +39,22 @@ def put_on(raw: Any, names: Sequence[str], where: str) -> None:
     first = next(iter(given.values()))
     settings = {key: first[key] for key in CARRIED_OVER if isinstance(first, dict) and key in first}
     raw["datasets"] = {name: fitting(settings, DATASETS[name].folds) for name in names}
+
+
+def few_steps(grid: Grid, names: Sequence[str]) -> list[str]:
+    """A line for each data set that is so small that an epoch of the recipe has few steps: the methods then hardly learn."""
+    lines = []
+    for name in names:
+        data, size = DATASETS[name], grid.datasets[name].recipe.batch_size
+        count = (
+            data.read_manifest()["samples"] if issubclass(data, PreparedDataModule) and not data.prepared() else None
+        )
+        if count is not None and count < FEW_STEPS * size:
+            lines.append(
+                f"{name}: {count} samples in batches of {size} are {-(-count * 7 // 10 // size)} training steps an epoch or so; "
+                f"smaller batches or more epochs teach more: --set datasets.{name}.recipe.batch_size={max(4, size // 4)}"
+            )
+    return lines
 
 
 def fitting(settings: dict[str, Any], folds: int) -> dict[str, Any]:

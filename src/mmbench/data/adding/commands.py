@@ -53,10 +53,8 @@ def add_data(arguments: argparse.Namespace) -> int:
         print("\n".join(lines))
         listing = read_samples(content, root)
         content = with_widths(content, root)
-        print(
-            f"\n{len(listing.samples):,} samples"
-            + "".join(f"\nnote: {note}" for note in [*exported.notes, *listing.notes])
-        )
+        notes = [*exported.notes, *(listing.notes if arguments.dry_run else [])]  # else preparing tells them
+        print(f"\n{len(listing.samples):,} samples" + "".join(f"\nnote: {note}" for note in notes))
         if arguments.dry_run:
             made = raw_root(arguments) if arguments.hf else path
             print(f"\nnothing was written (--dry-run); without it, {made} would be, and the data prepared")

@@ -111,6 +111,10 @@ class Column:
             return "addresses; download the files, and give their paths"
         if sum(bool(re.fullmatch(r"\d{4}-\d\d-\d\d([ T].*)?", text)) for text in self.filled) > MOST * len(self.filled):
             return "dates"
+        if len(different) == len(self.texts) and sum(
+            " " not in text and bool(re.search(r"\d", text)) for text in different
+        ) > MOST * len(different):
+            return f"a code of its own for each sample; --id {self.name} takes it for their names"
         few = max(FEW, 0.05 * len(self.filled))
         if len(different) <= few and sum(" " in text for text in different) < MOST * len(different):
             return f"{len(different)} different words; {{kind: text, column: {self.name}}} in dataset.yaml takes them as texts"

@@ -238,7 +238,7 @@ def info_of(declared: Declared) -> Info:
     """What ``data info`` tells."""
     layout = [(path, f"a row a sample; label: {declared.label}") for path in declared.metadata]
     for name, modality in declared.modalities.items():
-        place = modality.array or modality.file or modality.column or f"{len(modality.columns or ())} columns"
+        place = modality.array or modality.file or modality.column or ", ".join(modality.columns or ())
         layout.append((f"  {name}", f"{modality.kind}, from {place}"))
     return Info(declared.name, "a folder of one's own, by mmbench data add", "not known here", layout, "not known here")
 
