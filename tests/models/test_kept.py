@@ -278,6 +278,11 @@ def test_one_sample_or_several(model: Model) -> None:
     assert sum(one.probabilities.values()) == pytest.approx(1)
     assert max(one.probabilities, key=one.probabilities.get) == one.label
     assert model.predict([]) == []
+    columns = {"left": [row["left"] for row in some], "right": [row.get("right") for row in some]}
+    assert model.predict(columns) == several
+    assert model.predict({"left": some[0]["left"].tolist(), "right": None}).seen == ("left",)
+    with pytest.raises(UsageError, match="expected as many values of each modality, left has 3, right has 2"):
+        model.predict({**columns, "right": columns["right"][1:]})
 
 
 def test_what_is_absent_has_no_part_in_the_answer(model: Model) -> None:
@@ -316,7 +321,7 @@ def test_asking_leaves_the_threads_and_the_random_numbers_alone(every: tuple[Sto
         ({"lefft": [1.0] * 4}, "^lefft: unknown modality; did you mean 'left'"),
         ({"left": [1.0, 2.0, float("nan"), 3.0]}, "^left: .*got NaN or an infinite value"),
         ({"left": [1.0, 2.0, 1e300, 3.0]}, "^left: .*got NaN or an infinite value"),
-        ({"left": ["a"] * 4}, r"^left: .*got <U1 of shape \(4,\)"),
+        ({"left": np.array(["a"] * 4)}, r"^left: .*got <U1 of shape \(4,\)"),
         ({"left": "none.npy"}, "^left: none.npy is missing"),
         ([{"left": [1.0] * 4}, {"right": [1.0]}], r"^sample 1, right: expected float32 of shape \(4,\)"),
         (["left"], "^sample 0: expected a mapping, modality: value, got str"),

@@ -134,7 +134,8 @@ def print_table(asked: Asked, predictions: Sequence[Prediction]) -> None:
         rows.append([name, prediction.label, f"{top:.3f}", others, "+".join(prediction.seen) or "nothing"])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        line = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        print("".join(c if c.isprintable() else "\ufffd" for c in line))  # names of classes may come from others
 
 
 def as_bytes(ending: str, asked: Asked, predictions: Sequence[Prediction], classes: Sequence[str]) -> bytes:

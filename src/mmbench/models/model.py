@@ -70,7 +70,7 @@ class Model:
         return tuple(self.card.classes)
 
     @overload
-    def predict(self, samples: Mapping[str, Any]) -> Prediction: ...
+    def predict(self, samples: Mapping[str, Any]) -> Any: ...
 
     @overload
     def predict(self, samples: Sequence[Mapping[str, Any]]) -> list[Prediction]: ...
@@ -79,7 +79,7 @@ class Model:
         """Ask about one sample, or several.
 
         Args:
-            samples: modality -> value, or a list of such. What is left out, or None, is absent. A value is
+            samples: modality -> value, a list of such, or modality -> list of values. What is left out, or None, is absent. A value is
 
                 of a picture, a path, a picture of PIL, or an array (H, W, 3) uint8;
                 of sound and of a video, a path;
@@ -88,13 +88,16 @@ class Model:
                 of any of them but texts, an array as the data set holds it.
 
         Returns:
-            A prediction, or a list of them.
+            A prediction of one sample, a list of them otherwise.
 
         Raises:
             UsageError: a value is not what the modality is, or a file cannot be read.
         """
-        one = isinstance(samples, Mapping)
-        rows: list[Mapping[str, Any]] = [samples] if isinstance(samples, Mapping) else list(samples)
+        one = isinstance(samples, Mapping) and not is_columns(samples)
+        if isinstance(samples, Mapping):
+            rows: list[Mapping[str, Any]] = [samples] if one else rows_of(samples)
+        else:
+            rows = list(samples)
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise UsageError(f"sample {number}: expected a mapping, modality: value, got {type(row).__name__}")
@@ -165,6 +168,34 @@ class Model:
             raise UsageError(f"the model cannot compute with these inputs: {str(error)[:500]}") from error
         finally:
             torch.set_num_threads(before)
+
+
+def is_columns(samples: Mapping[str, Any]) -> bool:
+    """Whether a mapping holds lists of values, and not the values of one sample: a list of numbers is a vector.
+
+    >>> is_columns({"title": ["a cat", None]}), is_columns({"size": [1.5, 2]}), is_columns({"size": [[1.5, 2], [3, 4]]})
+    (True, False, True)
+    """
+    given = [value for value in samples.values() if value is not None]
+
+    def is_list(value: Any) -> bool:
+        return isinstance(value, list | tuple) and not all(isinstance(item, int | float) for item in value)
+
+    return bool(given) and all(map(is_list, given))
+
+
+def rows_of(columns: Mapping[str, Sequence[Any] | None]) -> list[Mapping[str, Any]]:
+    """Lists of values as samples.
+
+    Raises:
+        UsageError: they are of different lengths.
+    """
+    there = {name: values for name, values in columns.items() if values is not None}
+    lengths = {name: len(values) for name, values in there.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise UsageError(f"expected as many values of each modality, {told}; give None where a sample lacks one")
+    return [dict(zip(there, values, strict=True)) for values in zip(*there.values(), strict=True)]
 
 
 def device_of(name: str) -> torch.device:
