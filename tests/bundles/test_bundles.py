@@ -419,3 +419,23 @@ def test_the_manifest_may_not_name_a_place_of_its_own(bundle, capsys):
     assert "'../../few' is no name of an experiment" in bring(capsys, Path("bad.zip"))[2]
     told = json.loads(manifest.to_bytes())
     assert told["experiment"] == "../../few"
+
+
+def test_an_experiment_that_tunes_is_the_same_after_the_way(store):
+    content = {
+        **GRID,
+        "tune": {
+            "draws": 3,
+            "recipe": {"lr": [0.1, 0.2, 0.3], "weight_decay": {"low": 0.001, "high": 0.1, "log": True}},
+        },
+    }
+    plan = expand(content, known={"crema_d": FACTS})
+    plan.name = "tuned"
+    for trial in plan.trials[:2]:
+        write(store, trial)
+    manifest = export(plan, store, Path("tuned.zip"))
+    assert manifest.done == 8, "the trials of the default setting are those of another experiment"
+    again = expand(yaml.safe_load(read(Path("tuned.zip"))["experiment.yaml"]), known=manifest.datasets)
+    draws = [[draw.trial.key for search in made.searches for draw in search.draws] for made in (plan, again)]
+    assert draws[0] == draws[1]
+    assert len(draws[0]) == 2 * 2 * 3

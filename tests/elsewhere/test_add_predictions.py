@@ -315,6 +315,17 @@ def test_mistakes_in_the_command(capsys, arguments, said):
     assert said in err
 
 
+def test_ids_that_lost_their_zeros_are_told(capsys, monkeypatch):
+    ids = {"test": [f"{i:03}" for i in range(6)]}
+    monkeypatch.setattr(Small, "split_ids", classmethod(lambda cls, protocol="clean", fold=None: ids))
+    frame = rows_of()
+    write_csv(frame.assign(id=frame.id.map({name: i for i, name in enumerate(sorted(set(frame.id)))})))
+    said = (
+        "id '0' is not in the test split: there is no such sample; ids are texts, and this one is '000', with its zeros"
+    )
+    assert said in add(capsys)[2]
+
+
 def test_a_file_of_another_ending_and_other_data_than_before(capsys, monkeypatch):
     assert "expected a file that ends in .csv, .parquet, .npz" in add(capsys, "p.txt")[2]
     assert add(capsys, write_csv(rows_of(0)))[0] == 0

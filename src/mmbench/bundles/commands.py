@@ -47,6 +47,7 @@ def import_bundle(arguments: argparse.Namespace) -> int:
     """``mmbench import``."""
     from mmbench.bundles.importing import Conflict, bring_in
     from mmbench.bundles.layout import opened
+    from mmbench.data import DATASETS
 
     store = open_store(arguments, write=True)
     conflict: Conflict = "keep" if arguments.keep else "replace" if arguments.replace else "refuse"
@@ -56,4 +57,8 @@ def import_bundle(arguments: argparse.Namespace) -> int:
     told = {"added": done.added, "there already": done.there, "left as they were": done.kept, "replaced": done.replaced}
     print(f"{manifest.experiment}: " + ", ".join(f"{len(keys)} trials {what}" for what, keys in told.items() if keys))
     print(f"now: mmbench report {file} --results {arguments.results}")
+    for unknown in sorted({facts.dataset for facts in manifest.datasets.values()} - set(DATASETS)):
+        print(
+            f"but first: data set {unknown} is not known here, which a report needs; `mmbench data add` or its package brings it"
+        )
     return 0

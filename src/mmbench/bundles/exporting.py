@@ -44,9 +44,7 @@ def export(experiment: Experiment, store: Store, target: Path) -> Manifest:
     if not any(record.status == "done" for record in records):
         raise DataError(f"nothing of {experiment.name} is done in {store.root}, so there is nothing to export")
     check_settings([record.trial for record in records])
-    content = yaml.safe_dump(
-        experiment.grid.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True
-    )
+    content = yaml.safe_dump(experiment.content, sort_keys=False, allow_unicode=True)
     texts = {EXPERIMENT: content.encode()}
     texts |= {f"runs/{record.key}/record.json": scrub(record).to_bytes() for record in records}
     entries = {name: Entry(size=len(data), sha256=sha256(data).hexdigest()) for name, data in texts.items()}

@@ -208,6 +208,8 @@ def _unknown(given: Given, rows: np.ndarray, ids: Mapping[str, Sequence[str]], f
 
 def did_you_mean_one(name: str, ids: Sequence[str]) -> str:
     """An id as it looks like, of which there may be very many."""
+    if padded := next((one for one in ids if one != name and one.lstrip("0") == (name.lstrip("0") or "")), None):
+        return f"ids are texts, and this one is '{padded}', with its zeros: read the column as texts"
     near = did_you_mean(name, ids[:1000])
     return near if near.startswith("did") else f"the first one is '{ids[0]}'"
 

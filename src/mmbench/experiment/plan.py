@@ -43,6 +43,7 @@ class Experiment:
         unprepared: data set -> what is missing of it on this machine; it has no trials.
         searches: for the settings of methods, where they are tuned.
         changes: that were made to the file: ``--quick``, and each ``--set`` as it was given.
+        content: what the file says, with those changes.
         labels: key of a trial -> what the file calls its data set and its method; without an entry they have their own names.
     """
 
@@ -53,6 +54,7 @@ class Experiment:
     labels: dict[str, Labels] = field(default_factory=dict)
     searches: list[Search] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    content: Any = None
 
     def labels_of(self, trial: Trial) -> Labels:
         """What the file calls the trial's data set and method."""
@@ -251,7 +253,7 @@ def expand(raw: Any, where: str = "experiment", known: Mapping[str, Known] | Non
     for search in searches:
         for number, draw in enumerate(search.draws):
             labels.setdefault(draw.trial.key, Labels(search.dataset, f"{search.method} draw {number}"))
-    return Experiment("", grid, trials, unprepared, labels, searches)
+    return Experiment("", grid, trials, unprepared, labels, searches, content=raw)
 
 
 def count_trials(grid: Grid, plans: Mapping[str, DatasetPlan]) -> int:
