@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from make_golden import GOLDEN, experiment
 
+from mmbench import commands
+from mmbench.cli import main
 from mmbench.elsewhere.entries import Elsewhere, Entry, Part
 from mmbench.experiment.grid import Grid
 from mmbench.experiment.plan import Experiment
@@ -210,6 +212,18 @@ def test_folds_that_are_missing_leave_the_row_without_a_number(store: Store) -> 
     own = made.trials[made.trials.method == "mine ‡"].set_index("fold")
     assert own.status.to_dict() == {0: "not given", 1: "made elsewhere"}
     assert own.accuracy.notna().to_dict() == {0: False, 1: True}
+
+
+def test_what_is_published_has_none_of_it(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    enter(store, "mine", 0, stored(store, "concat", "clean", 0))
+    monkeypatch.setattr(commands, "load_experiment", lambda arguments, imported: experiment())
+    monkeypatch.setattr("mmbench.report.committed.unfit", lambda results: [])
+    assert main(["--results", str(tmp_path), "report", "golden", "--publish"]) == 0
+    captured = capsys.readouterr()
+    assert "not in what is published, since nothing here can make it again: mine ‡" in captured.err
+    assert "‡" not in (tmp_path / "golden/table.md").read_text() + captured.out
 
 
 def test_a_variant_of_fewer_modalities_takes_the_patterns_that_it_has() -> None:
