@@ -126,7 +126,8 @@ def hashes(values: Tensor) -> list[str]:
 
 def finite_rows(rows: Tensor) -> np.ndarray:
     """Which rows (n, D) hold nothing but finite numbers: (n,) bool."""
-    if bool(rows.sum(dtype=torch.float32).isfinite()):
+    least, most = torch.aminmax(rows)  # NaN, if there is one
+    if bool(least.isfinite() & most.isfinite()):
         return np.ones(len(rows), bool)
     return rows.isfinite().all(dim=1).numpy()
 
