@@ -69,6 +69,8 @@ def read_samples(declared: Declared, root: Path) -> Listing:
         for row in range(len(ids))
     ]
     notes = [*metadata.notes, *(note for given in vectors.values() for note in given.notes)]
+    if len(declared.modalities) == 1:
+        notes.append("there is one modality alone: methods fuse two at least, so that no experiment can run on it")
     if declared.group is None:
         notes.append("no groups were given: clean is only stratified by class")
     elif declared.split or declared.several_tables:
