@@ -82,6 +82,13 @@ def write_raw(folder: Path) -> None:
     np.save(folder / "emb.npy", 5 + random.normal(size=(COUNT, 6)) * np.arange(1, 7))
 
 
+def write_bert(folder: Path) -> None:
+    """A folder of weights with a tiny model of twelve words."""
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **Bert.tiny)).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+
+
 DECLARED = """
 name: everything
 metadata: [metadata.csv]
@@ -161,10 +168,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store, T
         patch.setenv("MMBENCH_DATA", str(root / "data"))
         patch.setenv("MMBENCH_WEIGHTS", str(root / "weights"))
         patch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)  # a trial's process changes it
-        torch.manual_seed(0)
-        bert = BertModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=16, **Bert.tiny))
-        bert.save_pretrained(root / "weights" / "bert")
-        (root / "weights" / "bert" / "vocab.txt").write_text("\n".join(WORDS))
+        write_bert(root / "weights" / "bert")
         assert main(["data", "add", str(root / "raw"), "--jobs", "1"]) == 0
         sixteen = {"name": "mlp", "width": 32}
         encoders = {
@@ -205,7 +209,9 @@ def test_every_kind_of_data_in_a_new_process(everything: tuple[Path, Store, Tria
     )["sku"].tolist()
 
 
-def test_a_single_sample_from_python_and_values_of_all_sorts(everything: tuple[Path, Store, Trial, Path]) -> None:
+def test_a_single_sample_from_python_and_values_of_all_sorts(
+    everything: tuple[Path, Store, Trial, Path], tmp_path: Path
+) -> None:
     from PIL import Image
 
     model = mmbench.load_model(everything[0])
@@ -218,6 +224,14 @@ def test_a_single_sample_from_python_and_values_of_all_sorts(everything: tuple[P
     assert answers[0].seen == ("photo", "title", "size")
     assert answers == [answers[0]] * 4
     assert model.predict({"title": "a very small cat"}) != answers[0]
+    turned = Image.open(photo).convert("RGB")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # upright once it is turned by 90°
+    for mode in ("RGB", "CMYK"):
+        turned.convert(mode).save(tmp_path / f"{mode}.jpg", exif=exif)
+        answer = model.predict({"photo": tmp_path / f"{mode}.jpg"})
+        assert model.predict({"photo": Image.open(tmp_path / f"{mode}.jpg")}) == answer
+        assert answer != model.predict({"photo": photo})
     longest = " ".join(["very"] * 40)
     assert sum(model.predict({"title": longest}).probabilities.values()) == pytest.approx(1)
 
@@ -409,3 +423,26 @@ def test_raw_files_of_our_data_sets(name: str, tmp_path: Path, monkeypatch: pyte
     arguments = ["predict", of.key, str(raw / "metadata.csv"), "-o", str(tmp_path / "out.jsonl")]
     assert main([*arguments, "--results", str(tmp_path / "results")]) == 0
     agrees(tmp_path / "out.jsonl", store, of.key, classes)
+
+
+@pytest.mark.slow
+def test_frozen_encoders_that_ran_once_see_raw_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)
+    for name in ("MMBENCH_DATA", "MMBENCH_WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    data, store = DATASETS["mvsa"], Store(tmp_path / "runs")
+    data.write_demo(tmp_path / "raw")
+    prepare(data, tmp_path / "raw", allow_bad=True, say=lambda text: None)
+    write_bert(tmp_path / "MMBENCH_WEIGHTS" / "bert")
+    bert = {"name": "bert", "weights": "bert", "max_length": 16, "freeze": True}
+    of = trial("mvsa", "concat", {"text": bert, "image": {"name": "resnet18", "freeze": True}}, cached=True)
+    folder = kept(store, of)
+    table = data.table().set_index("id").loc[data.split_ids("clean")["test"]]
+    files = {sample.id: sample.files["image"] for sample in data.scan(tmp_path / "raw").samples}
+    rows = [{"text": row.text_text, "image": tmp_path / "raw" / files[row.Index]} for row in table.itertuples()]
+    for name in ("MMBENCH_DATA", "MMBENCH_WEIGHTS"):
+        monkeypatch.setenv(name, os.devnull)
+    model = mmbench.load_model(folder)
+    assert (model.card.cached, model.card.sizes) == ({"text": 32, "image": 512}, {"image": 224})
+    found = model.log_probs(model.inputs.split(rows, lambda n, m: m), every_pattern=True).numpy()
+    np.testing.assert_array_equal(found.astype(np.float16), store.predictions(store.done(of.key)).log_probs)

@@ -33,6 +33,8 @@ FILLER = "a b c d"
 CLIP = "clip"
 """What a decoder has to know beside a file, such as times, as a mapping."""
 
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
+
 Where = Callable[[int, str], str]
 
 
@@ -285,7 +287,8 @@ def as_file(value: Any, shape: Sequence[int], folder: Path, where: str) -> Path:
     if not isinstance(value, Image.Image) or len(shape) != 3:
         what = "a path, a picture of PIL" if len(shape) == 3 else "a path"
         raise UsageError(f"{where}: expected {what}, or an array of shape {tuple(shape)}, got {kind_of(value)}")
-    value.save(folder / "picture.png")
+    held = value if value.mode in PNG_MODES else value.convert("RGB")
+    held.save(folder / "picture.png", exif=value.getexif())  # which may say how the camera was held
     return folder / "picture.png"
 
 
