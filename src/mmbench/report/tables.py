@@ -29,6 +29,7 @@ from mmbench.report.cells import (
 from mmbench.report.collect import Results
 from mmbench.report.comparison_tables import Pairs, few_groups, to_reference, told_apart
 from mmbench.report.diagnostic_tables import of_diagnostics
+from mmbench.report.elsewhere import NOTE
 from mmbench.report.elsewhere import notes as elsewhere_notes
 from mmbench.report.escape import markdown
 from mmbench.report.inflation import INFLATION
@@ -268,6 +269,7 @@ def header_notes(results: Results) -> list[str]:
     ]
     if len(results.commits) > 1:
         notes.append("The trials come from more than one commit: delete results/runs to run them all with one.")
+    notes += [NOTE] if any(row.elsewhere for row in results.rows) else []
     return notes + too_few(results) + [f"Stale: {line}." for line in results.stale]
 
 
