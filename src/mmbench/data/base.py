@@ -243,7 +243,7 @@ class MultimodalDataModule(LightningDataModule):
                 "A smaller batch_size gives more of them",
                 flush=True,
             )
-        self.example, self.evaluation = loaded.train[0].inputs, dict(self.resizing)
+        self._first, self.evaluation = loaded.train.rows(np.zeros(1, np.int64)), dict(self.resizing)
         for modality, cache in self.features.items():
             column = self.modalities.index(modality)
             for name in ("train", "validation", "test"):
@@ -282,6 +282,12 @@ class MultimodalDataModule(LightningDataModule):
         self.setup()
         assert self._loaded is not None
         return self._loaded
+
+    @property
+    def example(self) -> dict[str, Input]:
+        """The first training sample's inputs, (1, …), as encoders get them that are not cached; read when it is asked for."""
+        self.setup()
+        return self._first[0].inputs
 
     @property
     def spec(self) -> DataSpec:
