@@ -143,6 +143,14 @@ def test_files_that_are_no_checkpoint(tmp_path, content):
         Concat.load_from_checkpoint(tmp_path / "none.ckpt")
 
 
+@pytest.mark.parametrize("name", ["", "model.json", "model.safetensors"])
+def test_a_kept_model_is_named_as_what_it_is(tmp_path, name):
+    for file in ("model.json", "model.safetensors"):
+        (tmp_path / file).write_bytes(b"{}")
+    with pytest.raises(UsageError, match=rf'kept: mmbench\.load_model\("{tmp_path}"\)\.task is its method'):
+        Concat.load_from_checkpoint(tmp_path / name)
+
+
 def test_no_code_of_the_file_runs(saved):
     _, path = saved
 

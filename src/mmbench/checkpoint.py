@@ -90,6 +90,11 @@ def read(source: str | PathLike[str] | IO[bytes], map_location: Any) -> tuple[di
     Raises:
         UsageError: it is none.
     """
+    if isinstance(source, str | PathLike) and (folder := kept_folder(Path(source))) is not None:
+        raise UsageError(
+            f"{source}: is no checkpoint that Lightning wrote, but a model that `mmbench run … --keep-models` kept: "
+            f'mmbench.load_model("{folder}").task is its method'
+        )
     if isinstance(source, str | PathLike) and not Path(source).is_file():
         raise UsageError(f"{source}: there is no such file; expected a checkpoint that Lightning wrote")
     try:
@@ -103,6 +108,12 @@ def read(source: str | PathLike[str] | IO[bytes], map_location: Any) -> tuple[di
         return checkpoint, Saved.model_validate(checkpoint.get(KEY, {}))
     except ValidationError as error:
         raise UsageError(f"{source}: {KEY}: {'; '.join(describe(error, lambda _: Saved.model_fields))}") from error
+
+
+def kept_folder(path: Path) -> Path | None:
+    """The folder of a kept model, if a path is that or one of the two files in it; else None."""
+    folder = path.parent if path.name in ("model.json", "model.safetensors") else path
+    return folder if (folder / "model.json").is_file() else None
 
 
 def arguments(method: type, saved: Saved, given: Mapping[str, Any], source: Any) -> dict[str, Any]:

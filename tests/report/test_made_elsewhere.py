@@ -18,6 +18,7 @@ from mmbench.experiment.grid import Grid
 from mmbench.experiment.plan import Experiment
 from mmbench.record import Predictions
 from mmbench.report.collect import Results, collect
+from mmbench.report.committed import compare, read_table
 from mmbench.report.elsewhere import narrowed
 from mmbench.report.figures.gallery import figures
 from mmbench.report.html import to_html
@@ -155,6 +156,17 @@ def test_patterns_that_were_not_given_are_dashes_with_a_reason(store: Store, tmp
     assert not any(" nan" in text or "nan," in text for text in (to_markdown(made), to_latex(made)))
     write(made, tmp_path / "report")
     assert not re.search(r"\bNaN\b|\bnan\b", (tmp_path / "report/table.md").read_text())
+
+
+def test_a_report_with_patterns_that_were_not_given_can_be_compared(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    enter(store, "video alone", 0, without(stored(store, "sum", "clean", 0), 0, 2))
+    write(collect(experiment(), store), tmp_path / "report")
+    assert main(["compare", str(tmp_path / "report"), str(tmp_path / "report")]) == 0
+    assert "mean difference +0.00" in capsys.readouterr().out
+    own = read_table(tmp_path / "report/table.csv")
+    assert compare(own[own.method == "video alone ‡"], own, "it").line.startswith("Agrees with it: 1 of 1 accuracies")
 
 
 def test_patterns_that_one_seed_lacks_count_for_none(store: Store) -> None:

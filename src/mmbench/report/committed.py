@@ -17,6 +17,7 @@ import pandas as pd
 from mmbench.errors import DataError, UsageError, did_you_mean
 from mmbench.files import user_path
 from mmbench.report.collect import Results
+from mmbench.report.elsewhere import is_elsewhere
 
 LOCAL = "local"
 """The folder, among the results, of the reports of one's own runs; git ignores it."""
@@ -72,8 +73,9 @@ def table_of(name: str, folders: Sequence[Path]) -> Path:
 def read_table(path: Path) -> pd.DataFrame:
     """A ``table.csv``.
 
-    Empty cells are refused where they are needed: what names a cell, and the mean of an accuracy that was run. Other metrics may be
-    without a value, such as an error rate of attacks where a test split has none.
+    Empty cells are refused where they are needed: what names a cell, and the mean of an accuracy that was run here. Other metrics may
+    be without a value, such as an error rate of attacks where a test split has none; so may what was made elsewhere, of which
+    predictions are not given under every pattern.
 
     Raises:
         DataError: it is none, cannot be read, lacks a column or a value, or has a cell twice.
@@ -88,7 +90,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise _damaged(path, f"it has no column {', '.join(lacking)}")
     text = text[COLUMNS].fillna("")  # a line may have too few cells
     table = text.assign(**{name: pd.to_numeric(text[name].astype(object), errors="coerce") for name in NUMBERS})
-    needed = (table.metric == "accuracy") & (table.n > 0)
+    needed = (table.metric == "accuracy") & (table.n > 0) & ~table.method.map(is_elsewhere).astype(bool)
     for name in COLUMNS:
         wrong, expected = text[name] == "", "a name"
         if name in ("n", "samples"):
@@ -124,7 +126,7 @@ def compare(one: pd.DataFrame, other: pd.DataFrame, name: str) -> Agreement:
         other: what it is held to, whose deviations count.
         name: what that is called.
     """
-    mine, held = (table[(table.metric == "accuracy") & (table.n > 0)] for table in (one, other))
+    mine, held = (table[(table.metric == "accuracy") & (table.n > 0) & table["mean"].notna()] for table in (one, other))
     both = mine.merge(held, on=CELL, suffixes=("", "_held"))
     both = both[(both.n == both.n_held) & (both.samples == both.samples_held)]
     if both.empty:
