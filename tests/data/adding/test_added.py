@@ -72,6 +72,7 @@ def arguments(folder, **given):
             "allow_bad": False,
             "jobs": 1,
             "hf": False,
+            "replace": False,
             **nothing,
             **given,
         }
@@ -197,6 +198,49 @@ def test_names_of_ours_are_taken(tmp_path):
             add_data(arguments(tmp_path / "raw", name=name))
     with pytest.raises(UsageError, match="--name: expected a name of up to 40 letters"):
         add_data(arguments(tmp_path / "raw", name="a/b"))
+
+
+def test_another_folder_does_not_take_a_data_sets_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path / "data"))
+    one, other = small("same", tmp_path / "one"), small("same", tmp_path / "other")
+    add_data(arguments(one))
+    add_data(arguments(one))  # the same folder again, with what was changed in it
+    with pytest.raises(
+        UsageError, match=r"there is a data set 'same' already, added from .*/one/raw, another folder; choose another"
+    ):
+        add_data(arguments(other))
+    assert add_data(arguments(other, replace=True)) == 0
+    content = json.loads((other / "dataset.yaml").read_text())
+    (other / "dataset.yaml").write_text(json.dumps({**content, "name": "Same"}))
+    with pytest.raises(UsageError, match="'Same' differs from the data set 'same' by capitals alone"):
+        add_data(arguments(other))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "told"),
+    [("resnet18x", "unknown encoder 'resnet18x'"), ({"name": "small_cnn", "out": 3}, "out: unknown key")],
+)
+def test_encoders_are_checked_before_anything_is_decoded(tmp_path, monkeypatch, encoder, told):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path / "data"))
+    raw = small("named", tmp_path)
+    content = json.loads((raw / "dataset.yaml").read_text())
+    content["modalities"]["title"]["encoder"] = encoder
+    (raw / "dataset.yaml").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=f"modalities.title.encoder: .*{told}"):
+        add_data(arguments(raw))
+
+
+def test_a_class_within_one_group_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MMBENCH_DATA", str(tmp_path / "data"))
+    raw = small("lonely", tmp_path)
+    table = pd.read_csv(raw / "metadata.csv", dtype=str)
+    table.loc[table["label"] == "a", "speaker"] = "one"
+    table.to_csv(raw / "metadata.csv", index=False)
+    add_data(arguments(raw))
+    assert (
+        "lonely: all samples of a class are in one group (a): clean then trains without that class"
+        in capsys.readouterr().err
+    )
 
 
 def small(name, tmp_path, **changes):

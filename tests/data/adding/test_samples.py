@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mmbench.data.adding.declaration import declared
-from mmbench.data.adding.samples import read_samples
+from mmbench.data.adding.metadata import read_metadata
+from mmbench.data.adding.samples import classes_of, labels_of, read_samples
 from mmbench.errors import UsageError
 
 GOOD = {
@@ -45,7 +46,7 @@ def test_samples(folder):
 
 def test_without_a_column_of_ids_rows_are_numbered_and_without_groups_it_is_said(folder):
     listing = scan(folder, *["1,cat,x,train,One,pictures/a.png"] * 11, id=None, group=None)
-    assert [sample.id for sample in listing.samples][:2] == ["00", "01"]
+    assert [sample.id for sample in listing.samples][:2] == ["0", "1"]
     assert [sample.group for sample in listing.samples] == [sample.id for sample in listing.samples]
     assert "no groups were given: clean is only stratified by class" in listing.notes
 
@@ -70,7 +71,7 @@ A, B = "1,cat,x,train,One,pictures/a.png", "2,dog,y,test,Two,pictures/b.png"
         ("3,bird,y,test,T,", r"row 4, column 'label': unknown class 'bird'; .*classes: in dataset.yaml"),
         (
             "3,Dog ,y,test,T,",
-            "row 4, column 'label': the label 'Dog' is 'dog' of row 3 in another spelling; make them one",
+            "row 4, column 'label': the label 'Dog' is 'dog' of row 3 in another spelling",
         ),
         ("1,dog,y,test,T,", "row 4, column 'id': the id '1' is that of row 2 too"),
         (",dog,y,test,T,", "row 4, column 'id': the id is empty"),
@@ -93,6 +94,39 @@ def test_labels_out_of_range_are_named(folder):
         UsageError, match="row 3, column 'label': label 2, expected 0 to 1, a number for each of the 2 classes"
     ):
         scan(folder, A.replace("cat", "0"), B.replace("dog", "2"))
+
+
+@pytest.mark.parametrize(
+    "names", [["-1", "1"], ["-1", "0", "1"], ["<=50K", ">50K"], ["C", "C++", "C#"], ["v1.0", "v2.0"], ["²", "2b"]]
+)
+def test_labels_that_differ_by_signs_are_different(folder, names):
+    rows = [f"{i},{name},x{i},train,One,pictures/a.png" for i, name in enumerate(names)]
+    (folder / "metadata.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    metadata = read_metadata(folder, ["metadata.csv"])
+    assert sorted(classes_of(metadata, "label")) == sorted(names)
+    assert labels_of(metadata, "label", names) == list(range(len(names)))
+
+
+def test_all_spellings_are_told_at_once_and_classes_may_list_both(folder):
+    rows = [
+        f"{i},{name},x,train,One,pictures/a.png"
+        for i, name in enumerate(["full moon", "Full_Moon", "CAT", "cat", "full-moon"])
+    ]
+    with pytest.raises(
+        UsageError, match=r"row 3.*'Full_Moon' is 'full moon' of row 2 .*; 'CAT' \(row 4\) is 'cat'; 'full-moon'"
+    ):
+        scan(folder, *rows, classes=["cat", "dog"])
+    listing = scan(folder, A, "3,Cat,x,train,T,pictures/a.png", classes=["cat", "Cat"])
+    assert [sample.label for sample in listing.samples] == [0, 1]
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\u202e", "\x07"])
+def test_names_that_would_upset_a_terminal_are_refused(folder, character):
+    for row in (f"3,do{character}g,y,test,T,", f"3,dog,y{character},test,T,", f"3{character},dog,y,test,T,"):
+        with pytest.raises(
+            UsageError, match=r"row 4, column '(label|who|id)': has the character .*, which no name needs"
+        ):
+            scan(folder, A, B, row)
 
 
 def test_splits_need_training_and_test(folder):

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mmbench.arguments import resolve_arguments
 from mmbench.data.adding.arrays import FILE as TABLE
 from mmbench.data.adding.arrays import table_of_arrays, write_table
 from mmbench.data.adding.declaration import Declared, checked_name, declared
@@ -21,11 +22,17 @@ from mmbench.data.adding.samples import files_of, ids_of, read_samples
 from mmbench.data.adding.vectors import read_vector, read_vectors
 from mmbench.data.preparing.lists import links_into
 from mmbench.data.preparing.media import BadFile
-from mmbench.errors import StoreError, UsageError
+from mmbench.encoders import ENCODERS
+from mmbench.errors import StoreError, UsageError, did_you_mean
 from mmbench.experiment.settings import read_yaml
 from mmbench.files import atomic_write, data_root
 
+if TYPE_CHECKING:
+    from mmbench.data.sets.added import AddedDataModule
+
 FILE = "dataset.yaml"
+ORIGIN = "added-from.txt"
+"""In a prepared folder: the folder that it was made of."""
 ROLES = ("id", "label", "group", "split")
 LOOKED_AT = 64  # files of vectors whose widths are looked at
 
@@ -50,6 +57,8 @@ def add_data(arguments: argparse.Namespace) -> int:
                 raise UsageError(f"{root}: could not be inferred: " + "; ".join(found.open))
             content = declared(found.content, f"what was inferred of {root}")
         check_name(content.name)
+        check_origin(content.name, arguments)
+        check_encoders(content)
         print("\n".join(lines))
         listing = read_samples(content, root)
         content = with_widths(content, root)
@@ -57,20 +66,83 @@ def add_data(arguments: argparse.Namespace) -> int:
         print(f"\n{len(listing.samples):,} samples" + "".join(f"\nnote: {note}" for note in notes))
         if arguments.dry_run:
             made = raw_root(arguments) if arguments.hf else path
-            print(f"\nnothing was written (--dry-run); without it, {made} would be, and the data prepared")
+            told = "the data would be prepared" if made.exists() else f"{made} would be, and the data prepared"
+            print(f"\nnothing was written (--dry-run); without it, {told}")
             return 0
         if not path.exists():
             write_declaration(path, found)
             print(f"\nwrote {path}: change what is wrong in it, and give the same command again\n")
         data = added_class(content)
         prepare(data, root, arguments.jobs, arguments.allow_bad, also_from=arguments.also_from)
+        atomic_write(data.folder() / ORIGIN, f"{arguments.folder.resolve()}\n".encode())
     where = f" --data-dir {arguments.data_dir}" if arguments.data_dir else ""
-    print(
-        f"now look at it:  mmbench data audit {content.name}{where}\n"
-        f"and run:         mmbench run table1 --dataset {content.name}{where}",
-        file=sys.stderr,
-    )
+    print(f"now look at it:  mmbench data audit {content.name}{where}", file=sys.stderr)
+    if why := why_not(data):
+        print(f"{content.name}: {why}", file=sys.stderr)
+    if len(content.modalities) > 1:
+        print(f"and run:         mmbench run table1 --dataset {content.name}{where}", file=sys.stderr)
     return 0
+
+
+def why_not(data: type[AddedDataModule]) -> str:
+    """Why no trial of ``clean`` could run on a data set, or how it could; "" if all is well."""
+    parts = data.parts() if data.folds > 1 else None
+    if parts is not None and (why := parts.lacks()):
+        return f"its folds cannot be run: {why}"
+    if (why := data.lacks("clean")) and parts is None:
+        return f"clean cannot be run: {why}"
+    table = data.table()
+    alone = table.groupby("label")["group"].nunique()
+    lonely = [data.classes[number] for number in alone[alone == 1].index]
+    if lonely and table["group"].nunique() < len(table):
+        some = ", ".join(lonely[:5]) + " …" * (len(lonely) > 5)
+        return (
+            f"all samples of a class are in one group ({some}): clean then trains without that class, or never tests it"
+        )
+    return ""
+
+
+def check_origin(name: str, arguments: argparse.Namespace) -> None:
+    """Refuse to put the data of another folder in the place of a data set that was added.
+
+    Raises:
+        UsageError: the name is taken, and ``--replace`` was not given.
+    """
+    folder, origin = data_root() / name, arguments.folder.resolve()
+    try:
+        before = (folder / ORIGIN).read_text().strip()
+    except (OSError, ValueError):
+        before = ""
+    other = [
+        path.name for path in data_root().glob("*") if path.name.casefold() == name.casefold() and path.name != name
+    ]
+    if other:
+        raise UsageError(
+            f"name: '{name}' differs from the data set '{other[0]}' by capitals alone; choose another (--name)"
+        )
+    if folder.exists() and before != str(origin) and not arguments.replace:
+        whose = f"{before}, another folder" if before else "another folder, or an earlier version of mmbench"
+        raise UsageError(
+            f"{folder}: there is a data set '{name}' already, added from {whose}; choose another name (--name, or name: in {FILE}), or "
+            "say --replace"
+        )
+
+
+def check_encoders(content: Declared) -> None:
+    """Refuse encoders that there are not, or that do not take the arguments that are given.
+
+    Raises:
+        UsageError: the first such encoder.
+    """
+    for name, modality in content.modalities.items():
+        if modality.encoder is None:
+            continue
+        choice = {"name": modality.encoder} if isinstance(modality.encoder, str) else dict(modality.encoder)
+        chosen = str(choice.pop("name", ""))
+        if chosen not in ENCODERS:
+            raise UsageError(f"modalities.{name}.encoder: unknown encoder '{chosen}'; {did_you_mean(chosen, ENCODERS)}")
+        if mistakes := resolve_arguments(ENCODERS[chosen], choice)[1]:
+            raise UsageError(f"modalities.{name}.encoder: {'; '.join(mistakes)}")
 
 
 @contextmanager
@@ -88,6 +160,7 @@ def raw_folder(arguments: argparse.Namespace) -> Iterator[tuple[Path, list[str],
         raise UsageError("--metadata: a data set of Hugging Face has no table of its own; leave it out")
     into = raw_root(arguments)
     check_name(into.name)
+    check_origin(into.name, arguments)
     if arguments.dry_run:
         with TemporaryDirectory(prefix="mmbench-") as temporary:
             trial = Path(temporary) / into.name
@@ -168,7 +241,8 @@ def named(arguments: argparse.Namespace, folder: Path) -> str:
     try:
         return checked_name(name, "a name")
     except ValueError as error:
-        raise UsageError(f"--name: {error}") from error
+        hint = "" if arguments.name else f"; the folder {folder} gives none, so name the data set with --name N"
+        raise UsageError(f"--name: {error}{hint}") from error
 
 
 def check_name(name: str) -> None:

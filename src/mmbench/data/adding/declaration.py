@@ -51,7 +51,9 @@ def checked_name(name: str, what: str) -> str:
     Raises:
         ValueError: it has other characters than letters, digits, ``_`` and ``-``, or too many.
     """
-    if not NAME.fullmatch(name) or name in RESERVED:
+    if name.casefold() in RESERVED:
+        raise ValueError(f"'{name}' is what mmbench calls a folder of its own; choose another")
+    if not NAME.fullmatch(name):
         raise ValueError(f"expected {what} of up to 40 letters, digits, '_' and '-', got {name[:60]!r}")
     return name
 
@@ -152,6 +154,12 @@ class Declared(BaseModel):
         if len(set(map(str, texts))) < len(texts):
             raise ValueError("a class is given twice")
         return texts
+
+    @field_validator("group", "split", "id", mode="before")
+    @classmethod
+    def _nothing(cls, column: Any) -> Any:
+        """``none`` where YAML says ``null``."""
+        return None if isinstance(column, str) and column.strip().casefold() in ("none", "null", "") else column
 
     @model_validator(mode="after")
     def _whole(self) -> Declared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -25,6 +26,8 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """What splits are called -> what they are called here."""
+TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of the text behind them."""
 TEST = 0.2
 """The share of the samples that a random split tests, where none is given."""
 
@@ -89,17 +92,15 @@ def check_width(name: str, modality: Modality, width: int) -> None:
 def ids_of(metadata: Metadata, column: str | None) -> list[str]:
     """The name of each sample, unique; numbers of rows where no column has them."""
     if column is None:
-        digits = len(str(len(metadata) - 1))
-        return [f"{row:0{digits}}" for row in range(len(metadata))]
+        return [str(row) for row in range(len(metadata))]
     ids = metadata.texts(metadata.need(column, "id"))
     first: dict[str, int] = {}
     for row, name in enumerate(ids):
         if not name:
             raise UsageError(f"{metadata.where(row, column)}: the id is empty; every sample needs one of its own")
-        if not name.isprintable() or len(name) > 500:
-            raise UsageError(
-                f"{metadata.where(row, column)}: expected an id of printable characters, got {name[:60]!r}"
-            )
+        check_printable(metadata, row, column, name)
+        if len(name) > 500:
+            raise UsageError(f"{metadata.where(row, column)}: an id of {len(name):,} characters, expected at most 500")
         if first.setdefault(name, row) != row:
             raise UsageError(
                 f"{metadata.where(row, column)}: the id '{name[:60]}' is that of row {metadata.where(first[name]).rpartition(' ')[2]} "
@@ -110,11 +111,9 @@ def ids_of(metadata: Metadata, column: str | None) -> list[str]:
 
 def labels_of(metadata: Metadata, column: str, classes: Sequence[str]) -> list[int]:
     """The number of each sample's class: cells hold its name, or, where no class is called by a number, its number from 0 on."""
-    cells = label_cells(metadata, column)
+    cells = label_cells(metadata, column, classes)
     numbers = {name: number for number, name in enumerate(classes)}
-    by_number = not any(name.lstrip("-").isdigit() for name in classes) and all(
-        cell.lstrip("-").isdigit() for cell in cells
-    )
+    by_number = not any(map(is_whole, classes)) and all(map(is_whole, cells))
     labels = []
     for row, cell in enumerate(cells):
         if by_number:
@@ -133,8 +132,13 @@ def labels_of(metadata: Metadata, column: str, classes: Sequence[str]) -> list[i
     return labels
 
 
-def label_cells(metadata: Metadata, column: str) -> list[str]:
-    """The labels as they are written.
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number of up to 18 digits."""
+    return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
+
+
+def label_cells(metadata: Metadata, column: str, classes: Sequence[str] = ()) -> list[str]:
+    """The labels as they are written; those that are among the classes are well spelt, whatever they look like.
 
     Raises:
         UsageError: one is missing, is a fraction, or two of them are one in two spellings.
@@ -155,17 +159,49 @@ def label_cells(metadata: Metadata, column: str) -> list[str]:
                 f"{metadata.where(row, column)}: the label is {cell}, expected the name of a class, or a whole number: mmbench "
                 "classifies, it does not regress"
             )
-    spellings: dict[str, dict[str, int]] = {}
+    first: dict[str, int] = {}
     for row, cell in enumerate(cells):
-        spellings.setdefault(" ".join(re.findall(r"\w+", cell.casefold())) or cell, {}).setdefault(cell, row)
-    for found in spellings.values():
-        if len(found) > 1:
-            (one, first), (other, second), *_ = found.items()
-            raise UsageError(
-                f"{metadata.where(second, column)}: the label '{other}' is '{one}' of row {metadata.where(first).rpartition(' ')[2]} "
-                "in another spelling; make them one"
-            )
+        first.setdefault(cell, row)
+    for cell, row in first.items():
+        check_printable(metadata, row, column, cell)
+    known = {spelt(name): name for name in classes}
+    twice = [
+        (row, cell, one)
+        for cell, row in first.items()
+        if cell not in classes and (one := known.setdefault(spelt(cell), cell)) != cell
+    ]
+    if twice:
+        row, cell, one = twice[0]
+        whose = (
+            f"'{one}' of row {metadata.where(first[one]).rpartition(' ')[2]}" if one in first else f"the class '{one}'"
+        )
+        more = "".join(
+            f"; '{other}' (row {metadata.where(at).rpartition(' ')[2]}) is '{of}'" for at, other, of in twice[1:6]
+        )
+        raise UsageError(
+            f"{metadata.where(row, column)}: the label '{cell}' is {whose} in another spelling{more}; make them one, or list both in "
+            "classes: of dataset.yaml"
+        )
     return cells
+
+
+def spelt(label: str) -> str:
+    """What two spellings of one label have in common: all but case, and whether words are joined by blanks, ``_`` or ``-``.
+
+    >>> spelt("Full Moon") == spelt("full_moon"), spelt("-1") == spelt("1"), spelt("C++") == spelt("C#")
+    (True, False, False)
+    """
+    if is_whole(label):
+        return label
+    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", unicodedata.normalize("NFKC", label).casefold())
+
+
+def check_printable(metadata: Metadata, row: int, column: str, text: str) -> None:
+    """Refuse control characters, line ends and marks that turn the direction of text: names go to terminals and tables."""
+    if wrong := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in TURNING), None):
+        raise UsageError(
+            f"{metadata.where(row, column)}: has the character {wrong!a}, which no name needs; take it out"
+        )
 
 
 def groups_of(metadata: Metadata, column: str | None, ids: Sequence[str]) -> list[str]:
@@ -178,6 +214,8 @@ def groups_of(metadata: Metadata, column: str | None, ids: Sequence[str]) -> lis
             f"{metadata.where(empty[0], column)}: the group is empty ({len(empty)} rows have none); name what the sample shares with "
             "others, or give it a name of its own"
         )
+    for group, number in {group: row for row, group in reversed(list(enumerate(groups)))}.items():
+        check_printable(metadata, number, column, group)
     return groups
 
 
@@ -287,5 +325,5 @@ def classes_of(metadata: Metadata, column: str) -> list[str]:
     found = Counter(label_cells(metadata, column))
     if len(found) < 2:
         raise UsageError(f"{metadata.tables}: column '{column}': expected two classes at least, got {', '.join(found)}")
-    numbers = all(re.fullmatch(r"-?\d+", name) for name in found)
+    numbers = all(map(is_whole, found))
     return sorted(found, key=int) if numbers else sorted(found)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,10 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray | dict[str, np.
     if isinstance(content, Mapping):
         content = unwrapped(content)
     if isinstance(content, Mapping):
+        if not content:
+            raise UsageError(f"{path}: holds no array")
+        if len({str(name) for name in content}) < len(content):
+            raise UsageError(f"{path}: two of its names are the same but for their type, such as 1 and '1'")
         return {
             str(name): single(f"{path}, '{name}'", as_array(f"{path}, '{name}'", value))
             for name, value in content.items()
@@ -210,8 +216,14 @@ def read_file(path: Path) -> Any:
     except UsageError:
         raise
     except Exception as error:  # damaged files fail in many ways; nothing of them was executed
-        reason = str(error).partition("\n")[0][:200]
-        raise UsageError(f"{path}: expected vectors of numbers in a {path.suffix} file; {reason}") from error
+        raise UsageError(f"{path}: expected vectors of numbers in a {path.suffix} file; {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read, in words of ours where torch would tell how to have the file executed."""
+    if isinstance(error, UnpicklingError) or "weights_only" in str(error):
+        return "it is damaged, or holds other things than arrays, which are not loaded"
+    return str(error).partition("\n")[0][:200]
 
 
 def _read_npy(path: Path) -> Any:
@@ -252,7 +264,10 @@ def as_array(where: str, value: Any) -> np.ndarray:
             raise UsageError(f"{where}: expected a plain tensor of numbers")
         if value.nbytes > value.untyped_storage().nbytes():
             raise UsageError(f"{where}: repeats the bytes it has; expected a tensor that holds all of its values")
-        value = (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
+        try:
+            value = (value.float() if value.is_floating_point() else value).detach().resolve_neg().numpy()
+        except (TypeError, RuntimeError) as error:
+            raise UsageError(f"{where}: {value.dtype} values cannot be read; save them as float32") from error
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         kind = f"{value.dtype} values" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise UsageError(f"{where}: expected numbers, got {kind}")
@@ -293,7 +308,7 @@ def read_vector(path: Path, width: int | None) -> np.ndarray:
     Raises:
         BadFile: there is none of this width in it, or it is not finite.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # False of names that no file can have, too
         raise BadFile("is missing")
     try:
         content = READERS[path.suffix.lower()](path) if path.suffix.lower() in READERS else None
@@ -309,7 +324,7 @@ def read_vector(path: Path, width: int | None) -> np.ndarray:
     except UsageError as error:
         raise BadFile(str(error)) from error
     except Exception as error:
-        raise BadFile(f"holds no vector ({str(error).partition(chr(10))[0][:200]})") from error
+        raise BadFile(f"holds no vector ({reason_of(error)})") from error
     if width is not None and len(vector) != width:
         raise BadFile(f"has {len(vector)} numbers, expected {width}, as others have")
     with np.errstate(over="ignore"):

@@ -84,6 +84,9 @@ def add_commands(data: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the table, below DIR; more than once for a table a split",
     )
+    add.add_argument(
+        "--replace", action="store_true", help="put it in the place of a data set of this name, of another folder"
+    )
     add.add_argument("--dry-run", action="store_true", help="print what is inferred, and do no more")
     options_of_preparing(add)
     command("verify", verify_data, "compare a prepared data set with its checksums")

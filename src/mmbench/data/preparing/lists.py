@@ -73,8 +73,8 @@ class Below:
         real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real[folder], name)
         if not any(real == allowed or real.startswith(allowed.rstrip("/") + "/") for allowed in self._allowed):
             raise UsageError(
-                f"{told(where)}{path} is a link to {real}; expected a file in {self.root}, or `mmbench data prepare … --also-from DIR` "
-                "to allow links into that folder"
+                f"{told(where)}{path} is a link to {real}; expected a file in {self.root}, or the option `--also-from DIR` of the "
+                "command to allow links into that folder"
             )
         return Path(path)
 

@@ -45,7 +45,7 @@ def absence(present: Mapping[str, np.ndarray], label: np.ndarray, classes: Seque
         each = ", ".join(f"{counts[c]} of {sizes[c]} {classes[c]}" for c in named if sizes[c])
         lines.append(
             f"{modality} gives the class away by being absent: from that alone {least:.0%} are right, {most_frequent:.0%} by the most "
-            f"frequent class (p < {max(round(p, 3), 0.001)}); absent in {each}"
+            f"frequent class (p < {max(round(p, 3), 0.001)}, samples taken as independent); absent in {each}"
         )
     return lines
 
