@@ -10,6 +10,9 @@ from pathlib import Path
 
 from mmbench.errors import StoreError, UsageError
 
+MOST_OF_NAME, MOST_OF_PATH = 255, 4095
+"""Bytes that a file's name, and a whole path, may have."""
+
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """A path that a user gave, with ``~`` and variables such as ``$HOME`` replaced, which a shell does not do everywhere.
@@ -20,12 +23,27 @@ def user_path(text: str | os.PathLike[str]) -> Path:
     given = os.fspath(text)
     path = os.path.expandvars(os.path.expanduser(given))
     if not path.strip() or "\0" in path:
-        raise UsageError(f"expected a path, got {given!r}")
+        raise UsageError(f"expected a path, got {given[:200]!r}")
+    if too_long := over_long(path):
+        raise UsageError(too_long)
     if path.startswith("~"):
         raise UsageError(f"{given}: there is no home folder {Path(path).parts[0]}; a folder of that name is ./{path}")
     if unset := re.search(r"\$(\w+|\{[^}]*\})", path):
         raise UsageError(f"{given}: the variable {unset[0]} is not set")
     return Path(path)
+
+
+def over_long(path: str) -> str:
+    """Why no system has a file of this path: a name that is too long, or letters that no name can have; "" where it may have one."""
+    try:
+        longest = max(len(os.fsencode(part)) for part in path.split("/"))
+    except UnicodeEncodeError:
+        return f"expected a path, got {path[:100]!r}, which has a letter that no text can have"
+    if longest > MOST_OF_NAME or len(os.fsencode(path)) > MOST_OF_PATH:
+        return (
+            f"expected a path, got {len(path)} letters, {path[:60]!r} …: a file's name has {MOST_OF_NAME} bytes at most"
+        )
+    return ""
 
 
 def data_root() -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from mmbench.missing import Pattern, pattern_name, patterns
+from mmbench.missing import MOST_MODALITIES, Pattern, pattern_name, patterns
 from mmbench.trial import Trial
 
 
@@ -69,6 +69,38 @@ class Predictions(Arrays):
     def given(self) -> np.ndarray:
         """(P,) bool: whether a pattern has predictions. A trial has them all; of what was made elsewhere, some may be NaN."""
         return ~np.isnan(self.log_probs[:, :, 0]).any(axis=1)
+
+    def check(self) -> None:
+        """Whether the arrays can be predictions: their shapes and types go together, classes are numbers of classes.
+
+        Raises:
+            ValueError: they are none; the message says which array.
+        """
+        if (
+            self.modalities.ndim != 1
+            or self.modalities.dtype.kind != "U"
+            or not 0 < self.modalities.size <= MOST_MODALITIES
+        ):
+            raise ValueError(f"modalities are {self.modalities.dtype} of shape {self.modalities.shape}, expected names")
+        count, samples = len(self.patterns), self.label.size
+        classes = self.log_probs.shape[-1] if self.log_probs.ndim else 0
+        expected = {
+            "label": ((samples,), "i"),
+            "group": ((samples,), "i"),
+            "present": ((samples, len(self.modalities)), "b"),
+            "predicted": ((count, samples), "i"),
+            "log_probs": ((count, samples, classes), "f"),
+            "log_prior": ((classes,), "f"),
+        }
+        for name, (shape, kind) in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype.kind != kind:
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected the shape {shape}")
+        if self.attack.shape not in ((0,), (samples,)) or self.attack.dtype.kind != "i" or not samples or not classes:
+            raise ValueError(f"attack is {self.attack.dtype} of shape {self.attack.shape}, of {samples} samples")
+        for name, array in (("label", self.label), ("predicted", self.predicted[self.given])):
+            if not ((array >= 0) & (array < classes)).all():
+                raise ValueError(f"{name} is not from 0 to {classes - 1}")
 
 
 @dataclass

@@ -17,7 +17,7 @@ from mmbench.bundles.importing import known_of
 from mmbench.bundles.layout import DatasetFacts, Entry, Manifest
 from mmbench.bundles.scrubbing import scrubbed
 from mmbench.cli import main
-from mmbench.errors import DataError
+from mmbench.errors import DataError, StoreError
 from mmbench.experiment.plan import Experiment, expand, load
 from mmbench.metrics import summary
 from mmbench.record import Failure, Features, Predictions, Record
@@ -439,3 +439,13 @@ def test_an_experiment_that_tunes_is_the_same_after_the_way(store):
     draws = [[draw.trial.key for search in made.searches for draw in search.draws] for made in (plan, again)]
     assert draws[0] == draws[1]
     assert len(draws[0]) == 2 * 2 * 3
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(store, monkeypatch):
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("mmbench.bundles.exporting.write_entry", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match=r"cannot write few\.zip: Permission denied"):
+        export(experiment(), store, Path("few.zip"))

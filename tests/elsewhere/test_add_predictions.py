@@ -305,7 +305,7 @@ def test_a_parquet_file_that_is_none_or_holds_words(capsys):
         (["p.csv", "--dataset", "small", "--method", "concat"], "--method concat: is a method of mmbench"),
         (["p.csv", "--dataset", "small", "--method", "mine ‡"], "printable letters without ‡"),
         (["p.csv", "--dataset", "small", "--method", "mi\x1bne"], "expected 1 to 60 printable letters"),
-        (["p.csv", "--dataset", "small", "--method", "mine", "--seed", "-1"], "--seed -1: expected 0 or above"),
+        (["p.csv", "--dataset", "small", "--method", "mine", "--seed", "-1"], "--seed -1: expected 0 to 2^32 − 1"),
     ],
 )
 def test_mistakes_in_the_command(capsys, arguments, said):
@@ -331,3 +331,24 @@ def test_a_file_of_another_ending_and_other_data_than_before(capsys, monkeypatch
     assert add(capsys, write_csv(rows_of(0)))[0] == 0
     monkeypatch.setattr(Small, "manifest", classmethod(lambda cls: "other"))
     assert "was made for other data than there are now; --replace" in add(capsys, write_csv(rows_of(1)))[2]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+def test_a_seed_is_as_those_of_experiments(capsys, seed):
+    code, out, err = add(capsys, write_csv(rows_of()), "--seed", seed)
+    assert (code, out) == (2, "")
+    assert f"--seed {seed}: expected 0 to 2^32 − 1" in err
+    assert add(capsys, "p.csv", "--seed", 2**32 - 1)[0] == 0
+
+
+def test_parquet_words_that_are_no_utf8_name_the_row(capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    frame = rows_of()
+    table, ids = pa.Table.from_pandas(frame), [name.encode() for name in frame["id"]]
+    ids[3] = b"s\xff3"
+    broken = pa.array(ids, pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(table.column_names.index("id"), "id", broken), "p.parquet")
+    code, _, err = add(capsys, "p.parquet")
+    assert (code, "p.parquet, row 4: id is b's\\xff3', which is no UTF-8" in err) == (1, True)

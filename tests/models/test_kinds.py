@@ -241,6 +241,8 @@ def test_a_single_sample_from_python_and_values_of_all_sorts(
     [
         ("photo_file_name", "photos/none.png", r"metadata.csv, row 2, column 'photo_file_name': .*none.png is no file"),
         ("photo_file_name", "../away/model/model.json", "row 2, column 'photo_file_name': .*leads out of"),
+        ("photo_file_name", 300 * "a" + ".png", "row 2, column 'photo_file_name': expected a path, got 304 letters"),
+        ("photo_file_name", "link.png", "row 2, column 'photo_file_name': 'link.png' leads to .*copy it there\n"),
         ("photo_file_name", "bad.png", "row 2, column 'photo_file_name': .*bad.png .*not a readable picture"),
         ("category", "bire", "row 2, column 'category': the model knows no class 'bire'; did you mean 'bird'"),
         ("size_0", "large", "row 2, column 'size_0': expected a number, got 'large'"),
@@ -253,6 +255,7 @@ def test_a_cell_that_is_wrong_is_named(
     away, _, _, raw = everything
     folder = shutil.copytree(raw, tmp_path / "raw")
     (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "link.png").symlink_to(away / "model.json")
     table = pd.read_csv(folder / "metadata.csv", dtype=str, keep_default_na=False)
     table.loc[0, column] = cell
     table.to_csv(folder / "metadata.csv", index=False)

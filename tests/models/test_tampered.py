@@ -42,13 +42,10 @@ class Described(MultimodalDataModule):
     text_modalities = ("words",)
     classes = ("a", "b")
     spec = DataSpec(("left", "words"), (3, 4), "left", {"left": 4})
+    example = {"left": torch.zeros(1, 4), "words": {name: torch.zeros(1, 9).int() for name in ("token", "word")}}  # type: ignore[assignment]
 
     def __init__(self) -> None:
         self.features, self.statistics, self.evaluation = {}, {}, {}
-        self.example = {
-            "left": torch.zeros(1, 4),
-            "words": {name: torch.zeros(1, 9).int() for name in ("token", "word")},
-        }
 
 
 @pytest.fixture(scope="module")
@@ -317,3 +314,32 @@ def test_the_command_answers_in_words(folder: Path, tmp_path: Path, capsys: pyte
 def test_a_device_that_is_not_there(folder: Path) -> None:
     with pytest.raises(UsageError, match="device 'tpu9': expected cpu, or cuda where there is a GPU"):
         load_model(folder, device="tpu9")
+
+
+@pytest.mark.parametrize("name", ["encoders/left/a\0b", "encoders/left/" + 300 * "a", "encoders/left/a\nb"])
+def test_a_file_that_no_folder_can_have(folder: Path, name: str) -> None:
+    file = {"bytes": 1, "sha256": "0" * 64}
+    reseal(folder, lambda card: card["files"].update({name: file}))
+    refused(folder, "is no file of a model")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (5, "expected a sample, modality: value, or a list of samples, got int '5'"),
+        (None, "got NoneType"),
+        ("words", "got str"),
+        ({"words": "a \ud800 b"}, r"words: expected a text, got half a letter, '\\ud800', at character 3"),
+        ([{"left": [1.0] * 4}, {"words": "\udcff"}], "sample 1, words: expected a text"),
+        ({"left": "\ud800.npy"}, "a letter that no text can have"),
+        ({"left": 5000 * "a"}, "expected a path, got 5000 letters"),
+    ],
+)
+def test_what_is_no_sample_is_refused_in_words(folder: Path, samples: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_model(folder).predict(samples)
+
+
+def test_a_name_of_a_model_that_no_file_can_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", 5000 * "a", "x.csv"]) == 2
+    assert "expected a path, got 5000 letters" in capsys.readouterr().err

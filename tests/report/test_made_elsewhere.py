@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -210,6 +211,32 @@ def test_damage_is_told_and_the_report_goes_on(store: Store, name: str) -> None:
     pd.testing.assert_frame_equal(
         of(made.table, "concat"), of(collect(experiment(), store, elsewhere=False).table, "concat")
     )
+
+
+@pytest.mark.parametrize("change", [{"seed": 10**30}, {"seed": -1}, {"label": ""}])
+def test_an_entry_that_no_command_would_keep_is_left_out(store: Store, change: dict[str, object]) -> None:
+    entry = enter(store, "mine", 0, stored(store, "concat", "clean", 0))
+    spoilt, elsewhere = entry.model_copy(update=change), Elsewhere.beside(store)
+    elsewhere.write(spoilt, {})
+    made = collect(experiment(), store)
+    assert [line for line in made.not_run if f"--remove {spoilt.key}" in line]
+    assert "mine ‡" in set(made.table.method)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"label": np.full(7, 0)}, "expected the shape"),
+        ({"modalities": np.array(["sound", "smell"])}, "know nothing of"),
+        ({"modalities": np.array(3)}, "expected names"),
+    ],
+)
+def test_predictions_that_are_none_are_told_and_left_out(store: Store, change: dict[str, Any], reason: str) -> None:
+    entry = enter(store, "mine", 0, stored(store, "concat", "clean", 0))
+    content = replace(stored(store, "concat", "clean", 0), **change).to_bytes()
+    entry.parts[0].predictions_sha256 = sha256(content).hexdigest()
+    Elsewhere.beside(store).write(entry, {entry.parts[0].file: content})
+    assert [line for line in collect(experiment(), store).not_run if "damaged (" in line and reason in line]
 
 
 def test_folds_that_are_missing_leave_the_row_without_a_number(store: Store) -> None:

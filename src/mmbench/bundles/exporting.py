@@ -127,4 +127,5 @@ def _write(target: Path, manifest: Manifest, texts: dict[str, bytes], arrays: di
     except OSError as error:
         raise StoreError(f"cannot write {target}: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

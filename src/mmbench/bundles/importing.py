@@ -17,7 +17,7 @@ from mmbench.errors import DataError, StoreError
 from mmbench.experiment.settings import parse
 from mmbench.files import atomic_write
 from mmbench.metrics import summary
-from mmbench.missing import pattern_name, patterns
+from mmbench.missing import pattern_name
 from mmbench.npz import read_npz
 from mmbench.record import Arrays, Features, Predictions, Record
 from mmbench.store import MOST_BYTES, CorruptRecord, Store
@@ -161,30 +161,13 @@ def check_arrays(data: bytes, record: Record) -> None:
     if [str(name) for name in arrays["modalities"].ravel()] != modalities:
         raise ValueError("its modalities are not those of the trial")
     if kind is Predictions:
-        _check_predictions(Predictions(**arrays), record, len(patterns(modalities)))
+        _check_predictions(Predictions(**arrays), record)
     elif arrays["points"].ndim != 3 or arrays["points"].shape[::2] != (len(modalities), 2):
         raise ValueError(f"points have the shape {arrays['points'].shape}")
 
 
-def _check_predictions(p: Predictions, record: Record, count: int) -> None:
-    samples, classes = len(p.label), p.log_probs.shape[-1] if p.log_probs.ndim else 0
-    expected = {
-        "label": ((samples,), "i"),
-        "group": ((samples,), "i"),
-        "present": ((samples, len(record.trial.encoders)), "b"),
-        "predicted": ((count, samples), "i"),
-        "log_probs": ((count, samples, classes), "f"),
-        "log_prior": ((classes,), "f"),
-    }
-    for name, (shape, kind) in expected.items():
-        array = getattr(p, name)
-        if array.shape != shape or array.dtype.kind != kind:
-            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected the shape {shape}")
-    if p.attack.shape not in ((0,), (samples,)) or p.attack.dtype.kind != "i" or not samples:
-        raise ValueError(f"attack is {p.attack.dtype} of shape {p.attack.shape}, of {samples} samples")
-    for name in ("label", "predicted"):
-        if not ((getattr(p, name) >= 0) & (getattr(p, name) < classes)).all():
-            raise ValueError(f"{name} is not from 0 to {classes - 1}")
+def _check_predictions(p: Predictions, record: Record) -> None:
+    p.check()
     if np.isnan(p.log_probs).any():
         raise ValueError("log_probs have NaN")
     for number, name in enumerate(pattern_name(pattern) for pattern in p.patterns):

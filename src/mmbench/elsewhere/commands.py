@@ -68,15 +68,16 @@ def add_predictions(arguments: argparse.Namespace) -> int:
 
 def add(elsewhere: Elsewhere, arguments: argparse.Namespace) -> int:
     """Check a file and keep what it holds."""
+    from mmbench.arguments import shown
     from mmbench.data import DATASETS
     from mmbench.elsewhere.checking import check
-    from mmbench.elsewhere.entries import Entry
+    from mmbench.elsewhere.entries import LARGEST_SEED, Entry
 
     if missing := [f"--{name}" for name in ("dataset", "method") if getattr(arguments, name) is None]:
         raise UsageError(f"add-predictions: {' and '.join(missing)}: expected with a file")
     label, seed = checked_label(arguments.method), arguments.seed or 0
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: expected 0 or above")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"--seed {shown(seed)}: expected 0 to 2^32 − 1, as of trials")
     data = DATASETS[arguments.dataset]
     if (unprepared := data.prepared()) is not None:
         raise UsageError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmbench.errors import StoreError
 from mmbench.files import atomic_write
@@ -18,6 +19,8 @@ from mmbench.store import MOST_BYTES, CorruptRecord, Store, read_arrays, read_fi
 
 FOLDER = "elsewhere"
 """Among the results, beside ``runs``."""
+LARGEST_SEED = 2**32 - 1
+"""As of the seeds of experiments."""
 
 
 class Part(BaseModel):
@@ -65,11 +68,11 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    label: str
+    label: Annotated[str, Field(min_length=1)]
     dataset: str
     data: str
     protocol: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)]
     parts: list[Part]
 
     @property
@@ -136,10 +139,15 @@ class Elsewhere:
         """The predictions of a part.
 
         Raises:
-            CorruptRecord: they are missing, or not the bytes that the entry vouches for.
+            CorruptRecord: they are missing, not the bytes that the entry vouches for, or no predictions.
         """
         path = self.root / entry.key / part.file
-        return read_arrays(path, part.predictions_sha256, Predictions, MOST_BYTES["predictions.npz"])
+        found = read_arrays(path, part.predictions_sha256, Predictions, MOST_BYTES["predictions.npz"])
+        try:
+            found.check()
+        except ValueError as error:
+            raise CorruptRecord(f"{path}: {error}") from error
+        return found
 
     def write(self, entry: Entry, predictions: Mapping[str, bytes]) -> None:
         """Write an entry in place of what there was of it.
@@ -158,7 +166,8 @@ class Elsewhere:
         kept = {part.file for part in entry.parts}
         for path in folder.glob("*.npz"):
             if path.name not in kept:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # it is no part of the entry any more
+                    path.unlink(missing_ok=True)
 
     def remove(self, key: str) -> None:
         """Forget an entry, its record first, so that none is ever without its predictions.

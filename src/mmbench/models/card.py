@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mmbench.arguments import describe
 from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError
+from mmbench.files import over_long
 from mmbench.missing import MOST_MODALITIES
 from mmbench.record import sealed, unsealed
 from mmbench.store import MOST_BYTES
@@ -151,10 +152,15 @@ class Card(BaseModel):
             raise ValueError("spec.feature_dims: expected widths of feature vectors")
         for name in self.files:
             parts = name.split("/")
-            if name != WEIGHTS and (
-                parts[0] != ENCODERS or len(parts) < 3 or {"", ".", ".."} & set(parts) or "\\" in name
+            if (
+                (
+                    name != WEIGHTS
+                    and (parts[0] != ENCODERS or len(parts) < 3 or {"", ".", ".."} & set(parts) or "\\" in name)
+                )
+                or not name.isprintable()
+                or over_long(name)
             ):
-                raise ValueError(f"files: '{name}' is no file of a model")
+                raise ValueError(f"files: {name[:200]!r} is no file of a model")
         if WEIGHTS not in self.files:
             raise ValueError(f"files: {WEIGHTS} is missing")
         return self

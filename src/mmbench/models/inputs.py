@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,9 @@ from mmbench.models.loading import Restored
 FILLER = "a b c d"
 CLIP = "clip"
 """What a decoder has to know beside a file, such as times, as a mapping."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What is left of a letter where a text was not read as what it is written in."""
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
 
@@ -128,6 +132,11 @@ class Inputs:
         for number, value in enumerate(values):
             if value is not None and not isinstance(value, str):
                 raise UsageError(f"{at(number)}: expected a text, got {kind_of(value)}")
+            if value is not None and (lone := SURROGATE.search(value)):
+                raise UsageError(
+                    f"{at(number)}: expected a text, got half a letter, {lone[0]!r}, at character {lone.start() + 1}; read the text as "
+                    "what it is written in, such as UTF-8"
+                )
         texts = ["" if value is None else clean(value) for value in values]
         tokenize: Tokenizer = self.model.tokenizers[modality]
         trained = self.card.inputs[modality]

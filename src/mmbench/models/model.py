@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -97,6 +97,10 @@ class Model:
         if isinstance(samples, Mapping):
             rows: list[Mapping[str, Any]] = [samples] if one else rows_of(samples)
         else:
+            if isinstance(samples, str | bytes) or not isinstance(samples, Iterable):
+                raise UsageError(
+                    f"expected a sample, modality: value, or a list of samples, got {type(samples).__name__} {str(samples)[:60]!r}"
+                )
             rows = list(samples)
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mmbench.data.adding.samples import elsewhere, ids_of, path_of
 from mmbench.data.adding.vectors import ARRAYS, read_vectors
 from mmbench.data.preparing.lists import within
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.files import over_long
 from mmbench.models.inputs import CLIP, Inputs
 
 UNKNOWN = -1
@@ -138,11 +140,9 @@ def values_of(modality: str, place: Modality, metadata: Metadata, ids: list[str]
         return [row if here else None for row, here in zip(rows, vectors.present.tolist(), strict=True)]
     paths: list[Any] = []
     for row, (cell, folder) in enumerate(zip(metadata.texts(place.file), metadata.folders, strict=True)):
-        path = (
-            within(metadata.root, path_of(metadata.root, cell, folder), metadata.where(row, place.file))
-            if cell
-            else None
-        )
+        if why := over_long(cell):
+            raise UsageError(f"{metadata.where(row, place.file)}: {why}")
+        path = below(metadata, cell, folder, metadata.where(row, place.file)) if cell else None
         if path is not None and not path.is_file():
             hint = elsewhere(metadata.root, cell)
             raise UsageError(
@@ -152,18 +152,37 @@ def values_of(modality: str, place: Modality, metadata: Metadata, ids: list[str]
     return paths
 
 
+def below(metadata: Metadata, cell: str, folder: str, where: str) -> Path:
+    """The path that a cell names, below the table's folder, also where links lead out of it.
+
+    Raises:
+        UsageError: it is not below.
+    """
+    relative = path_of(metadata.root, cell, folder)
+    real = Path(os.path.realpath(metadata.root / relative))
+    plain = not os.path.isabs(relative) and ".." not in relative.split("/")
+    if plain and not real.is_relative_to(os.path.realpath(metadata.root)):
+        raise UsageError(
+            f"{where}: {cell!r} leads to {real}, outside of {metadata.root}; expected a file below the table's folder, also where it "
+            "is a link: copy it there"
+        )
+    return within(metadata.root, relative, where)
+
+
 def labels_of(metadata: Metadata, column: str, classes: list[str]) -> np.ndarray:
     """The number of each row's class, by its name or its number; ``UNKNOWN`` where the cell is empty.
 
     Raises:
         UsageError: a cell is no class that the model knows.
     """
-    cells = ["" if cell == "nan" else cell for cell in metadata.texts(column)]
+    import pyarrow as pa
+
+    cells = metadata.texts(column)
+    if pa.types.is_floating(metadata.table.column(column).type):  # whole numbers, beside empty cells
+        cells = ["" if cell == "nan" else cell.removesuffix(".0") for cell in cells]
     numbers: Mapping[str, int] = {name: number for number, name in enumerate(classes)}
-    if not any(name.lstrip("-").isdigit() for name in classes):
-        cells = [cell.removesuffix(".0") for cell in cells]  # whole numbers, beside empty cells
-        if all(cell.isdigit() for cell in cells if cell):
-            numbers = {str(number): number for number in range(len(classes))}
+    if not any(name.lstrip("-").isdigit() for name in classes) and all(cell.isdigit() for cell in cells if cell):
+        numbers = {str(number): number for number in range(len(classes))}
     labels = np.full(len(cells), UNKNOWN)
     for row, cell in enumerate(cells):
         if cell and cell not in numbers:

@@ -101,7 +101,10 @@ def _read(entry: Entry, fold: int | None, trial: Trial, elsewhere: Elsewhere) ->
     if entry.data != trial.data:
         return None, f"made for other data, of hash {entry.data[:12]}, than the trials', of {trial.data[:12]}"
     try:
-        return narrowed(elsewhere.predictions(entry, part), tuple(trial.encoders)), ""
+        held = elsewhere.predictions(entry, part)
+        if lacking := set(trial.encoders) - set(held.modalities.tolist()):
+            return None, f"damaged (its predictions know nothing of {', '.join(sorted(lacking))})"
+        return narrowed(held, tuple(trial.encoders)), ""
     except CorruptRecord as error:
         return None, f"damaged ({error})"
 
