@@ -60,6 +60,19 @@ def test_a_data_set_that_there_is_not(path):
         put_on({"datasets": {}}, ["openclipart"], "x.yaml")
 
 
+def test_what_to_write_where_two_modalities_cannot_have_such_masks(tmp_path):
+    (tmp_path / "own.yaml").write_text(
+        "title: t\ndatasets: {openclipart_features: {modalities: [image, title]}}\nmethods: {sum: }\nseeds: [0]\n"
+        "missing: {complete: , matched: {rate: [0.4, 0.7]}, dropout: {rate: 0.8}}\n"
+    )
+    with pytest.raises(
+        UsageError,
+        match=r"bernoulli can realise it: --set missing.matched.kind=bernoulli missing.dropout.kind=bernoulli",
+    ):
+        load(tmp_path / "own.yaml")
+    load(tmp_path / "own.yaml", ["missing.matched.kind=bernoulli", "missing.dropout.kind=bernoulli"])
+
+
 def test_folds_that_a_data_set_has_not():
     assert fitting({"folds": "all", "seeds": [1]}, 1) == {"seeds": [1]}
     assert fitting({"folds": 7}, 5) == {"folds": "all"}

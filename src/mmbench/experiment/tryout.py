@@ -74,10 +74,17 @@ def try_out(
             try:
                 missing.check(list(plans[name].encoders))
             except UsageError as error:
-                found.append(f"missing, with datasets.{name}: {error}")
+                found.append(f"missing, with datasets.{name}: {error}{way_out(grid, str(error))}")
         if not found and plans[name].unprepared is None:
             try_methods(name, grid, methods, recipes, encoders, drawn, found)
         mistakes += found
+
+
+def way_out(grid: Grid, error: str) -> str:
+    """What to write where another kind of mask would do, as the end of a message."""
+    ways = [name for name, way in grid.missing.items() if way.expand() != [None]]
+    kinds = " ".join(f"missing.{name}.kind=bernoulli" for name in ways)
+    return f": --set {kinds}" if error.endswith("Kind bernoulli can realise it") and ways else ""
 
 
 def try_encoders(

@@ -266,6 +266,7 @@ def test_a_given_split_is_taken_and_groups_on_two_sides_leave_clean_to_folds(tmp
         "speaker is on two sides of the given split; cut folds instead (folds: in dataset.yaml), or use legacy"
     )
     assert data.lacks("legacy") is None
+    assert audit(data).violations["clean"] == []  # its folds hold
     folds, _ = module(data, fold=0)
     assert not set(folds.splits.train.group.tolist()) & set(folds.splits.test.group.tolist())
 

@@ -92,6 +92,7 @@ def test_samples_without_a_vector_are_absent_and_told(metadata, tmp_path):
     np.save(tmp_path / "emb.npy", np.where([[True], [False], [True]], VALUES, np.nan))
     vectors = read(metadata, array="emb.npy")
     assert vectors.present.tolist() == [True, False, True]
+    assert vectors.notes == ["emb.npy: 1 of 3 rows are NaN throughout: absent there"]
     assert vectors.block(slice(0, 3))[1].tolist() == [0, 0]
 
 

@@ -126,7 +126,10 @@ def of_array(path: Path, key: str | None, metadata: Metadata, ids: Sequence[str]
                 f"{path}: has {len(content):,} rows, {metadata.tables} has {len(metadata):,} samples; expected a row a sample, in the "
                 "same order (or, in a .pt or .safetensors file, a vector an id)"
             )
-        return Vectors(content, ~rows_of_nan(content))
+        present = ~rows_of_nan(content)
+        lacking = int((~present).sum())
+        told = f"{path.name}: {lacking} of {len(content)} rows are NaN throughout: absent there"
+        return Vectors(content, present, notes=[told] * (lacking > 0))
     widths = {len(vector) for vector in content.values()}
     if len(widths) > 1:
         by_width = {len(vector): name for name, vector in content.items()}

@@ -105,6 +105,10 @@ def audit_prepared(data: type[PreparedDataModule]) -> Audit:
     keys = keys_of(data, material, seen)
     same = bool((splits["clean"] == splits["legacy"]).all())
     for protocol, split in splits.items():
+        folds_alone = protocol == "clean" and data.folds > 1 and not (split != "").any()
+        if folds_alone:
+            result.facts.append(f"clean: no one split, but {data.folds} folds; {data.lacks(protocol)}")
+            continue
         audit_counts(protocol, material, split, keys, published.get(protocol, {}), data.lacks(protocol) or "", result)
         if protocol == "clean" or not same:
             audit_splits(protocol, material, split, keys, seen, result)

@@ -248,8 +248,9 @@ def demo_data(arguments: argparse.Namespace) -> int:
     if getattr(data, "home", None):
         raise UsageError(f"{data.name} comes with mmbench, ready to be used; it needs no demo")
     if is_real(data):
+        own = "" if data.declaration() is None else ", and the folder that it was added from in place of its name"
         raise UsageError(
-            f"{data.folder()} holds the real {data.name}; name another folder for the demo: --data-dir DIR"
+            f"{data.folder()} holds the real {data.name}; name another folder for the demo: --data-dir DIR{own}"
         )
     raw = data_root() / "demo-raw" / str(data.name)
     with locked(raw):
