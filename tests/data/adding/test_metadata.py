@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from mmbench.data.adding.metadata import find_tables, read_metadata
 from mmbench.errors import UsageError
@@ -42,6 +44,10 @@ def test_a_cell_may_have_line_ends_and_quotation_marks(tmp_path):
         ("a,b\n1,2\n3\n", "row 3 .line 3. has 1 cells, the header has 2"),
         ("a,b\n1,2\n3,4,5\n", "row 3 .line 3. has 3 cells, the header has 2"),
         ('a,b\n1,2\n"3,4\n5,6\n', "quotation mark is not closed in the row that begins in line 3"),
+        ('a,b\n1,"x\n2,y\n3,"z\n', "mark in line 4 closes a cell of the row that begins in line 2, but text follows"),
+        ("x" * 200_000 + ",b\n1,2\n", "name of column 1 has 200,000 characters, expected at most 255"),
+        ("a,b\n" + "x" * 200_000 + "\n", "row 2 .line 2. has 1 cells, the header has 2"),
+        ("\n\na,b\n1\n", "row 4 .line 4. has 1 cells"),
         ("a, a ,b\n1,2,3\n", "two columns are called 'a'"),
     ],
 )
@@ -121,11 +127,105 @@ def test_a_table_a_split(tmp_path):
 
 
 def test_a_table_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmbench.data.adding.tables.MOST_BYTES", 10)
+    monkeypatch.setattr("mmbench.data.adding.tables.MOST_TEXT_BYTES", 10)
     with pytest.raises(UsageError, match="has 14 bytes, expected a table of at most 10"):
         write(tmp_path, "label\na\nb\nccc\n")
     pd.DataFrame({"a": [0] * 1000}).to_parquet(tmp_path / "metadata.parquet")
-    monkeypatch.setattr("mmbench.data.adding.tables.MOST_BYTES", 1 << 30)
     monkeypatch.setattr("mmbench.data.adding.tables.MOST_ROWS", 999)
     with pytest.raises(UsageError, match="has 1,000 rows"):
         read_metadata(tmp_path, ["metadata.parquet"])
+
+
+def test_a_quotation_mark_within_a_cell_is_a_character(tmp_path):
+    read = write(tmp_path, 'text,label\n12" disc,a\nplain,b\n')
+    assert read.texts("text") == ['12" disc', "plain"]
+    assert read.texts("label") == ["a", "b"]
+    assert not read.notes
+
+
+def test_rows_that_quotation_marks_may_have_swallowed_are_told_of(tmp_path):
+    [note] = write(tmp_path, 'id,label,text\n1,a,"x\n2,b,foo\n3,a,z"\n4,b,y\n').notes
+    assert "row 2 has a cell in quotation marks, over lines 2 to 4, that looks like rows of its own" in note
+    assert not write(tmp_path, 'id,label,text\n1,a,"Dear all,\nthis is, so to say,\na text, of lines"\n').notes
+
+
+def test_long_cells(tmp_path):
+    read = write(tmp_path, "text,label\n" + "x" * 200_000 + ",a\n")
+    assert len(read.texts("text")[0]) == 200_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_bytes_that_are_no_text_are_told_of(tmp_path, encoding):
+    content = "text,label\né\ufffd,a\n@,b\n".encode(encoding)
+    wrong = {"utf-8": (b"@", b"\xff"), "utf-16": ("@".encode("utf-16-le"), b"\x00\xd8")}[encoding]
+    (tmp_path / "metadata.csv").write_bytes(content.replace(*wrong))
+    read = read_metadata(tmp_path, ["metadata.csv"])
+    assert read.texts("text") == ["é\ufffd", "\ufffd"]
+    assert read.texts("label") == ["a", "b"]
+    assert "1 line with bytes that are not UTF-" in read.notes[0]
+    assert "the first is line 3" in read.notes[0]
+
+
+def test_names_of_columns_are_printed_as_they_are(tmp_path):
+    read = write(tmp_path, '"Height\n(cm)",\u200flabel,a\x1b[31m\n1,2,3\n')
+    assert read.columns == ["Height (cm)", "label", "a[31m"]
+    assert [note.split(": ", 1)[1].split(" is ")[0] for note in read.notes] == ["column 1", "column 2", "column 3"]
+
+
+@pytest.mark.parametrize("line", ['{"a": "\\ud800"}', '{"\\ud800": 1}', '{"a": {"b": ["\\ud800"]}}'])
+def test_halves_of_characters_in_json(tmp_path, line):
+    with pytest.raises(UsageError, match=r"metadata.jsonl, line 2: expected a JSON object, got"):
+        write(tmp_path, '{"a": "\\ud83d\\ude00"}\n' + line, "metadata.jsonl")
+
+
+def test_a_key_a_line_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmbench.data.adding.tables.MOST_CELLS", 99)
+    with pytest.raises(UsageError, match="line 10: 10 rows of 10 keys by here"):
+        write(tmp_path, "\n".join(f'{{"k{i}": 1}}' for i in range(20)), "metadata.jsonl")
+
+
+def test_tables_of_other_endings(tmp_path):
+    (tmp_path / "m.txt").write_text("a\n1\n")
+    with pytest.raises(UsageError, match=r"m.txt: expected a table whose name ends in .csv"):
+        read_metadata(tmp_path, ["m.txt"])
+    with pytest.raises(UsageError, match=r"expected a table|cannot be read|no such table"):
+        read_metadata(tmp_path, ["x" * 300 + ".csv"])
+
+
+def read_parquet_of(folder, columns, names, **options):
+    parquet.write_table(pa.Table.from_arrays(columns, names), folder / "metadata.parquet", **options)
+    return read_metadata(folder, ["metadata.parquet"])
+
+
+def test_parquet_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmbench.data.adding.tables.MOST_BYTES", 1 << 20)
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), ["x" * 1000])
+    lists = pa.ListArray.from_arrays(list(range(3001)), words)
+    for column in (words, words.cast(pa.string()), lists):
+        with pytest.raises(
+            UsageError, match=r"its first 3,000 rows unpack to 3,\d+,\d+ bytes, expected at most 1,048,576"
+        ):
+            read_parquet_of(tmp_path, [column], ["a"], store_schema=False)
+    numbers = pa.ListArray.from_arrays([0, 1 << 18], np.zeros(1 << 18))
+    with pytest.raises(UsageError, match=r"its first 1 rows unpack to"):
+        read_parquet_of(tmp_path, [numbers], ["a"])
+
+
+def test_parquet_of_what_python_cannot_hold(tmp_path):
+    far = [2**62, 0]
+    read = read_parquet_of(
+        tmp_path,
+        [pa.array(far, pa.timestamp("ms")), pa.array([2**62, 1], pa.duration("ms")), pa.array([np.nan, np.inf])],
+        ["t", "d", "x"],
+    )
+    assert "out of range" in read.texts("t")[0]
+    assert read.texts("t")[1].startswith("1970-01-01")
+    assert read.texts("d") == [str(2**62), "1"]
+    assert read.texts("x") == ["", "inf"]
+    texts = pa.array([b"a", b"\xff"]).view(pa.string())
+    with pytest.raises(UsageError, match=r"metadata.parquet, column 't', row 2: not UTF-8"):
+        read_parquet_of(tmp_path, [texts], ["t"])
+    with pytest.raises(UsageError, match="two columns are called 'a'"):
+        read_parquet_of(tmp_path, [pa.array([1]), pa.array([2])], ["a", "a"])
+    with pytest.raises(UsageError, match="no row"):
+        read_parquet_of(tmp_path, [pa.array([], pa.int64())], ["a"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class Column:
             for text, folder in zip(self.texts, self.metadata.folders, strict=True)
             if text
         ]
-        there = [self.metadata.root / path for path in paths if (self.metadata.root / path).is_file()]
+        there = [self.metadata.root / path for path in paths if os.path.isfile(self.metadata.root / path)]
         lacking = len(self.texts) - len(self.filled)
         absent = f", {lacking} empty: absent" if lacking else ""
         settings, told = look_at(self.media, there[:LOOKED_AT])

@@ -88,7 +88,15 @@ class Metadata:
 
         values = self.table.column(column)
         if not pa.types.is_string(values.type):
-            return ["" if value is None else as_text(value) for value in values.to_pylist()]
+            try:
+                found = values.to_pylist()
+            except (OverflowError, ValueError) as error:  # a time beyond those that Python knows
+                if pa.types.is_nested(values.type):
+                    raise UsageError(
+                        f"{self.tables}: column '{column}' holds values that cannot be read ({error}); leave it out"
+                    ) from error
+                found = values.cast(pa.string()).to_pylist()
+            return [as_text(value) for value in found]
         return [value.strip() for value in values.to_pylist()]
 
     def numbers(self, column: str) -> np.ndarray:
@@ -101,7 +109,7 @@ class Metadata:
 
         values = self.table.column(column)
         if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type):
-            given = values.to_pandas().to_numpy(np.float64, na_value=np.nan)
+            given = values.to_pandas(use_threads=False).to_numpy(np.float64, na_value=np.nan)
             empty = np.asarray(values.is_null(nan_is_null=True))
         else:
             texts = self.texts(column)
@@ -126,7 +134,9 @@ class Metadata:
 
 
 def as_text(value: Any) -> str:
-    """A value of a table as a CSV file would have it."""
+    """A value of a table as a CSV file would have it: "" where there is none."""
+    if value is None or value != value:
+        return ""
     return value.strip() if isinstance(value, str) else str(value)
 
 

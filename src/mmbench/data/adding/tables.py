@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmbench.data.preparing.lists import read_text
 from mmbench.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-MOST_BYTES = 1 << 32
-"""Of a table's file, and of what it unpacks to."""
+MOST_BYTES = 1 << 31
+"""Of a Parquet file, and of what it unpacks to."""
+MOST_TEXT_BYTES = 1 << 29
+"""Of a table in a text format."""
 MOST_ROWS = 20_000_000
 MOST_COLUMNS = 100_000
+MOST_CELLS = 1 << 28
+MOST_CELL = 1 << 24
+"""Characters of a cell in a text format."""
+MOST_NAME = 255
+"""Characters of a column's name."""
+AT_ONCE = 1 << 18
+"""Cells that are Python objects at one time."""
+LOST = "\udcff"
+"""Stands for bytes that are no text, while a file is read; no text can hold it."""
+
+codecs.register_error("mmbench.lost", lambda error: (LOST, error.end))  # type: ignore[attr-defined]
 
 
 def read_table(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
@@ -29,122 +44,262 @@ def read_table(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
     Raises:
         UsageError: it cannot be read.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: there is no such table")
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise UsageError(
-            f"{path}: has {size:,} bytes, expected a table of at most {MOST_BYTES:,}; keep vectors in .npy files"
-        )
     readers = {".csv": read_separated, ".tsv": read_separated, ".jsonl": read_json_lines, ".parquet": read_parquet}
-    table, first = readers[path.suffix.lower()](path, notes)
-    names = [str(name).strip() for name in table.column_names]
-    if len(names) > MOST_COLUMNS:
+    ending = path.suffix.lower()
+    if ending not in readers:
+        raise UsageError(f"{str(path)[:300]}: expected a table whose name ends in {', '.join(TABLES)}")
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:  # its name may be too long
+        raise UsageError(f"{str(path)[:300]}: cannot be read ({error.strerror})") from error
+    if size is None:
+        raise UsageError(f"{path}: there is no such table")
+    if size > (most := MOST_BYTES if ending == ".parquet" else MOST_TEXT_BYTES):
         raise UsageError(
-            f"{path}: has {len(names):,} columns, expected at most {MOST_COLUMNS:,}; keep vectors in .npy files"
+            f"{path}: has {size:,} bytes, expected a table of at most {most:,}; keep vectors in .npy files, long texts in Parquet"
         )
-    names = [name or f"unnamed_{number}" for number, name in enumerate(names, start=1)]
+    table, first = readers[ending](path, notes)
+    check_width(path, table.num_columns)
+    names = [name_of(name, number, path, notes) for number, name in enumerate(table.column_names, start=1)]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageError(f"{path}: two columns are called '{twice[0]}', blanks aside; rename one of them")
     return table.rename_columns(names), first
 
 
-def read_separated(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
-    """A table whose cells are separated by commas, semicolons, tabs or bars: all columns as texts."""
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    text = read_text(path, notes).lstrip("\n")
-    if not text.strip():
-        raise UsageError(f"{path}: it is empty; expected a header and one row a sample")
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(text)
-    if text.count('"') % 2:
-        raise UsageError(f"{path}: a quotation mark is not closed{unclosed(text, delimiter)}")
-    header = next(csv.reader(io.StringIO(text), delimiter=delimiter))
-    while text.endswith("\n\n"):
-        text = text[:-1]
-    try:
-        table = arrow.read_csv(
-            io.BytesIO(text.encode()),
-            read_options=arrow.ReadOptions(
-                column_names=[str(i) for i in range(len(header))], skip_rows=0, block_size=1 << 26
-            ),
-            parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False),
-            convert_options=arrow.ConvertOptions(
-                column_types={str(i): pa.string() for i in range(len(header))}, strings_can_be_null=False
-            ),
+def check_width(path: Path, columns: int) -> None:
+    """Refuse a table of too many columns."""
+    if columns > MOST_COLUMNS:
+        raise UsageError(
+            f"{path}: has {columns:,} columns, expected at most {MOST_COLUMNS:,}; keep vectors in .npy files"
         )
-    except pa.ArrowException as error:
-        raise UsageError(f"{path}: {mistake_of(text, delimiter, len(header)) or str(error)[:200]}") from error
-    if len(table) > MOST_ROWS:
-        raise UsageError(f"{path}: has {len(table):,} rows, expected at most {MOST_ROWS:,}")
-    return table.slice(1).rename_columns(unique(header)), 2
 
 
-def unique(names: Sequence[str]) -> list[str]:
-    """Names of columns; of several without a name, each gets one, so that only real doubles are refused."""
-    return [name.strip() or f"unnamed_{number}" for number, name in enumerate(names, start=1)]
+def name_of(given: str, number: int, path: Path, notes: list[str]) -> str:
+    """The name of a column: without blanks around it, and without what does not print; one without a name gets one.
+
+    Args:
+        given: the name in the file.
+        number: of the column, from 1.
+        path: of the table.
+        notes: get a line where a name is changed.
+    """
+    if len(given) > MOST_NAME:
+        raise UsageError(
+            f"{path}: the name of column {number} has {len(given):,} characters, expected at most {MOST_NAME}; is the first row "
+            "a header?"
+        )
+    name = given.strip()
+    if not name.isprintable():
+        name = " ".join("".join(c if c.isprintable() else " " * c.isspace() for c in name).split())
+        notes.append(f"{path}: column {number} is called '{name}' here; its name has characters that do not print")
+    return name or f"unnamed_{number}"
 
 
-def delimiter_of(text: str) -> str:
+def lines_of(path: Path, notes: list[str]) -> Iterator[str]:
+    """The lines of a file in UTF-8, or in UTF-16 where its first bytes say so, with a newline at the end of each.
+
+    Bytes that are not in this encoding become U+FFFD; a line of ``notes`` tells how many lines have such.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    count = first = 0
+    try:
+        with path.open("rb") as file:
+            encoding = "utf-16" if file.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig"
+        with path.open(encoding=encoding, errors="mmbench.lost") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.isascii() and LOST in line:
+                    count, first = count + 1, first or number
+                    line = line.replace(LOST, "\ufffd")
+                yield line
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    if count:
+        notes.append(
+            f"{path}: {count} line{'s' * (count > 1)} with bytes that are not {encoding.removesuffix('-sig').upper()}, read as "
+            f"\ufffd; the first is line {first}"
+        )
+
+
+@contextmanager
+def long_cells() -> Iterator[None]:
+    """Let cells have ``MOST_CELL`` characters while the context lasts; by default the csv module bears 131,072."""
+    before = csv.field_size_limit(MOST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def read_separated(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
+    """A table whose cells are separated by commas, semicolons, tabs or bars: all columns as texts.
+
+    It is read line by line, in this thread: pyarrow's reader of CSV starts threads of its own, which have ended processes that hold
+    torch as well, and it takes a quotation mark within a cell in silence.
+    """
+    import pyarrow as pa
+
+    lines, skipped, head = lines_of(path, notes), 0, ""
+    for head in lines:
+        if head.strip():
+            break
+        skipped += 1
+    if not head.strip():
+        raise UsageError(f"{path}: it is empty; expected a header and one row a sample")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(head)
+    with long_cells():
+        rows = rows_of(path, chain([head], lines), delimiter, skipped, notes)
+        header = next(rows)
+        schema = pa.schema([(name, pa.string()) for name in header])
+        batches, block = [], []
+        for row in rows:
+            block.append(row)
+            if len(block) * len(header) >= AT_ONCE:
+                batches.append(batch_of(block, schema))
+                block = []
+    if block:
+        batches.append(batch_of(block, schema))
+    return pa.Table.from_batches(batches, schema), 2 + skipped
+
+
+def batch_of(rows: list[list[str]], schema: pa.Schema) -> pa.RecordBatch:
+    """Rows of texts as columns."""
+    import pyarrow as pa
+
+    return pa.record_batch([pa.array(cells, pa.string()) for cells in zip(*rows, strict=True)], schema=schema)
+
+
+def rows_of(path: Path, lines: Iterable[str], delimiter: str, skipped: int, notes: list[str]) -> Iterator[list[str]]:
+    """The header, and the rows, which have as many cells; a blank line is a row of empty cells, but for those at the end.
+
+    Args:
+        path: of the table.
+        lines: of it, from the header on.
+        delimiter: what separates cells.
+        skipped: how many blank lines are above the header.
+        notes: get a line where quotation marks may be stray.
+
+    Raises:
+        UsageError: a row has another number of cells than the header, or a quotation mark that is neither closed nor doubled.
+    """
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    width, blank, number, begun, stray = 0, 0, skipped, 1 + skipped, ""
+    try:
+        for row in rows:
+            number += 1
+            end = rows.line_num + skipped
+            if not width:
+                width = len(row)
+                check_width(path, width)
+            elif not row:
+                blank += 1
+                begun = end + 1
+                continue
+            if len(row) != width:
+                raise UsageError(
+                    f"{path}: row {number} (line {end}) has {len(row)} cells, the header has {width}: {delimiter.join(row)[:80]!r}; "
+                    "quote a cell that holds the separator"
+                )
+            if number - skipped > MOST_ROWS + 1:
+                raise UsageError(f"{path}: has more than {MOST_ROWS:,} rows, expected at most {MOST_ROWS:,}")
+            if end > begun and not stray and holds_rows(row, delimiter):
+                stray = f"{path}: row {number} has a cell in quotation marks, over lines {begun} to {end}, that looks like rows"
+                notes.append(f"{stray} of its own; double a quotation mark that belongs to the text")
+            for _ in range(blank):
+                yield [""] * width
+            blank = 0
+            yield row
+            begun = end + 1
+    except csv.Error as error:
+        raise UsageError(f"{path}: {mistake_of(str(error), begun, rows.line_num + skipped)}") from error
+
+
+def mistake_of(told: str, begun: int, end: int) -> str:
+    """What the csv module found wrong, in words.
+
+    Args:
+        told: by it.
+        begun: the line in which the row begins.
+        end: the line up to which it was read.
+    """
+    if "end of data" in told:
+        return f"a quotation mark is not closed in the row that begins in line {begun}"
+    if "expected after" in told:
+        return (
+            f"a quotation mark in line {end} closes a cell of the row that begins in line {begun}, but text follows; if it belongs to "
+            'the text, double it (""), and if the one that opens the cell does, double it and put the cell in quotation marks'
+        )
+    if "field larger" in told:
+        return f"a cell of the row that begins in line {begun} has more than {MOST_CELL:,} characters; is a quotation mark not closed?"
+    return f"the row that begins in line {begun}: {told}"
+
+
+def holds_rows(row: list[str], delimiter: str) -> bool:
+    """Whether a cell of several lines looks like what a stray quotation mark swallows: the rest of a row, and rows.
+
+    Separators before a blank are those of a text.
+    """
+    for column, cell in enumerate(row):
+        first, *others = cell.split("\n")
+        expected = [len(row) - 1] * (len(others) - 1) + [column]
+        if others and delimiter not in first and sum(expected):
+            counts = [line.count(delimiter) for line in others]
+            if counts == expected and not any(delimiter + " " in line for line in others):
+                return True
+    return False
+
+
+def delimiter_of(line: str) -> str:
     """What separates the cells of the first line: of four candidates, the one that is in it most often, outside quotation marks."""
-    line = text.partition("\n")[0]
     outside = "".join(line.split('"')[::2])
     counts = {candidate: outside.count(candidate) for candidate in ",;\t|"}
     return max(counts, key=lambda candidate: counts[candidate])
-
-
-def unclosed(text: str, delimiter: str) -> str:
-    """Where a quotation mark that is not closed was opened, as the end of a sentence."""
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-    begun = 1
-    try:
-        for _ in rows:
-            begun = rows.line_num + 1
-    except csv.Error:
-        return f" in the row that begins in line {begun}"
-    return ""
-
-
-def mistake_of(text: str, delimiter: str, columns: int) -> str:
-    """Which row has another number of cells than the header; "" if none has."""
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    for count, row in enumerate(rows, start=1):
-        if row and len(row) != columns:
-            return (
-                f"row {count} (line {rows.line_num}) has {len(row)} cells, the header has {columns}: {delimiter.join(row)[:80]!r}; "
-                "quote a cell that holds the separator"
-            )
-    return ""
 
 
 def read_json_lines(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
     """A table of one JSON object a line."""
     import pyarrow as pa
 
-    rows: list[dict[str, Any]] = []
-    names: dict[str, None] = {}
-    for line, text in enumerate(read_text(path, notes).split("\n"), start=1):
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for line, text in enumerate(lines_of(path, notes), start=1):
         if not text.strip():
             continue
         try:
             row = json.loads(text)
+            if "\\u" in text:  # halves of characters
+                json.dumps(row, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}, line {line}: expected a JSON object, got {text[:80]!r} ({error})") from error
+            raise UsageError(
+                f"{path}, line {line}: expected a JSON object, got {text.strip()[:80]!r} ({str(error)[:200]})"
+            ) from error
         if not isinstance(row, dict):
-            raise UsageError(f"{path}, line {line}: expected a JSON object, got {text[:80]!r}")
-        rows.append(row)
-        names.update(dict.fromkeys(row))
-    try:
-        return pa.table({name: column_of(row.get(name) for row in rows) for name in names}), 1
-    except (pa.ArrowException, OverflowError) as error:
-        raise UsageError(f"{path}: a column holds what no table can: {error}") from error
+            raise UsageError(f"{path}, line {line}: expected a JSON object, got {text.strip()[:80]!r}")
+        for name, value in row.items():
+            column = columns.setdefault(name, [])
+            column.extend([None] * (count - len(column)))
+            column.append(value)
+        count += 1
+        check_width(path, len(columns))
+        if count > MOST_ROWS or count * len(columns) > MOST_CELLS:
+            raise UsageError(
+                f"{path}, line {line}: {count:,} rows of {len(columns):,} keys by here, expected at most {MOST_ROWS:,} rows and "
+                f"{MOST_CELLS:,} cells"
+            )
+    for name, column in columns.items():
+        column.extend([None] * (count - len(column)))
+        try:
+            columns[name] = column_of(column)
+        except (pa.ArrowException, OverflowError, RecursionError) as error:
+            raise UsageError(f"{path}: column {name[:60]!r} holds what no table can: {str(error)[:200]}") from error
+    return pa.table(columns), 1
 
 
-def column_of(values: Iterable[Any]) -> pa.Array:
+def column_of(found: list[Any]) -> pa.Array:
     """The values of a column of JSON as the narrowest type that all of them have; else as texts."""
     import pyarrow as pa
 
-    found = list(values)
     kinds = {type(value) for value in found} - {type(None)}
     if kinds <= {int, float} or kinds <= {bool}:
         return pa.array(found)
@@ -156,34 +311,104 @@ def column_of(values: Iterable[Any]) -> pa.Array:
 
 
 def read_parquet(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
-    """A table of a Parquet file."""
+    """A table of a Parquet file, read in pieces: a small file may say the same long text a million times."""
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            head = file.metadata
-            size = sum(head.row_group(i).total_byte_size for i in range(head.num_row_groups))
-            if size > MOST_BYTES or head.num_rows > MOST_ROWS:
-                raise UsageError(
-                    f"{path}: has {head.num_rows:,} rows of {size:,} bytes in all, expected at most {MOST_ROWS:,} and {MOST_BYTES:,}"
-                )
-            table = file.read()
+            head, schema, kinds = file.metadata, file.schema, file.schema_arrow
+        leaves = [schema.column(i) for i in range(len(schema))]
+        groups = [head.row_group(i) for i in range(head.num_row_groups)]
+        check_width(path, len(leaves))
+        size = sum(group.total_byte_size for group in groups)
+        if size > MOST_BYTES or head.num_rows > MOST_ROWS:
+            raise UsageError(
+                f"{path}: has {head.num_rows:,} rows of {size:,} bytes in all, expected at most {MOST_ROWS:,} and {MOST_BYTES:,}"
+            )
+        values = sum(group.column(i).num_values for group in groups for i in range(len(leaves)))
+        at_once = max(1, min(1 << 16, (AT_ONCE << 3) * head.num_rows // max(1, values)))
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        batches: list[list[pa.Array]] = []
+        size = rows = 0
+        with parquet.ParquetFile(path, metadata=head, read_dictionary=texts) as file:
+            for batch in file.iter_batches(at_once, use_threads=False):
+                size += sum(unpacked_bytes(column) for column in batch.columns)
+                if size > MOST_BYTES:
+                    raise UsageError(
+                        f"{path}: its first {rows + len(batch):,} rows unpack to {size:,} bytes, expected at most {MOST_BYTES:,} in all"
+                    )
+                columns = [plain_column(c, field.type) for c, field in zip(batch.columns, kinds, strict=True)]
+                for name, column in zip(kinds.names, columns, strict=True):
+                    check_texts(column, f"{path}, column {name[:60]!r}", rows + 1)
+                batches.append(columns)
+                rows += len(batch)
+        names = list(kinds.names)
     except UsageError:
         raise
     except Exception as error:  # of a damaged file, pyarrow's errors are of many kinds
         raise UsageError(f"{path}: not a readable Parquet file ({str(error)[:200]})") from error
-    return pa.table({name: plain_column(table.column(name)) for name in table.column_names}), 1
+    if not batches:
+        return pa.Table.from_arrays([pa.nulls(0, pa.string()) for _ in names], names), 1
+    return pa.Table.from_arrays([pa.chunked_array(chunks) for chunks in zip(*batches, strict=True)], names), 1
 
 
-def plain_column(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as texts, numbers or lists of numbers, where it is any of these in another clothing."""
+def unpacked_bytes(values: pa.Array) -> int:
+    """How many bytes a column takes once each of its cells has a text of its own, where it is a dictionary now."""
     import pyarrow as pa
+    from pyarrow import compute
 
     kind = values.type
+    if isinstance(values, pa.ExtensionArray):
+        return unpacked_bytes(values.storage)
     if pa.types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
-        kind = values.type
+        words = values.dictionary
+        if not (
+            pa.types.is_string(words.type) or pa.types.is_large_string(words.type) or pa.types.is_binary(words.type)
+        ):
+            return len(values) * max(1, words.nbytes // max(1, len(words)))
+        lengths = compute.binary_length(words).cast(pa.int64())
+        return (compute.sum(lengths.take(values.indices)).as_py() or 0) + 4 * len(values)
+    if pa.types.is_struct(kind):
+        return sum(unpacked_bytes(values.field(i)) for i in range(kind.num_fields))
+    if pa.types.is_map(kind):
+        return unpacked_bytes(values.keys) + unpacked_bytes(values.items)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return unpacked_bytes(values.flatten()) + 4 * len(values)
+    return values.nbytes
+
+
+def check_texts(values: pa.Array, where: str, first: int) -> None:
+    """Refuse texts that are not UTF-8; ``first`` is the number of the first row."""
+    import pyarrow as pa
+
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        row = f"rows {first} to {first + len(values) - 1}"
+        if pa.types.is_string(values.type):
+            cells = values.cast(pa.binary()).to_pylist()
+            row = f"row {next(i for i, cell in enumerate(cells, first) if not is_text(cell))}"
+        raise UsageError(f"{where}, {row}: not UTF-8; write the table anew with texts in UTF-8") from error
+
+
+def is_text(cell: bytes) -> bool:
+    """Whether bytes are UTF-8."""
+    try:
+        cell.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def plain_column(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A column as texts, numbers or lists of numbers, where it is any of these in another clothing; ``kind`` is what the file says."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if values.type != kind:
+        values = values.cast(kind)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return values.cast(pa.string()).fill_null("")
     if pa.types.is_string(kind):
