@@ -83,6 +83,8 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     failed = running.run()
     collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb)
     print_report(collected, compared_with(experiment, arguments), running.unselected())
+    for line in running.kept():
+        print(line, file=sys.stderr)
     return max(FAILED if failed else OK, strict)
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mmbench.experiment.searches import Search
     from mmbench.runner.view import GridView
 
+MOST_KEPT = 3
+"""Models whose folders are named when a run has ended."""
+
 
 class Running:
     """An experiment that is run.
@@ -118,6 +121,20 @@ class Running:
         kept = [trial for trial in todo if not trial.tuning] if self.keeps else []
         later = sum(len(search.seeds) for search in self.searches) if self.keeps else 0
         return in_words(kept, later, self.store.root) if kept or later else ""
+
+    def kept(self) -> list[str]:
+        """Lines that say where models are that were kept, and how to ask one; nothing where none are kept."""
+        if not self.keeps:
+            return []
+        chosen = [trial for search in self.searches for trial in self.finals(choose(search, self.store))]
+        trials = distinct([*self.filters.trials, *chosen])
+        found = [trial for trial in trials if (self.store.folder(trial.key) / "model.json").is_file()]
+        lines = [
+            f"kept, {self.experiment.describe(trial)}: mmbench predict {self.store.folder(trial.key)} INPUT"
+            for trial in found[:MOST_KEPT]
+        ]
+        more = len(found) - len(lines)
+        return [*lines, f"kept: {more} more {'model' if more == 1 else 'models'}"] if more else lines
 
     def unselected(self) -> set[str]:
         """Lines of a report for what the filters leave out."""

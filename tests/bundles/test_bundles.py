@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from mmbench.bundles.exporting import export
+from mmbench.bundles.exporting import added_of, export
 from mmbench.bundles.importing import known_of
 from mmbench.bundles.layout import DatasetFacts, Entry, Manifest
 from mmbench.bundles.scrubbing import scrubbed
 from mmbench.cli import main
+from mmbench.elsewhere import entries as made
 from mmbench.errors import DataError, StoreError
 from mmbench.experiment.plan import Experiment, expand, load
 from mmbench.metrics import summary
@@ -139,6 +140,42 @@ def test_the_report_is_the_same_where_the_data_are_not(store, bundle, capsys):
     assert call(capsys, "status", path, "--results", "there")[1].splitlines()[-1].startswith("8 trials, 8 ")
     code, _, err = call(capsys, "run", path, "--results", "there", "--dry-run")
     assert (code, "none of its data sets can be run here" in err) == (2, True)
+
+
+def test_what_a_bundle_leaves_out_is_told(store, capsys):
+    def told():
+        return call(capsys, "export", "there/imported/few.yaml", "--results", "here", "-o", "again.zip")[2]
+
+    export(experiment(), store, Path("few.zip"))
+    bring(capsys, Path("few.zip"))
+    assert "not in it" not in told()
+    for label, seed in (("mine", 0), ("mine", 1), ("theirs", 0)):
+        entry = made.Entry(label=label, dataset="crema_d", data="0" * 64, protocol="clean", seed=seed, parts=[])
+        made.Elsewhere.beside(store).write(entry, {})
+    made.Elsewhere.beside(store).write(entry.model_copy(update={"protocol": "legacy"}), {})
+    assert "not in it: 2 rows that were made elsewhere; `mmbench add-predictions` adds them there too" in told()
+
+
+def test_a_data_set_that_was_added_without_code_is_named(store, monkeypatch, capsys):
+    export(experiment(), store, Path("few.zip"))
+    bring(capsys, Path("few.zip"))
+    plan = experiment()
+    assert added_of(plan) == []
+    plan.trials = [
+        trial.model_copy(update={"dataset": name})
+        for trial, name in zip(plan.trials, ("goods", "handwritten"), strict=False)
+    ]
+    monkeypatch.setenv("MMBENCH_DATA", "data")
+    Path("data/goods").mkdir(parents=True)
+    Path("data/goods/manifest.json").write_text('{"declaration": {}}')
+    assert added_of(plan) == ["goods"], "handwritten comes with the package"
+    path = Path("there/imported/few.bundle.json")
+    manifest = Manifest.from_bytes(path.read_bytes())
+    manifest.datasets["crema_d"].dataset = "other"
+    path.write_bytes(manifest.to_bytes())
+    code, _, err = call(capsys, "report", "there/imported/few.yaml", "--results", "there")
+    assert code == 2
+    assert "data set other is not known here: if it was added without code, `mmbench data add` of its folder" in err
 
 
 def test_the_same_results_give_the_same_bytes_and_name_no_machine(store, bundle, monkeypatch):

@@ -105,6 +105,21 @@ def test_the_size_is_told_beforehand(tmp_path: Path) -> None:
     assert line.startswith(f"; 4 models to keep, about {sum(told) / 1e6:.1f} MB (")
 
 
+def test_the_end_of_a_run_tells_where_models_are(tmp_path: Path) -> None:
+    of = experiment(tmp_path)
+    run, folders = running(tmp_path, of, "--keep-models"), [tmp_path / "runs" / trial.key for trial in of.trials]
+    assert run.kept() == []
+    told = {}
+    for number, folder in enumerate(folders, 1):
+        folder.mkdir(parents=True)
+        (folder / "model.json").touch()
+        told[number] = run.kept()
+    assert told[1] == [f"kept, openclipart clean concat seed 0: mmbench predict {folders[0]} INPUT"]
+    assert told[4] == [*told[3], "kept: 1 more model"]
+    assert [line.split()[-2] for line in told[3]] == [str(folder) for folder in folders[:3]]
+    assert running(tmp_path, of).kept() == []
+
+
 def test_more_than_there_is_room_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")(10, 5, 5_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)

@@ -28,7 +28,7 @@ def export_experiment(arguments: argparse.Namespace) -> int:
     """``mmbench export``."""
     from pathlib import Path
 
-    from mmbench.bundles.exporting import export
+    from mmbench.bundles.exporting import added_of, export, left_elsewhere
 
     experiment, store = load_experiment(arguments, imported=True), open_store(arguments)
     target = arguments.output or Path(f"{experiment.name}.zip")
@@ -40,6 +40,17 @@ def export_experiment(arguments: argparse.Namespace) -> int:
         "in it: records, predictions, features, the experiment, hashes of data and splits; no logs, models or paths",
         file=sys.stderr,
     )
+    if count := left_elsewhere(experiment, store):
+        what = "1 row that was" if count == 1 else f"{count} rows that were"
+        print(
+            f"not in it: {what} made elsewhere; `mmbench add-predictions` adds them there too, from their own files",
+            file=sys.stderr,
+        )
+    for name in added_of(experiment):
+        print(
+            f"{name} was added without code: a report elsewhere needs the data set there too, by `mmbench data add` of its folder",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -14,7 +14,9 @@ import yaml
 from mmbench.bundles.layout import EXPERIMENT, MANIFEST, MOST, NAME, DatasetFacts, Entry, Manifest, write_entry
 from mmbench.bundles.scrubbing import check_settings, scrub, scrubbed
 from mmbench.data import DATASETS
+from mmbench.data.found import EMBEDDED, folder_of
 from mmbench.data.preparing.splitting import split_hash
+from mmbench.elsewhere.entries import Elsewhere
 from mmbench.errors import DataError, StoreError, UsageError
 from mmbench.experiment.plan import Experiment
 from mmbench.provenance import source_state
@@ -86,6 +88,19 @@ def _arrays(store: Store, records: Sequence[Record]) -> dict[str, tuple[Path, st
             if digest is not None:
                 found[f"runs/{record.key}/{name}"] = store.folder(record.key) / name, digest
     return found
+
+
+def left_elsewhere(experiment: Experiment, store: Store) -> int:
+    """How many rows of an experiment's reports were made elsewhere; a bundle has none of them."""
+    entries, _ = Elsewhere.beside(store).entries()
+    cells = {(trial.dataset, trial.protocol) for trial in experiment.trials}
+    return len({(e.dataset, e.protocol, e.label) for e in entries if (e.dataset, e.protocol) in cells})
+
+
+def added_of(experiment: Experiment) -> list[str]:
+    """The data sets of an experiment that were added without code, and do not come with the package."""
+    folders = {trial.dataset: folder_of(trial.dataset) for trial in experiment.trials}
+    return [name for name, folder in folders.items() if folder is not None and folder.parent != EMBEDDED]
 
 
 def facts_of(experiment: Experiment) -> dict[str, DatasetFacts]:

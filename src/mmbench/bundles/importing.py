@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from mmbench.bundles.layout import EXPERIMENT, MOST_RATIO, SMALL, Bundle, DatasetFacts, Manifest
-from mmbench.errors import DataError, StoreError
+from mmbench.data import DATASETS
+from mmbench.errors import DataError, StoreError, UsageError
 from mmbench.experiment.settings import parse
 from mmbench.files import atomic_write
 from mmbench.metrics import summary
@@ -205,11 +206,22 @@ def _keep_experiment(bundle: Bundle, target: Path, conflict: Conflict) -> None:
 
 
 def known_of(file: Path) -> Mapping[str, DatasetFacts]:
-    """What a bundle told of the data sets of an experiment, by label, if the experiment was imported; nothing otherwise."""
+    """What a bundle told of the data sets of an experiment, by label, if the experiment was imported; nothing otherwise.
+
+    Raises:
+        DataError: that cannot be read.
+        UsageError: the code here does not know one of them: it was added without code, or is of a package.
+    """
     path = file.with_name(file.stem + KNOWN)
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES["record.json"]:
             return {}
-        return Manifest.from_bytes(path.read_bytes()).datasets
+        found = Manifest.from_bytes(path.read_bytes()).datasets
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); import the bundle anew") from error
+    for name in sorted({facts.dataset for facts in found.values()} - set(DATASETS)):
+        raise UsageError(
+            f"{file}: was imported, and its data set {name} is not known here: if it was added without code, `mmbench data add` of its "
+            f"folder makes it known (under this name); else the package does that it is of"
+        )
+    return found
