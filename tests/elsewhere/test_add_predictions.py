@@ -351,4 +351,4 @@ def test_parquet_words_that_are_no_utf8_name_the_row(capsys):
     broken = pa.array(ids, pa.binary()).view(pa.string())
     pq.write_table(table.set_column(table.column_names.index("id"), "id", broken), "p.parquet")
     code, _, err = add(capsys, "p.parquet")
-    assert (code, "p.parquet, row 4: id is b's\\xff3', which is no UTF-8" in err) == (1, True)
+    assert (code, "p.parquet, row 4, column 'id': got b's\\xff3', which is no UTF-8" in err) == (1, True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmbench.errors import DataError, did_you_mean
+from mmbench.data.adding.tables import unpacked_table
+from mmbench.errors import DataError, UsageError, did_you_mean
 from mmbench.npz import read_npz
 
 if TYPE_CHECKING:
@@ -179,30 +180,14 @@ def _of_parquet(path: Path, classes: Sequence[str], most_rows: int, most_bytes: 
         for name in classes:
             if not (pa.types.is_floating(kinds[name]) or pa.types.is_integer(kinds[name])):
                 raise DataError(f"{path}: column '{name}' holds {kinds[name]}, expected probabilities from 0 to 1")
-        table = file.read(columns=columns)
-        for name in columns:
-            _check_utf8(path, name, table.column(name))
-        frame = table.to_pandas(ignore_metadata=True)
+        table = unpacked_table(path, most_bytes, most_rows).select(columns)
+        frame = table.to_pandas(ignore_metadata=True, use_threads=False)
+    except UsageError as error:
+        raise DataError(str(error)) from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: it is no parquet file, or was cut off ({error})") from error
     words = {name: frame[name].map(_text) for name in columns if name not in classes}
     return pd.DataFrame({**words, **{name: frame[name] for name in classes}})
-
-
-def _check_utf8(path: Path, name: str, column: Any) -> None:
-    """Refuse a column of texts that are none; parquet files do not vouch for theirs."""
-    try:
-        column.validate(full=True)
-    except ValueError as error:  # pyarrow's own
-        for row, value in enumerate(column):
-            try:
-                value.as_py()
-            except UnicodeDecodeError as wrong:
-                got = f"{wrong.object[:40]!r}"
-                raise DataError(
-                    f"{path}, row {row + 1}: {name} is {got}, which is no UTF-8; write it as text"
-                ) from error
-        raise DataError(f"{path}: column '{name}' is damaged ({error})") from error
 
 
 def _text(value: Any) -> str:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as Picture
 
 from mmbench.cli import main
+from mmbench.data.adding.columns import Plain, Rows
 from mmbench.data.adding.huggingface import export, names_of
 from mmbench.errors import StoreError, UsageError
 
@@ -239,6 +240,15 @@ def test_more_rows_than_any_table_may_have_are_refused_before_they_are_looked_at
     monkeypatch.setattr("mmbench.data.adding.saved.MOST_ROWS", 3)
     with pytest.raises(UsageError, match="train: has 4 rows, expected at most 3"):
         quietly(saved, tmp_path / "out")
+
+
+def test_a_long_text_that_a_dictionary_says_often_is_not_written_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmbench.data.adding.columns.MOST_BYTES", 1 << 20)
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), ["x" * 1000])
+    with pytest.raises(
+        UsageError, match=r"column 'a': the values up to this one take 3,012,000 bytes, expected at most"
+    ):
+        Plain("a", pa.string()).add(words, Rows([], lambda row, column: f"column '{column}'"))
 
 
 # What is wrong with a folder

@@ -223,7 +223,7 @@ def test_parquet_of_what_python_cannot_hold(tmp_path):
     assert read.texts("d") == [str(2**62), "1"]
     assert read.texts("x") == ["", "inf"]
     texts = pa.array([b"a", b"\xff"]).view(pa.string())
-    with pytest.raises(UsageError, match=r"metadata.parquet, column 't', row 2: not UTF-8"):
+    with pytest.raises(UsageError, match=r"metadata.parquet, row 2, column 't': got b'.xff', which is no UTF-8"):
         read_parquet_of(tmp_path, [texts], ["t"])
     with pytest.raises(UsageError, match="two columns are called 'a'"):
         read_parquet_of(tmp_path, [pa.array([1]), pa.array([2])], ["a", "a"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from mmbench.data.adding.decoding import ENDINGS
+from mmbench.data.adding.tables import MOST_BYTES, unpacked_bytes
 from mmbench.data.preparing.lists import within
 from mmbench.errors import UsageError
 
@@ -127,10 +128,20 @@ class Plain:
     """A column of texts, numbers or truth values, as it is."""
 
     def __init__(self, column: str, kind: pa.DataType) -> None:
-        self.column, self.kind = column, kind
+        self.column, self.kind, self.size = column, kind, 0
 
     def add(self, values: pa.Array, rows: Rows) -> pa.Array:
-        """The values, of one of three types."""
+        """The values, of one of three types.
+
+        Raises:
+            UsageError: they take too many bytes, as those of a dictionary may that holds a long text.
+        """
+        self.size += unpacked_bytes(values)
+        if self.size > MOST_BYTES:
+            raise UsageError(
+                f"{rows.where(len(values) - 1, self.column)}: the values up to this one take {self.size:,} bytes, expected at most "
+                f"{MOST_BYTES:,} in a column; leave it out, or shorten its texts"
+            )
         return values.cast(self.kind)
 
 

@@ -97,7 +97,7 @@ class Column:
             return "it is empty"
         different = set(self.filled)
         if len(different) == 1:
-            return f"it is always '{self.filled[0][:30]}'"
+            return f"it is always {self.filled[0][:30]!r}"
         if self.media:
             return ""
         if label is not None and len(self.filled) == len(self.texts):

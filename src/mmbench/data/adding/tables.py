@@ -311,36 +311,50 @@ def column_of(found: list[Any]) -> pa.Array:
 
 
 def read_parquet(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
-    """A table of a Parquet file, read in pieces: a small file may say the same long text a million times."""
+    """A table of a Parquet file."""
+    return unpacked_table(path, MOST_BYTES, MOST_ROWS), 1
+
+
+def unpacked_table(path: Path, most_bytes: int, most_rows: int) -> pa.Table:
+    """A Parquet file, read in pieces and in this thread: a small file may say the same long text a million times.
+
+    Args:
+        path: of the file.
+        most_bytes: that it may unpack to.
+        most_rows: that it may have.
+
+    Raises:
+        UsageError: it is damaged or too large, or a text is not UTF-8.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
+    batches: list[list[pa.Array]] = []
+    size = rows = 0
     try:
         with parquet.ParquetFile(path) as file:
             head, schema, kinds = file.metadata, file.schema, file.schema_arrow
         leaves = [schema.column(i) for i in range(len(schema))]
         groups = [head.row_group(i) for i in range(head.num_row_groups)]
         check_width(path, len(leaves))
-        size = sum(group.total_byte_size for group in groups)
-        if size > MOST_BYTES or head.num_rows > MOST_ROWS:
+        packed = sum(group.total_byte_size for group in groups)
+        if packed > most_bytes or head.num_rows > most_rows:
             raise UsageError(
-                f"{path}: has {head.num_rows:,} rows of {size:,} bytes in all, expected at most {MOST_ROWS:,} and {MOST_BYTES:,}"
+                f"{path}: has {head.num_rows:,} rows of {packed:,} bytes in all, expected at most {most_rows:,} and {most_bytes:,}"
             )
         values = sum(group.column(i).num_values for group in groups for i in range(len(leaves)))
         at_once = max(1, min(1 << 16, (AT_ONCE << 3) * head.num_rows // max(1, values)))
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        batches: list[list[pa.Array]] = []
-        size = rows = 0
         with parquet.ParquetFile(path, metadata=head, read_dictionary=texts) as file:
             for batch in file.iter_batches(at_once, use_threads=False):
                 size += sum(unpacked_bytes(column) for column in batch.columns)
-                if size > MOST_BYTES:
+                if size > most_bytes:
                     raise UsageError(
-                        f"{path}: its first {rows + len(batch):,} rows unpack to {size:,} bytes, expected at most {MOST_BYTES:,} in all"
+                        f"{path}: its first {rows + len(batch):,} rows unpack to {size:,} bytes, expected at most {most_bytes:,} in all"
                     )
                 columns = [plain_column(c, field.type) for c, field in zip(batch.columns, kinds, strict=True)]
                 for name, column in zip(kinds.names, columns, strict=True):
-                    check_texts(column, f"{path}, column {name[:60]!r}", rows + 1)
+                    check_texts(column, path, f"column '{name[:60]}'", rows + 1)
                 batches.append(columns)
                 rows += len(batch)
         names = list(kinds.names)
@@ -349,8 +363,8 @@ def read_parquet(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
     except Exception as error:  # of a damaged file, pyarrow's errors are of many kinds
         raise UsageError(f"{path}: not a readable Parquet file ({str(error)[:200]})") from error
     if not batches:
-        return pa.Table.from_arrays([pa.nulls(0, pa.string()) for _ in names], names), 1
-    return pa.Table.from_arrays([pa.chunked_array(chunks) for chunks in zip(*batches, strict=True)], names), 1
+        return pa.Table.from_arrays([pa.nulls(0, pa.string()) for _ in names], names)
+    return pa.Table.from_arrays([pa.chunked_array(chunks) for chunks in zip(*batches, strict=True)], names)
 
 
 def unpacked_bytes(values: pa.Array) -> int:
@@ -378,27 +392,20 @@ def unpacked_bytes(values: pa.Array) -> int:
     return values.nbytes
 
 
-def check_texts(values: pa.Array, where: str, first: int) -> None:
+def check_texts(values: pa.Array, path: Path, column: str, first: int) -> None:
     """Refuse texts that are not UTF-8; ``first`` is the number of the first row."""
     import pyarrow as pa
 
     try:
         values.validate(full=True)
     except pa.ArrowInvalid as error:
-        row = f"rows {first} to {first + len(values) - 1}"
-        if pa.types.is_string(values.type):
-            cells = values.cast(pa.binary()).to_pylist()
-            row = f"row {next(i for i, cell in enumerate(cells, first) if not is_text(cell))}"
-        raise UsageError(f"{where}, {row}: not UTF-8; write the table anew with texts in UTF-8") from error
-
-
-def is_text(cell: bytes) -> bool:
-    """Whether bytes are UTF-8."""
-    try:
-        cell.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        cells = values.cast(pa.binary()).to_pylist() if pa.types.is_string(values.type) else []
+        for row, cell in enumerate(cells, start=first):
+            if cell is not None and cell.decode(errors="replace").encode() != cell:
+                raise UsageError(
+                    f"{path}, row {row}, {column}: got {cell[:40]!r}, which is no UTF-8; write it as text"
+                ) from error
+        raise UsageError(f"{path}, rows from {first}, {column}: damaged ({error})") from error
 
 
 def plain_column(values: pa.Array, kind: pa.DataType) -> pa.Array:
