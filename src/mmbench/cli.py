@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--update", action="store_true", help="write the bands instead")
     add_machine(check)
 
-    add_commands(command("data", None, "data sets: list, info, prepare, verify, audit, demo"))
+    add_commands(command("data", None, "data sets: list, info, add, prepare, verify, audit, split, demo"))
     convert = command("convert", convert_weights, "write M3AE's published pickle as safetensors, without executing it")
     convert.add_argument(
         "source", type=given_path, metavar="PICKLE", help="m3ae_small.pkl, m3ae_base.pkl or m3ae_large.pkl"

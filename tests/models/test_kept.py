@@ -323,6 +323,8 @@ def test_asking_leaves_the_threads_and_the_random_numbers_alone(every: tuple[Sto
         ({"left": [1.0, 2.0, 1e300, 3.0]}, "^left: .*got NaN or an infinite value"),
         ({"left": np.array(["a"] * 4)}, r"^left: .*got <U1 of shape \(4,\)"),
         ({"left": "none.npy"}, "^left: none.npy is missing"),
+        ({"left": "12.5"}, r"^left: expected float32 of shape \(4,\), got float64 of shape \(\)"),
+        ({"left": object()}, r"^left: expected float32 of shape \(4,\), got object of shape \(\)"),
         ([{"left": [1.0] * 4}, {"right": [1.0]}], r"^sample 1, right: expected float32 of shape \(4,\)"),
         (["left"], "^sample 0: expected a mapping, modality: value, got str"),
     ],

@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+import wave
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,9 @@ from mmbench.data.preparing.raw import Sample
 from mmbench.encoders import ENCODERS
 from mmbench.encoders.bert import Bert
 from mmbench.encoders.building import weights_of
+from mmbench.errors import UsageError
+from mmbench.models.card import Array
+from mmbench.models.inputs import Inputs
 from mmbench.recipe import Recipe
 from mmbench.runner.child import Job, execute
 from mmbench.store import Store
@@ -236,6 +241,50 @@ def test_a_single_sample_from_python_and_values_of_all_sorts(
     assert sum(model.predict({"title": longest}).probabilities.values()) == pytest.approx(1)
 
 
+def test_sound_from_python_is_taken_as_from_its_file(everything: tuple[Path, Store, Trial, Path]) -> None:
+    model, raw = mmbench.load_model(everything[0]), everything[3]
+    path = sorted((raw / "voices").iterdir())[0]
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (16_000, 2, 1)
+        whole = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    floats = whole / np.float32(32768)
+    given = [path, (whole, 16_000), (floats, 16_000), (torch.from_numpy(floats), 16_000)]
+    given.append({"array": floats.astype(np.float64), "sampling_rate": 16_000})
+    answers = [model.predict({"voice": value}) for value in given]
+    assert answers == [answers[0]] * 5
+    assert answers[0].seen == ("voice",)
+    assert model.predict({"voice": (floats, 8_000)}) != answers[0]
+    expected = r"^voice: expected sound as \(array, rate\): one channel \(L,\) of floats from -1 to 1, or of int16, "
+    for value, got in (
+        ((np.zeros((2, 9000)), 16_000), r"got an array of float64 of shape \(2, 9000\)"),
+        ((np.zeros(9000, np.int32), 16_000), "got an array of int32"),
+        ((floats, 16), "and a rate from 1,000 to 768,000, got the rate int '16'"),
+    ):
+        with pytest.raises(UsageError, match=expected + got):
+            model.predict({"voice": value})
+    with pytest.raises(
+        UsageError,
+        match=r"^voice: expected a path, a waveform with its rate, \(array, rate\), or an array .*got object$",
+    ):
+        model.predict({"voice": object()})
+    with pytest.raises(UsageError, match=r"^photo: expected a path, a picture of PIL"):
+        model.predict({"photo": (floats, 16_000)})
+
+
+def test_a_plain_number_is_a_vector_of_one() -> None:
+    card = SimpleNamespace(trial=SimpleNamespace(dataset="goods"))
+    inputs, array = Inputs(SimpleNamespace(card=card)), Array(shape=[1], dtype="float32")
+    for value in (12.5, "12.5", [12.5], [[12.5]], np.float64(12.5), torch.tensor(12.5)):
+        assert inputs.vector("price", value, array, "price").tolist() == [12.5], value
+
+
+def test_a_model_says_what_it_is(everything: tuple[Path, Store, Trial, Path]) -> None:
+    of, told = everything[2], repr(mmbench.load_model(everything[0]))
+    assert told == (
+        f"<Model {of.dataset} clean {of.method} seed 0: of photo, title, voice, clip, emb, size; classes bird, cat, dog>"
+    )
+
+
 @pytest.mark.parametrize(
     ("column", "cell", "message"),
     [
@@ -243,7 +292,7 @@ def test_a_single_sample_from_python_and_values_of_all_sorts(
         ("photo_file_name", "../away/model/model.json", "row 2, column 'photo_file_name': .*leads out of"),
         ("photo_file_name", 300 * "a" + ".png", "row 2, column 'photo_file_name': expected a path, got 304 letters"),
         ("photo_file_name", "link.png", "row 2, column 'photo_file_name': 'link.png' leads to .*copy it there\n"),
-        ("photo_file_name", "bad.png", "row 2, column 'photo_file_name': .*bad.png .*not a readable picture"),
+        ("photo_file_name", "bad.png", "row 2, column 'photo_file_name': .*bad.png not a readable picture \\(of none"),
         ("category", "bire", "row 2, column 'category': the model knows no class 'bire'; did you mean 'bird'"),
         ("size_0", "large", "row 2, column 'size_0': expected a number, got 'large'"),
         ("sku", "", "row 2, column 'sku': the id is empty"),

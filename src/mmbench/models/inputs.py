@@ -29,6 +29,7 @@ from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import user_path
 from mmbench.models.card import CARD, Array
 from mmbench.models.loading import Restored
+from mmbench.models.values import Sound, as_sound, is_absent, is_number, kind_of, wav
 
 FILLER = "a b c d"
 CLIP = "clip"
@@ -166,6 +167,8 @@ class Inputs:
     def vector(self, modality: str, value: Any, array: Array, where: str) -> np.ndarray:
         """A value as an array of the shape and the type of training's."""
         expected = f"{where}: expected {array.dtype} of shape {tuple(array.shape)}"
+        if isinstance(value, str) and is_number(value):
+            value = float(value)
         if isinstance(value, str | os.PathLike):
             path = user_path(value)
             try:
@@ -176,7 +179,8 @@ class Inputs:
             found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{expected}, got {kind_of(value)}") from error
-        found = found.reshape(array.shape) if found.size == np.prod(array.shape) and found.shape[:1] == (1,) else found
+        alone = found.shape[:1] in ((1,), ())  # a batch of one, or a plain number
+        found = found.reshape(array.shape) if found.size == np.prod(array.shape) and alone else found
         if found.shape != tuple(array.shape) or found.dtype.kind not in "buif":
             raise UsageError(f"{expected}, got {found.dtype} of shape {found.shape}")
         with np.errstate(over="ignore"):
@@ -215,7 +219,7 @@ class Inputs:
             if given is not None:
                 return given
             with TemporaryDirectory() as folder:
-                path = as_file(value, shape, Path(folder), at(number))
+                path = as_file(as_sound(value), shape, Path(folder), at(number))
                 sample = Sample(str(number), 0, "", {modality: str(path)}, clip=clips[number])
                 try:
                     return decode(owner, modality, path, sample)[field]
@@ -281,40 +285,31 @@ def stored(value: Any, shape: Sequence[int], kind: str) -> np.ndarray | None:
 
 
 def as_file(value: Any, shape: Sequence[int], folder: Path, where: str) -> Path:
-    """The file that a value names; a picture is written to one, without loss.
+    """The file that a value names; a picture or sound is written to one, without loss.
 
     Raises:
-        UsageError: it is neither a path nor a picture.
+        UsageError: it is neither a path, nor a picture, nor sound.
     """
     if isinstance(value, str | os.PathLike):
         return user_path(value)
+    if isinstance(value, Sound) and len(shape) <= 2:
+        (folder / "sound.wav").write_bytes(wav(value, where))
+        return folder / "sound.wav"
     from PIL import Image
 
     channels = value.shape[2:] if isinstance(value, np.ndarray) and value.ndim in (2, 3) else None
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and channels in ((), (3,), (4,)) and len(shape) == 3:
         value = Image.fromarray(value)
     if not isinstance(value, Image.Image) or len(shape) != 3:
-        what = "a path, a picture of PIL" if len(shape) == 3 else "a path"
+        what = {3: "a path, a picture of PIL", 4: "a path"}.get(
+            len(shape), "a path, a waveform with its rate, (array, rate)"
+        )
         raise UsageError(f"{where}: expected {what}, or an array of shape {tuple(shape)}, got {kind_of(value)}")
     held = value if value.mode in PNG_MODES else value.convert("RGB")
     held.save(folder / "picture.png", exif=value.getexif())  # which may say how the camera was held
     return folder / "picture.png"
 
 
-def is_absent(value: Any) -> bool:
-    """Whether a value says that the sample lacks the modality: None, an empty text, or the NaN of an empty cell."""
-    return (
-        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
-    )
-
-
 def dtype_of(array: Array) -> torch.dtype:
     """The type of a tensor."""
     return getattr(torch, array.dtype)
-
-
-def kind_of(value: Any) -> str:
-    """What a value is, in a message."""
-    if isinstance(value, np.ndarray | Tensor):
-        return f"an array of {value.dtype} of shape {tuple(value.shape)}"
-    return f"{type(value).__name__} {str(value)[:80]!r}"

@@ -21,6 +21,10 @@ from mmbench.files import user_path
 from mmbench.models.card import Card
 from mmbench.models.inputs import Inputs
 from mmbench.models.loading import Restored
+from mmbench.models.values import is_sound
+
+SHOWN = 10
+"""Classes that the representation of a model names."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,14 @@ class Model:
         self.inputs = Inputs(restored)
         self.threads = self.card.threads
 
+    def __repr__(self) -> str:
+        trial, classes = self.card.trial, self.classes
+        more = f", … ({len(classes)})" if len(classes) > SHOWN else ""
+        return (
+            f"<Model {trial.describe(trial.dataset, trial.method)}: of {', '.join(self.modalities)}; "
+            f"classes {', '.join(classes[:SHOWN])}{more}>"
+        )
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """Their names."""
@@ -82,9 +94,10 @@ class Model:
             samples: modality -> value, a list of such, or modality -> list of values. What is left out, or None, is absent. A value is
 
                 of a picture, a path, a picture of PIL, or an array (H, W, 3) uint8;
-                of sound and of a video, a path;
+                of sound, a path, or one channel with its samples a second: (array, rate), {"array": …, "sampling_rate": …};
+                of a video, a path;
                 of a text, a string;
-                of a feature vector, its numbers, or the path of an ``.npy`` file;
+                of a feature vector, its numbers, or the path of an ``.npy`` file; a plain number is a vector of one;
                 of any of them but texts, an array as the data set holds it.
 
         Returns:
@@ -183,7 +196,8 @@ def is_columns(samples: Mapping[str, Any]) -> bool:
     given = [value for value in samples.values() if value is not None]
 
     def is_list(value: Any) -> bool:
-        return isinstance(value, list | tuple) and not all(isinstance(item, int | float) for item in value)
+        vector = isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
+        return isinstance(value, list | tuple) and not vector and not is_sound(value)
 
     return bool(given) and all(map(is_list, given))
 

@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     Raises:
         BadFile: as ``read_image``; also where what is done with it in the context fails.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     check_file(path)
     if path.stat().st_size > BYTES:
@@ -66,6 +66,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:  # it would name the place in memory
+        raise BadFile(f"not a readable picture (of none of the kinds {', '.join(PICTURES)})") from error
     except Exception as error:  # Pillow's errors about damaged files are of many kinds
         raise BadFile(f"not a readable picture ({error})") from error
 
