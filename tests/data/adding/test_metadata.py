@@ -184,6 +184,18 @@ def test_a_key_a_line_does_not_fill_the_memory(tmp_path, monkeypatch):
         write(tmp_path, "\n".join(f'{{"k{i}": 1}}' for i in range(20)), "metadata.jsonl")
 
 
+def test_blank_lines_do_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmbench.data.adding.tables.MOST_CELLS", 99)
+    with pytest.raises(UsageError, match="has 51 rows of 2 columns by line 52"):
+        write(tmp_path, "a,b" + "\n" * 51 + "1,2\n")
+    assert len(write(tmp_path, "a,b\n1,2" + "\n" * 99)) == 1
+
+
+def test_a_number_of_too_many_digits_in_json(tmp_path):
+    with pytest.raises(UsageError, match=r"metadata.jsonl, row 2, column 'a': holds what no table can"):
+        write(tmp_path, '{"a": 1}\n{"a": 1000000000000000000000}\n', "metadata.jsonl")
+
+
 def test_tables_of_other_endings(tmp_path):
     (tmp_path / "m.txt").write_text("a\n1\n")
     with pytest.raises(UsageError, match=r"m.txt: expected a table whose name ends in .csv"):

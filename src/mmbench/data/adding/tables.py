@@ -135,8 +135,8 @@ def long_cells() -> Iterator[None]:
 def read_separated(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
     """A table whose cells are separated by commas, semicolons, tabs or bars: all columns as texts.
 
-    It is read line by line, in this thread: pyarrow's reader of CSV starts threads of its own, which have ended processes that hold
-    torch as well, and it takes a quotation mark within a cell in silence.
+    It is read line by line, in this thread: pyarrow's reader of CSV starts threads of its own, and takes a stray quotation mark in
+    silence, with the rows up to the next.
     """
     import pyarrow as pa
 
@@ -201,8 +201,11 @@ def rows_of(path: Path, lines: Iterable[str], delimiter: str, skipped: int, note
                     f"{path}: row {number} (line {end}) has {len(row)} cells, the header has {width}: {delimiter.join(row)[:80]!r}; "
                     "quote a cell that holds the separator"
                 )
-            if number - skipped > MOST_ROWS + 1:
-                raise UsageError(f"{path}: has more than {MOST_ROWS:,} rows, expected at most {MOST_ROWS:,}")
+            if (count := number - skipped - 1) > MOST_ROWS or count * width > MOST_CELLS:  # blank lines may be many
+                raise UsageError(
+                    f"{path}: has {count:,} rows of {width:,} columns by line {end}, expected at most {MOST_ROWS:,} rows and "
+                    f"{MOST_CELLS:,} cells"
+                )
             if end > begun and not stray and holds_rows(row, delimiter):
                 stray = f"{path}: row {number} has a cell in quotation marks, over lines {begun} to {end}, that looks like rows"
                 notes.append(f"{stray} of its own; double a quotation mark that belongs to the text")
@@ -292,7 +295,11 @@ def read_json_lines(path: Path, notes: list[str]) -> tuple[pa.Table, int]:
         try:
             columns[name] = column_of(column)
         except (pa.ArrowException, OverflowError, RecursionError) as error:
-            raise UsageError(f"{path}: column {name[:60]!r} holds what no table can: {str(error)[:200]}") from error
+            large = [row for row, value in enumerate(column, start=1) if type(value) is int and abs(value) >= 1 << 53]
+            where = f"{path}, row {large[0]}" if large else str(path)
+            raise UsageError(
+                f"{where}, column {name[:60]!r}: holds what no table can ({str(error)[:200]}); write a number of so many digits as text"
+            ) from error
     return pa.table(columns), 1
 
 
