@@ -27,7 +27,16 @@ from mmbench.commands import (
 )
 from mmbench.data.preparing.commands import add_commands
 from mmbench.elsewhere.commands import add_options, add_predictions
-from mmbench.errors import DataError, Interrupted, NeedsLightning, RunnerError, StoreError, UsageError, raise_on_signals
+from mmbench.errors import (
+    DataError,
+    Interrupted,
+    NeedsLightning,
+    RunnerError,
+    StoreError,
+    UsageError,
+    printable,
+    raise_on_signals,
+)
 from mmbench.models import asking
 from mmbench.options import given_path, places, positive
 
@@ -46,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = "import sys; from mmbench.cli import main; sys.exit(main(sys.argv[1:]))"
         os.execv(sys.executable, [sys.executable, "-c", again, *sys.argv[1:]])
     except UsageError as error:
-        print(f"mmbench: {error}", file=sys.stderr)
+        print(f"mmbench: {printable(str(error))}", file=sys.stderr)
         return USAGE
     except (DataError, RunnerError, StoreError) as error:
-        print(f"mmbench: {error}", file=sys.stderr)
+        print(f"mmbench: {printable(str(error))}", file=sys.stderr)
         return FAILED
     except Interrupted as interrupt:
         print(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmbench.errors import DataError, UsageError
+from mmbench.errors import DataError, UsageError, printable
 from mmbench.experiment_commands import list_experiments
 from mmbench.files import check_folder
 from mmbench.places import bands_file, carried, experiment_path, published, published_table, results_folders
@@ -201,13 +201,13 @@ def status(arguments: argparse.Namespace) -> int:
                     stale.append(reason)
         except CorruptRecord as error:
             state, record = "damaged", None
-            print(f"damaged: {error}")
+            print(f"damaged: {printable(str(error))}")
         counts[state] = counts.get(state, 0) + 1
         if record is not None and record.failure is not None:
             name = experiment.describe(record.trial) if experiment else record.trial.label
-            print(f"failed: {name} ({key}): {record.failure.message}")
+            print(printable(f"failed: {name} ({key}): {record.failure.message}"))
     for line in grouped(stale, "stale"):
-        print(line)
+        print(printable(line))
     total = sum(counts.values())
     print(f"{total} trials" + "".join(f", {count} {state}" for state, count in sorted(counts.items())))
     if made := Elsewhere.beside(store).keys():
@@ -326,19 +326,21 @@ def show_trial(arguments: argparse.Namespace) -> int:
     try:
         record = store.record(keys[0])
     except CorruptRecord as error:
-        print(f"damaged: {error}", file=sys.stderr)
+        print(f"damaged: {printable(str(error))}", file=sys.stderr)
         return FAILED
     assert record is not None
     content = record.model_dump(mode="json", exclude={"metrics", "curves", "failure"}, exclude_none=True)
-    print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    print(printable(yaml.safe_dump(content, sort_keys=False, allow_unicode=True)))
     for pattern, values in record.metrics.items():
-        print(f"{pattern:32}" + "".join(f"  {name} {value:6.2f}" for name, value in values.items()))
+        print(
+            f"{printable(pattern):32}" + "".join(f"  {printable(name)} {value:6.2f}" for name, value in values.items())
+        )
     if record.failure is not None:
-        print(f"{record.failure.kind}: {record.failure.message}")
+        print(f"{record.failure.kind}: {printable(record.failure.message)}")
     log = store.log(record.key)
     print(f"\n{log}:")
     try:
-        print(log.read_text(errors="replace"))
+        print(printable(log.read_text(errors="replace")))
     except FileNotFoundError:
         print("(no log)")
     except OSError as error:

@@ -115,6 +115,17 @@ class NotedSignals:
             raise Interrupted(self._came[0])
 
 
+def printable(text: str) -> str:
+    r"""A text for the terminal that others may have written, without what a terminal would act upon; its lines stay.
+
+    >>> printable("a\x1b[2Jb")
+    'a�[2Jb'
+    """
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name if one is near, else all of them.
 
@@ -123,6 +134,6 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     >>> did_you_mean("x", ["sum", "concat"])
     'known: concat, sum'
     """
-    known = sorted(known)
+    known = sorted(name if name.isprintable() else printable(" ".join(name.split())) for name in known)
     near = get_close_matches(str(name), known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"

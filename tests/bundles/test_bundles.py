@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import stat
 import zipfile
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -486,3 +488,73 @@ def test_a_folder_that_cannot_be_written_to_is_told(store, monkeypatch):
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(StoreError, match=r"cannot write few\.zip: Permission denied"):
         export(experiment(), store, Path("few.zip"))
+
+
+# Trials that contradict each other
+
+
+def turned(content, which: int, **arrays):
+    """The bundle with other arrays in one trial's predictions, and a record that vouches for them."""
+    key = [name.split("/")[1] for name in content if name.endswith("record.json")][which]
+    record = Record.from_bytes(content[f"runs/{key}/record.json"])
+    p = Predictions.from_bytes(content[f"runs/{key}/predictions.npz"])
+    p = replace(p, **{name: change(getattr(p, name)) for name, change in arrays.items()})
+    metrics = {name: summary(p.label, p.predicted[i], p.log_probs[i]) for i, name in enumerate(p.pattern_names)}
+    data = p.to_bytes()
+    record = record.model_copy(update={"predictions_sha256": sha256(data).hexdigest(), "metrics": metrics})
+    return key, pack({**content, f"runs/{key}/predictions.npz": data, f"runs/{key}/record.json": record.to_bytes()})
+
+
+CHANGES = [
+    ({"label": lambda a: a[::-1].copy()}, "labels"),
+    ({"group": lambda a: a // 2}, "groups"),
+    ({"present": lambda a: a & (np.arange(20) > 3)[:, None]}, "presence of"),
+    ({"log_prior": lambda a: np.log(np.arange(1, 7) / 21).astype(np.float32)}, "class frequencies of training"),
+]
+
+
+@pytest.mark.parametrize(("change", "what"), CHANGES)
+def test_trials_of_a_bundle_that_contradict_each_other_are_refused(store, bundle, capsys, change, what):
+    key, data = turned(read(bundle), 3, **change)
+    bundle.write_bytes(data)
+    code, _, err = bring(capsys, bundle, "--replace")
+    assert (code, "contradict each other" in err, what in err, key in err) == (1, True, True, True)
+    assert len(set(re.findall("[0-9a-f]{16}", err))) == 2
+    assert Store("there/runs").keys() == []
+
+
+@pytest.mark.parametrize(("change", "what"), CHANGES)
+def test_trials_that_contradict_those_of_the_store_are_refused(store, bundle, capsys, change, what):
+    trial = experiment().trials[0].model_copy(update={"seed": 7})
+    p = predictions(trial)
+    mine = write(
+        Store("there/runs"), trial, replace(p, **{name: turn(getattr(p, name)) for name, turn in change.items()})
+    )
+    code, _, err = bring(capsys, bundle, "--keep")
+    assert (code, "contradict each other" in err, what in err, mine.key in err) == (1, True, True, True)
+    assert Store("there/runs").keys() == [mine.key]
+
+
+def test_what_others_wrote_reaches_the_terminal_without_its_signs(store, bundle, capsys):
+    bring(capsys, bundle)
+    there, trial = Store("there/runs"), experiment().trials[0]
+    evil = "A \x1b[2J\u202e CPU"
+    write(there, trial, environment={"cpu": evil, "commit": evil})
+    there.log(trial.key).write_text(evil)
+    code, out, _ = call(capsys, "show", trial.key, "--results", "there")
+    assert code == 0
+    failure = Failure(kind="exception", message=evil)
+    failed = {
+        "status": "failed",
+        "metrics": {},
+        "predictions_sha256": None,
+        "features_sha256": None,
+        "failure": failure,
+    }
+    record = there.record(trial.key).model_copy(update=failed)
+    there.clear(trial.key)
+    there.write(record)
+    out += call(capsys, "status", "--results", "there")[1]
+    out += call(capsys, "report", "no\x1b[2J\u202e", "--results", "there")[2]
+    assert "A \ufffd[2J\ufffd CPU" in out
+    assert {c for c in out if not c.isprintable()} == {"\n"}

@@ -352,3 +352,18 @@ def test_parquet_words_that_are_no_utf8_name_the_row(capsys):
     pq.write_table(table.set_column(table.column_names.index("id"), "id", broken), "p.parquet")
     code, _, err = add(capsys, "p.parquet")
     assert (code, "p.parquet, row 4, column 'id': got b's\\xff3', which is no UTF-8" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda line: line + ",0.5", "row 2 below the header: 7 cells, expected 6, as the header has"),
+        (lambda line: '"' + line, "row 2 below the header: its quotes are wrong"),
+    ],
+)
+def test_a_row_of_a_csv_that_cannot_be_read_is_named(capsys, spoil, message):
+    lines = Path(write_csv(rows_of())).read_text().splitlines()
+    lines[2] = spoil(lines[2])
+    Path("p.csv").write_text("\n".join(lines) + "\n")
+    code, _, err = add(capsys)
+    assert (code, f"p.csv, {message}" in err) == (1, True), err

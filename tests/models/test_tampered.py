@@ -343,3 +343,31 @@ def test_what_is_no_sample_is_refused_in_words(folder: Path, samples: Any, messa
 def test_a_name_of_a_model_that_no_file_can_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", 5000 * "a", "x.csv"]) == 2
     assert "expected a path, got 5000 letters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:-1", "xpu", "cpu:0", "", 5, "cuda\n"])
+def test_devices_are_of_few_kinds(folder: Path, device: Any) -> None:
+    with pytest.raises(UsageError, match="expected cpu, cuda, cuda:N with the number of a GPU, or mps"):
+        load_model(folder, device=device)
+
+
+@pytest.mark.parametrize("name", ["surplus", "mean/left", "frozen/left/x", "extra/none"])
+def test_tensors_that_the_model_does_not_know_are_named(folder: Path, name: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), name: torch.zeros(3)}, path)
+    reseal(folder, lambda card: None)
+    refused(folder, f"has tensors that are none of the model's: {name}")
+
+
+def test_names_of_classes_that_a_terminal_would_act_upon(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reseal(folder, lambda card: card.update(classes=["a\x1b[2J\u202e", "b\nmmbench: done"]))
+    (tmp_path / "asked.csv").write_text("words,label\nhello,zzzzzz\n")
+    assert main(["predict", str(folder), str(tmp_path / "asked.csv")]) == 2
+    err = capsys.readouterr().err
+    assert "known: a\ufffd[2J\ufffd, b mmbench: done" in err
+    assert {c for c in err if not c.isprintable()} == {"\n"}
+    assert err.count("\n") == 1

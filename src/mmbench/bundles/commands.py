@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from mmbench.commands import load_experiment, open_store
+from mmbench.errors import printable
 from mmbench.options import given_path
 
 
@@ -69,7 +70,8 @@ def import_bundle(arguments: argparse.Namespace) -> int:
     print(f"{manifest.experiment}: " + ", ".join(f"{len(keys)} trials {what}" for what, keys in told.items() if keys))
     print(f"now: mmbench report {file} --results {arguments.results}")
     for unknown in sorted({facts.dataset for facts in manifest.datasets.values()} - set(DATASETS)):
+        name = printable(" ".join(unknown.split()))
         print(
-            f"but first: data set {unknown} is not known here, which a report needs; `mmbench data add` or its package brings it"
+            f"but first: data set {name} is not known here, which a report needs; `mmbench data add` or its package brings it"
         )
     return 0

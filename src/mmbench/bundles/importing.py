@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import ValidationError
 
+from mmbench.bundles.agreeing import Agreement
 from mmbench.bundles.layout import EXPERIMENT, MOST_RATIO, SMALL, Bundle, DatasetFacts, Manifest
 from mmbench.data import DATASETS
 from mmbench.errors import DataError, StoreError, UsageError
@@ -85,11 +86,27 @@ def bring_in(bundle: Bundle, store: Store, results: Path, conflict: Conflict) ->
             f"{bundle.path}: {len(plan.kept)} trials are done here with other predictions, the first of them {plan.kept[0]}; nothing "
             "was imported. --keep leaves those as they are, --replace puts the bundle's in their place; or name another --results"
         )
+    check_agreement(bundle, store, set(store.keys()) - {*plan.replaced, *plan.there})
     target = results / FOLDER / f"{bundle.manifest.experiment}.yaml"
     _keep_experiment(bundle, target, conflict)
     for key in (*plan.added, *plan.replaced):
         _keep(bundle, store, key)
     return plan, target
+
+
+def check_agreement(bundle: Bundle, store: Store, own: Collection[str]) -> None:
+    """Refuse trials that say other things of one split than others of the bundle, or of the store's ``own``, do.
+
+    Raises:
+        DataError: two of them contradict each other.
+    """
+    agreement = Agreement()
+    for key, names in bundle.trials.items():
+        if "predictions.npz" in names:
+            record = Record.from_bytes(bundle.read(f"runs/{key}/record.json"))
+            predictions = Predictions.from_bytes(bundle.read(f"runs/{key}/predictions.npz"))  # looked at before
+            agreement.hold(record.trial, predictions, f"in {bundle.path}")
+    agreement.hold_to(store, sorted(own))
 
 
 def _text(bundle: Bundle) -> str:

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmbench.errors import DataError, UsageError
+from mmbench.errors import DataError, UsageError, printable
 from mmbench.files import check_folder
 from mmbench.options import given_path
 from mmbench.protocol import PROTOCOLS
@@ -180,9 +180,10 @@ def list_entries(elsewhere: Elsewhere) -> int:
         shared = [name for name in every[0] if all(name in own for own in every)] if every else []
         where = ", ".join(part.name for part in entry.parts)
         files = ", ".join(dict.fromkeys(part.source for part in entry.parts))
-        print(f"{entry.key}  {entry}: {where}; {', '.join(shared) or 'no pattern in all of them'}; from {files}")
+        patterns = ", ".join(shared) or "no pattern in all of them"
+        print(printable(f"{entry.key}  {entry}: {where}; {patterns}; from {files}"))
     for line in damaged:
-        print(f"damaged: {line}")
+        print(f"damaged: {printable(line)}")
     if not entries and not damaged:
         print(f"no predictions made elsewhere in {elsewhere.root}")
     return 1 if damaged else 0
@@ -205,5 +206,5 @@ def remove(elsewhere: Elsewhere, arguments: argparse.Namespace) -> int:
         raise UsageError(f"--remove {arguments.remove}: nothing of it; there is {', '.join(known) or 'nothing'}")
     for key in found:
         elsewhere.remove(key)
-        print(f"removed {next((str(entry) for entry in entries if entry.key == key), key)}", file=sys.stderr)
+        print(f"removed {printable(next((str(entry) for entry in entries if entry.key == key), key))}", file=sys.stderr)
     return 0

@@ -139,7 +139,8 @@ def _of_csv(path: Path, classes: Sequence[str], most_rows: int, most_bytes: int)
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # too many cells in a row
                 return pd.read_csv(stream, dtype=kinds, index_col=False, **options)
         except (ValueError, pd.errors.ParserWarning) as error:
-            raise DataError(_wrong_number(path, classes, options) or f"{path}: {error}") from error
+            wrong = _wrong_number(path, classes, options) or _wrong_row(path, len(columns)) or f"{path}: {error}"
+            raise DataError(wrong) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected comma-separated values in UTF-8 ({error})") from error
 
@@ -159,6 +160,23 @@ def _wrong_number(path: Path, classes: Sequence[str], options: dict[str, Any]) -
                     return f"{path}, row {row + 1} below the header: {found}"
     except (ValueError, Warning):  # it is not the cells that are wrong
         pass
+    return None
+
+
+def _wrong_row(path: Path, columns: int) -> str | None:
+    """Which row has more cells than the header, or quotes that do not close, if that is what is wrong."""
+    row = -1
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream, strict=True)
+        try:
+            for row, cells in enumerate(filter(None, reader)):
+                if len(cells) > columns:
+                    return (
+                        f"{path}, row {row} below the header: {len(cells)} cells, expected {columns}, as the header has; a cell with "
+                        "a comma has to stand in quotes"
+                    )
+        except csv.Error as error:
+            return f"{path}, row {row + 1} below the header: its quotes are wrong ({error}); close each, and write two of them for one"
     return None
 
 

@@ -169,6 +169,17 @@ def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {"list": items, "tuple": tuple(items)}[kind]
 
 
+def named(value: Any) -> set[str]:
+    """The names of the tensors in what ``packed`` gave."""
+    if not isinstance(value, dict):
+        return set()
+    ((kind, inner),) = value.items()
+    if kind == "tensor":
+        return {inner}
+    items = [item for _, item in inner] if kind == "pairs" else inner
+    return {name for item in items for name in named(item)}
+
+
 def plain_files(trial: Trial) -> dict[str, Path]:
     """Name in the model's folder, such as ``encoders/title/minilm/vocab.txt`` -> configuration or vocabulary that an encoder reads."""
     found: dict[str, Path] = {}

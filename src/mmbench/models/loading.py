@@ -27,7 +27,7 @@ from mmbench.encoders.pretrained import Pretrained, read_tensors
 from mmbench.errors import NeedsLightning, UsageError
 from mmbench.models.card import CARD, WEIGHTS, check_files, read_card
 from mmbench.models.card import ENCODERS as FOLDER
-from mmbench.models.keeping import unpacked
+from mmbench.models.keeping import named, unpacked
 from mmbench.task import MultimodalTask
 
 SPARE = 2**25
@@ -120,6 +120,12 @@ class Restored:
         saved = Saved(spec=card.spec, recipe=card.trial.recipe, arguments=card.trial.params)
         rest = unpacked(card.extra, tensors)
         state = {**under("state/", tensors), **rest.pop("state_dict")}
+        read = {f"{part}/{m}" for m in card.standardised for part in ("mean", "scale")} | named(card.extra)
+        places = ("state/", *(f"frozen/{m}/" for m in card.cached))
+        if unknown := [name for name in tensors if name not in read and not name.startswith(places)]:
+            raise UsageError(
+                f"{WEIGHTS} has tensors that are none of the model's: {', '.join(sorted(unknown)[:5])[:300]}"
+            )
         checkpoint = {"state_dict": state, KEY: saved.model_dump(mode="json"), **rest}
         method: type[MultimodalTask] = METHODS[card.trial.method]
         self.task = method.restored(checkpoint, saved, {"encoders": encoders}, self.folder / CARD)

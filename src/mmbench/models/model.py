@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -222,6 +223,8 @@ def device_of(name: str) -> torch.device:
     Raises:
         UsageError: there is none here.
     """
+    if not isinstance(name, str) or not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", name):
+        raise UsageError(f"device {str(name)[:60]!r}: expected cpu, cuda, cuda:N with the number of a GPU, or mps")
     try:
         return torch.zeros(1, device=name).device
     except (AssertionError, RuntimeError) as error:

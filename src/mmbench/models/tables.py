@@ -119,6 +119,17 @@ def is_there(place: Modality, metadata: Metadata) -> bool:
 
 def expected_of(modality: str, inputs: Inputs) -> str:
     """What a modality's column may be called, in words."""
+    declared = getattr(inputs.data, "declared", None)
+    own: Modality | None = declared.modalities[modality] if declared else None
+    if own is not None and own.columns is not None:
+        return f"{', '.join(repr(column) for column in own.columns)} (numbers)"
+    if own is not None and own.array is not None:
+        return f"a file {own.array}, or '{modality}' (lists of numbers)"
+    if own is not None:
+        what = {"text": "texts", "features": "files of vectors" if own.file else "lists of numbers"}.get(
+            own.kind, "paths"
+        )
+        return f"'{own.file or own.column}' ({what})"
     if modality in inputs.card.texts:
         return f"'{modality}' (texts)"
     if modality in inputs.sources:
