@@ -242,7 +242,7 @@ def test_bad_rows_are_named(capsys, change, said):
     ("write", "said"),
     [
         (lambda: Path("p.csv").write_bytes(b"\xff\xfe\x00"), "p.csv: expected comma-separated values in UTF-8"),
-        (lambda: Path("p.csv").write_text("id,a,b,c d\ns12,1,0,0,0,0\n"), "p.csv: "),
+        (lambda: Path("p.csv").write_text("id,a,b,c d\ns12,1,0,0,0,0\n"), "p.csv, row 1 below the header: 6 cells"),
         (lambda: os.mkdir("p.csv"), "p.csv: is no file"),
         (lambda: Path("p.csv").write_text("x" * (2**21)), r"p.csv: holds 2,097,152 bytes; \d+ rows"),
         (lambda: None, "p.csv: there is no such file"),

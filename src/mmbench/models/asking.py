@@ -10,7 +10,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmbench.errors import NeedsLightning, UsageError
+from mmbench.errors import NeedsLightning, UsageError, printable
 from mmbench.files import atomic_write, user_path
 from mmbench.options import given_path, positive
 
@@ -66,7 +66,7 @@ def ask(arguments: argparse.Namespace, store: Store) -> int:
     if output and any((asked.metadata.root / path).resolve() == output.resolve() for path in asked.metadata.paths):
         raise UsageError(f"--output {output} is the table that is read; name another file")
     for note in asked.metadata.notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     split = model.inputs.split(asked.samples, asked.where)
     log_probs = model.log_probs(split)
     predictions = model.answers(split, log_probs)
