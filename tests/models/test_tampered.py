@@ -312,7 +312,7 @@ def test_the_command_answers_in_words(folder: Path, tmp_path: Path, capsys: pyte
 
 
 def test_a_device_that_is_not_there(folder: Path) -> None:
-    with pytest.raises(UsageError, match="device 'tpu9': expected cpu, or cuda where there is a GPU"):
+    with pytest.raises(UsageError, match="device 'tpu9': expected cpu, cuda, cuda:N with the number of a GPU, or mps"):
         load_model(folder, device="tpu9")
 
 
