@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmbench.data.adding.arrays import table_of_arrays, write_table
-from mmbench.data.adding.guesses import name_of_media
+from mmbench.data.adding.guesses import Line, name_of_media
 from mmbench.data.adding.infer import infer
 from mmbench.data.adding.metadata import read_metadata
 from mmbench.errors import UsageError
@@ -118,3 +118,7 @@ def test_a_split_is_one_only_with_names_of_splits(tmp_path):
 )  # fmt: skip
 def test_names_of_modalities(column, kind, name):
     assert name_of_media(column, kind) == name
+
+
+def test_what_does_not_print_is_replaced_in_what_is_printed():
+    assert Line("a.npz: \x1b[2J", "not used", "rows\u202e").what == "a.npz: \ufffd[2J"

@@ -55,6 +55,11 @@ class Line:
     found: str
     why: str
 
+    def __post_init__(self) -> None:
+        """Replace what does not print, as names in files of arrays may have it."""
+        for name, text in vars(self).items():
+            setattr(self, name, "".join(c if c.isprintable() else "\ufffd" for c in text))
+
 
 class Column:
     """A column of the table, and what it looks like."""
