@@ -137,3 +137,12 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     known = sorted(name if name.isprintable() else printable(" ".join(name.split())) for name in known)
     near = get_close_matches(str(name), known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of something, in words.
+
+    >>> counted(1, "group"), counted(2, "group")
+    ('1 group', '2 groups')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

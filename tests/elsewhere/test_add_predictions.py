@@ -125,7 +125,7 @@ def test_what_data_split_writes_may_stay_in_the_file(capsys):
 def test_folds_come_one_by_one_or_together_and_what_lacks_is_told(capsys):
     code, out, _ = add(capsys, write_csv(rows_of(1)))
     assert code == 0
-    assert "folds 0 are not there yet" in out
+    assert "fold 0 is not there yet" in out
     code, out, _ = add(capsys, write_csv(rows_of(0)))
     assert code == 0
     assert "not there yet" not in out
@@ -209,6 +209,7 @@ HASH = "0" * 64
         (changed(4, "b", "high"), "row 5 below the header: b is 'high', expected a probability"),
         (changed(4, "b", ""), "row 5 below the header: b is '', expected a probability"),
         (changed(3, "id", "s00"), r"row 4 below the header: id 's00' is not in the test split: it is in the train split \(1 rows"),
+        (lambda f: changed(3, "id", "s00")(f.drop(columns="fold")), "no column fold, so its rows are held to the one split"),
         (changed(3, "id", "t99"), "id 't99' is not in the test split: there is no such sample"),
         (lambda f: f.drop(index=7), r"1 of the 6 ids of the test split are missing under other, the first of them 's13'"),
         (changed(3, "id", "s12"), r"row 4 below the header: id 's12' is there twice under one \(1 ids are\)"),

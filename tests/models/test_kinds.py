@@ -325,11 +325,28 @@ def test_any_subset_of_the_modalities_in_columns_called_after_them(
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert [line.split()[-1] for line in lines] == ["seen", "photo+title", "nothing", "title"]
-    assert "1 samples have no modality" in printed.err
-    assert "of 1 samples with a label" in printed.err
+    assert "1 sample has no modality" in printed.err
+    assert "of 1 sample with a label" in printed.err
     (tmp_path / "asked.jsonl").write_text(json.dumps({"picture": "x.png"}))
     assert main(["predict", str(away), str(tmp_path / "asked.jsonl")]) == 2
-    assert "no column of any modality; expected some of: photo: 'photo_file_name' (paths)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no column of any modality; expected some of: photo: 'photo_file_name' (paths)" in told
+    assert "size: 'size_0', 'size_1' (numbers)" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("x.png", "is no table"), ("none", "is not there"), ("", "has no table of samples")]
+)
+def test_what_is_no_table(
+    everything: tuple[Path, Store, Trial, Path], name: str, what: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "x.png").touch()
+    (tmp_path / "dataset_info.json").touch()
+    assert main(["predict", str(everything[0]), str(tmp_path / name)]) == 2
+    told = capsys.readouterr().err
+    assert told.endswith(
+        f"{what}; expected metadata.csv, .tsv, .jsonl or .parquet, or a folder with one: one row a sample\n"
+    )
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

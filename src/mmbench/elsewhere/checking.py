@@ -141,7 +141,13 @@ def _part(
     texts = given.words["id"][rows]
     places = pd.Index(ids["test"]).get_indexer(pd.Index(texts))
     if (unknown := rows[places < 0]).size:
-        raise DataError(_unknown(given, unknown, ids, fold))
+        told = _unknown(given, unknown, ids, fold)
+        if "fold" not in given.words and data.folds > 1:
+            told += (
+                f". The file has no column fold, so its rows are held to the one split; if they are of the {data.folds} folds of "
+                f"{data.name}, add the column, with numbers from 0 to {data.folds - 1}"
+            )
+        raise DataError(told)
     label = test.label.long().numpy()
     _check_labels(given, rows, label[places], module.classes)
     names = [pattern_name(p) for p in patterns(module.modalities)]

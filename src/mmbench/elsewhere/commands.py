@@ -167,7 +167,8 @@ def tell(entry: Entry, parts: Sequence[Checked], folds: int) -> None:
     held = {part.fold for part in entry.parts} - {None}
     if held and (open_yet := sorted(set(range(folds)) - held)):
         print(
-            f"folds {', '.join(map(str, open_yet))} are not there yet; until they are, reports have no number over all folds"
+            f"{'fold' if len(open_yet) == 1 else 'folds'} {', '.join(map(str, open_yet))} "
+            f"{'is' if len(open_yet) == 1 else 'are'} not there yet; until then, reports have no number over all folds"
         )
     print(f"added: {entry} ({entry.key}); every report over {entry.dataset}, {entry.protocol} now has its row")
 

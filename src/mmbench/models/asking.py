@@ -10,7 +10,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmbench.errors import NeedsLightning, UsageError, printable
+from mmbench.errors import NeedsLightning, UsageError, counted, printable
 from mmbench.files import atomic_write, user_path
 from mmbench.options import given_path, positive
 
@@ -74,9 +74,10 @@ def ask(arguments: argparse.Namespace, store: Store) -> int:
         print_table(asked, predictions)
     else:
         atomic_write(output, as_bytes(output.suffix.lower(), asked, predictions, model.classes))
-        print(f"{len(predictions)} predictions: {output}", file=sys.stderr)
+        print(f"{counted(len(predictions), 'prediction')}: {output}", file=sys.stderr)
     if nothing := sum(not prediction.seen for prediction in predictions):
-        print(f"{nothing} samples have no modality: answered by how frequent classes were in training", file=sys.stderr)
+        has = f"{counted(nothing, 'sample')} {'has' if nothing == 1 else 'have'}"
+        print(f"{has} no modality: answered by how frequent classes were in training", file=sys.stderr)
     if asked.labels is not None and (known := asked.labels != UNKNOWN).any():
         from mmbench.metrics import summary
 
@@ -84,7 +85,7 @@ def ask(arguments: argparse.Namespace, store: Store) -> int:
         values = summary(asked.labels[known], np.asarray(rows.argmax(axis=1)), rows)
         print(
             f"accuracy {values['accuracy']:.1f} %, macro F1 {values['macro_f1']:.1f} %, calibration error {values['ece']:.1f} %, of "
-            f"{int(known.sum())} samples with a label",
+            f"{counted(int(known.sum()), 'sample')} with a label",
             file=sys.stderr,
         )
     return 0

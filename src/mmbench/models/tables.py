@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mmbench.data.adding.declaration import Modality
-from mmbench.data.adding.metadata import Metadata, find_tables, read_metadata
+from mmbench.data.adding.metadata import Metadata, expected_tables, find_tables, has_table, read_metadata
 from mmbench.data.adding.samples import elsewhere, ids_of, path_of
+from mmbench.data.adding.tables import TABLES
 from mmbench.data.adding.vectors import ARRAYS, read_vectors
 from mmbench.data.preparing.lists import within
 from mmbench.errors import UsageError, did_you_mean
@@ -58,6 +59,9 @@ def read_asked(path: Path, inputs: Inputs) -> Asked:
     Raises:
         UsageError: there is no table, it has no column of a modality, or a cell is not what it has to be.
     """
+    if not (has_table(path) if path.is_dir() else path.is_file() and path.suffix.lower() in TABLES):
+        what = "has no table of samples" if path.is_dir() else "is no table" if path.exists() else "is not there"
+        raise UsageError(f"{path} {what}; expected {expected_tables()}, or a folder with one: one row a sample")
     tables = find_tables(path)
     metadata = read_metadata(path.parent if path.is_file() else path, tables)
     declared = getattr(inputs.data, "declared", None)

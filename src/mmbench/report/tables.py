@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mmbench.data import DATASETS
+from mmbench.errors import counted
 from mmbench.evidence.accuracy import MEAN
 from mmbench.evidence.comparisons import Difference
 from mmbench.experiment.plan import left_out
@@ -166,8 +167,8 @@ def _pattern_notes(results: Results, rows: list[Row], metric: str) -> list[str]:
         )
     if test := results.tests.get((dataset, protocol)):
         notes.append(
-            f"{test.size} test samples in {test.groups} groups, {test.largest:.0f} % of them in the two largest; the most frequent "
-            f"class is {test.majority:.1f} % of them."
+            f"{counted(test.size, 'test sample')} in {counted(test.groups, 'group')}, {test.largest:.0f} % of them in the two largest; "
+            f"the most frequent class is {test.majority:.1f} % of them."
             + "".join(
                 f" {100 * share:.0f} % have no {m}: alone, it answers with the class frequencies there."
                 for m, share in test.absent.items()
