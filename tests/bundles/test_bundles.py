@@ -279,12 +279,12 @@ def test_predictions_that_differ_are_never_overwritten_silently(store, bundle, c
     mine = write(there, trial, other)
     code, out, err = bring(capsys, bundle)
     assert (code, out) == (1, "")
-    assert f"1 trials are done here with other predictions, the first of them {trial.key}; nothing was imported" in err
+    assert f"1 trial is done here with other predictions, the first of them {trial.key}; nothing was imported" in err
     assert there.keys() == [trial.key]
     assert not Path("there/imported").exists()
-    assert bring(capsys, bundle, "--keep")[1].splitlines()[0] == "few: 7 trials added, 1 trials left as they were"
+    assert bring(capsys, bundle, "--keep")[1].splitlines()[0] == "few: 7 trials added, 1 trial left as they were"
     assert there.record(trial.key) == mine
-    assert bring(capsys, bundle, "--replace")[1].splitlines()[0] == "few: 7 trials there already, 1 trials replaced"
+    assert bring(capsys, bundle, "--replace")[1].splitlines()[0] == "few: 7 trials there already, 1 trial replaced"
     assert there.record(trial.key).predictions_sha256 == store.record(trial.key).predictions_sha256
     there.done(trial.key)
 

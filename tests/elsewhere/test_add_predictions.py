@@ -201,14 +201,14 @@ HASH = "0" * 64
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (changed(2, "a", 0.9), r"row 3 below the header: its probabilities add up to .*, expected 1 within 0.001 \(1 rows of 18\)"),
+        (changed(2, "a", 0.9), r"row 3 below the header: its probabilities add up to .*, expected 1 within 0.001 \(1 of 18 rows\)"),
         (changed(2, "a", -0.1), "row 3 below the header: the probability of 'a' is -0.1, expected a number from 0 to 1"),
         (changed(2, "c d", 1.5), "the probability of 'c d' is 1.5, .*of logits take the softmax first"),
         (changed(4, "b", "nan"), "row 5 below the header: b is 'nan', expected a probability"),
         (changed(4, "b", "inf"), "row 5 below the header: the probability of 'b' is inf"),
         (changed(4, "b", "high"), "row 5 below the header: b is 'high', expected a probability"),
         (changed(4, "b", ""), "row 5 below the header: b is '', expected a probability"),
-        (changed(3, "id", "s00"), r"row 4 below the header: id 's00' is not in the test split: it is in the train split \(1 rows"),
+        (changed(3, "id", "s00"), r"row 4 below the header: id 's00' is not in the test split: it is in the train split \(1 such row"),
         (lambda f: changed(3, "id", "s00")(f.drop(columns="fold")), "no column fold, so its rows are held to the one split"),
         (changed(3, "id", "t99"), "id 't99' is not in the test split: there is no such sample"),
         (lambda f: f.drop(index=7), r"1 of the 6 ids of the test split are missing under other, the first of them 's13'"),

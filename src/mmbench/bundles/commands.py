@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from mmbench.commands import load_experiment, open_store
-from mmbench.errors import printable
+from mmbench.errors import counted, printable
 from mmbench.options import given_path
 
 
@@ -35,7 +35,7 @@ def export_experiment(arguments: argparse.Namespace) -> int:
     target = arguments.output or Path(f"{experiment.name}.zip")
     manifest = export(experiment, store, target)
     print(
-        f"{target}: {manifest.done} trials that are done, of {manifest.planned}; {target.stat().st_size / 1e6:.1f} MB"
+        f"{target}: {manifest.done} of {counted(manifest.planned, 'trial')} done; {target.stat().st_size / 1e6:.1f} MB"
     )
     print(
         "in it: records, predictions, features, the experiment, hashes of data and splits; no logs, models or paths",
@@ -67,7 +67,10 @@ def import_bundle(arguments: argparse.Namespace) -> int:
         done, file = bring_in(bundle, store, arguments.results, conflict)
         manifest = bundle.manifest
     told = {"added": done.added, "there already": done.there, "left as they were": done.kept, "replaced": done.replaced}
-    print(f"{manifest.experiment}: " + ", ".join(f"{len(keys)} trials {what}" for what, keys in told.items() if keys))
+    print(
+        f"{manifest.experiment}: "
+        + ", ".join(f"{counted(len(keys), 'trial')} {what}" for what, keys in told.items() if keys)
+    )
     print(f"now: mmbench report {file} --results {arguments.results}")
     for unknown in sorted({facts.dataset for facts in manifest.datasets.values()} - set(DATASETS)):
         name = printable(" ".join(unknown.split()))

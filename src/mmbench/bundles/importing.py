@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from mmbench.bundles.agreeing import Agreement
 from mmbench.bundles.layout import EXPERIMENT, MOST_RATIO, SMALL, Bundle, DatasetFacts, Manifest
 from mmbench.data import DATASETS
-from mmbench.errors import DataError, StoreError, UsageError
+from mmbench.errors import DataError, StoreError, UsageError, counted
 from mmbench.experiment.settings import parse
 from mmbench.files import atomic_write
 from mmbench.metrics import summary
@@ -82,8 +82,9 @@ def bring_in(bundle: Bundle, store: Store, results: Path, conflict: Conflict) ->
         else:
             (plan.replaced if conflict == "replace" else plan.kept).append(key)
     if plan.kept and conflict == "refuse":
+        told = f"{counted(len(plan.kept), 'trial')} {'is' if len(plan.kept) == 1 else 'are'}"
         raise DataError(
-            f"{bundle.path}: {len(plan.kept)} trials are done here with other predictions, the first of them {plan.kept[0]}; nothing "
+            f"{bundle.path}: {told} done here with other predictions, the first of them {plan.kept[0]}; nothing "
             "was imported. --keep leaves those as they are, --replace puts the bundle's in their place; or name another --results"
         )
     check_agreement(bundle, store, set(store.keys()) - {*plan.replaced, *plan.there})

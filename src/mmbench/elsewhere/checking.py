@@ -10,7 +10,7 @@ import numpy as np
 
 from mmbench.data.preparing.splitting import split_hash
 from mmbench.elsewhere.files import Given, folds_of, read
-from mmbench.errors import DataError, UsageError, did_you_mean
+from mmbench.errors import DataError, UsageError, counted, did_you_mean
 from mmbench.missing import pattern_name, patterns
 from mmbench.record import Predictions
 
@@ -111,14 +111,14 @@ def _check_probabilities(given: Given, classes: Sequence[str]) -> None:
         row, column = np.argwhere(wrong)[0]
         raise DataError(
             f"{given.where(row)}: the probability of '{classes[column]}' is {p[row, column]:g}, expected a number from 0 to 1 "
-            f"({int(wrong.any(axis=1).sum())} rows of {len(p)}); of logits take the softmax first"
+            f"({int(wrong.any(axis=1).sum())} of {counted(len(p), 'row')}); of logits take the softmax first"
         )
     sums = p.sum(axis=1)
     if (wrong := np.abs(sums - 1) > TOLERANCE).any():
         row = int(wrong.argmax())
         raise DataError(
             f"{given.where(row)}: its probabilities add up to {sums[row]:.6g}, expected 1 within {TOLERANCE:g} "
-            f"({int(wrong.sum())} rows of {len(p)}); divide each row by its sum"
+            f"({int(wrong.sum())} of {counted(len(p), 'row')}); divide each row by its sum"
         )
 
 
@@ -207,7 +207,7 @@ def _unknown(given: Given, rows: np.ndarray, ids: Mapping[str, Sequence[str]], f
     split = next((split for split, names in ids.items() if name in names), None)
     why = f"it is in the {split} split" if split else f"there is no such sample; {did_you_mean_one(name, ids['test'])}"
     return (
-        f"{given.where(rows[0])}: id '{name[:100]}' is not in the test split{_of(fold)}: {why} ({rows.size} rows have such ids); "
+        f"{given.where(rows[0])}: id '{name[:100]}' is not in the test split{_of(fold)}: {why} ({counted(rows.size, 'such row')}); "
         "mmbench data split writes the ids"
     )
 
