@@ -92,6 +92,28 @@ def test_a_folder_of_arrays_alone(tmp_path):
         table_of_arrays(tmp_path)
 
 
+def test_what_looks_like_a_role_and_is_none_is_told(tmp_path):
+    rows = [f"s{i % 19},{i / 7:.3f},a text of {i},{i},{i % 7}" for i in range(20)]
+    found = table(tmp_path, "id;label;text;price;brand".replace(";", ","), rows)
+    told = {line.what: line.why for line in found.lines}
+    assert told["id"] == "'id' is called like one, but has 's0' twice: rows are numbered"
+    assert told["label"] == "'label' is called like one, but has 20 different values in 20 rows"
+    assert told["group"] == "called 'brand'; 7 groups"
+
+
+def test_numbers_that_are_not_written_as_such_are_no_texts(tmp_path):
+    rows = [f"{i},5{i};€ {i}.50;{'ab'[i % 2]};text {i}" for i in range(30)]
+    found = table(tmp_path, "price;cost;label;text", rows)
+    assert reasons(found) == dict.fromkeys(
+        ("price", "cost"),
+        "numbers that are not written as such; write 12.5 for 12,5, and leave out signs of currencies",
+    )
+    with pytest.raises(
+        UsageError, match=r"expected a number, got '0,50' .* write 12.5 for 12,5, and leave the cell empty"
+    ):
+        read_metadata(tmp_path, ["metadata.csv"]).numbers("price")
+
+
 def test_what_cannot_be_inferred_is_said(tmp_path):
     found = table(tmp_path, "text,value", ["one two,a", "three four,b", "five six,a"])
     assert found.open == ["the column of the label: name it with --label COLUMN"]

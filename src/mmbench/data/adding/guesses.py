@@ -37,6 +37,7 @@ GROUPS = (
     "group", "group_id", "groups", "subject", "subject_id", "speaker", "speaker_id", "actor", "actor_id", "patient", "patient_id",
     "participant", "participant_id", "person", "user", "user_id", "client_id", "author", "author_id", "artist", "artist_id",
     "session", "session_id", "dialogue", "dialogue_id", "recording", "recording_id", "source", "site", "seller", "seller_id",
+    "sold_by", "vendor", "customer", "customer_id", "client", "brand", "uploader", "publisher",
 )  # fmt: skip
 SPLITS = ("split", "set", "subset", "partition", "fold", "split_name")
 """What columns are called, the likeliest first."""
@@ -117,6 +118,9 @@ class Column:
             return "addresses; download the files, and give their paths"
         if sum(bool(re.fullmatch(r"\d{4}-\d\d-\d\d([ T].*)?", text)) for text in self.filled) > MOST * len(self.filled):
             return "dates"
+        written = sum(bool(re.fullmatch(r"[^\w\s-]?\s?[+-]?[\d.,\s]*\d\s?\W?", text)) for text in different)
+        if written > MOST * len(different):
+            return "numbers that are not written as such; write 12.5 for 12,5, and leave out signs of currencies"
         if len(different) == len(self.texts) and sum(
             " " not in text and bool(re.search(r"\d", text)) for text in different
         ) > MOST * len(different):

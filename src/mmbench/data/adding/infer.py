@@ -149,13 +149,27 @@ def find_role(role: str, columns: Mapping[str, Column], given: str | None, taken
             for c in columns.values()
             if c.slug.endswith(("_label", "_class")) and c.name not in taken and c not in like
         ]
+    why = {
+        "id": "no column has names of samples: rows are numbered",
+        "label": "no column is called like a label",
+        "group": "no column is called like a group: clean will only be stratified",
+        "split": "the folders of the tables"
+        if len(next(iter(columns.values())).metadata.paths) > 1
+        else "none given: cut here",
+    }[role]
     for column in like:
         different = len(set(column.texts))
         if role == "label" and (
             column.media or column.nested or different < 2 or different > max(2, len(column.texts) // 2)
         ):
+            why = (
+                f"'{column.name}' is called like one, but has {different} different values in {len(column.texts)} rows"
+            )
             continue
         if role == "id" and (different < len(column.texts) or len(column.filled) < len(column.texts) or column.media):
+            if not column.media and different > 0.5 * len(column.texts):
+                twice = next((text for text, count in column.counts().items() if count > 1), "")
+                why = f"'{column.name}' is called like one, but has '{twice[:30]}' twice: rows are numbered"
             continue
         if role == "group" and (different in (1, len(column.texts)) or column.media or column.nested):
             continue
@@ -169,14 +183,7 @@ def find_role(role: str, columns: Mapping[str, Column], given: str | None, taken
             role, ""
         )
         return column.name, f"called '{column.name}'{told}"
-    return None, {
-        "id": "no column has names of samples: rows are numbered",
-        "label": "no column is called like a label",
-        "group": "no column is called like a group: clean will only be stratified",
-        "split": "the folders of the tables"
-        if len(next(iter(columns.values())).metadata.paths) > 1
-        else "none given: cut here",
-    }[role]
+    return None, why
 
 
 def unique_name(name: str, taken: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,9 +120,10 @@ class Metadata:
                     given[row] = number(text)
         if wrong := np.flatnonzero(~np.isfinite(given) & ~empty).tolist():
             got = as_text(values[wrong[0]].as_py())
+            comma = "write 12.5 for 12,5, and " if re.fullmatch(r"[+-]?\d+,\d+", got) else ""
             raise UsageError(
                 f"{self.where(wrong[0], column)}: expected a number, got {got[:40]!r} ({len(wrong)} cells of the column are none); "
-                "leave the cell empty where there is no value"
+                f"{comma}leave the cell empty where there is no value"
             )
         return given
 
