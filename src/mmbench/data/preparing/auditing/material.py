@@ -88,12 +88,18 @@ def of_prepared(data: type[PreparedDataModule], manifest: Mapping[str, Any], tab
     """The samples of a prepared data set that can be used; files are told apart by their SHA-256."""
     rows = np.flatnonzero(table["skipped"] == "")
     usable = table.iloc[rows]
+    classes = data.class_names()
+    if len(wrong := usable[~usable["label"].between(0, len(classes) - 1)]):
+        raise UsageError(
+            f"{data.folder() / 'samples.parquet'}: sample '{wrong['id'].iloc[0]}' has label {wrong['label'].iloc[0]}, expected 0 to "
+            f"{len(classes) - 1} ({len(wrong)} samples have such labels); prepare the data anew: mmbench data info {data.name}"
+        )
     keys = {m: usable[f"sha256_{m}"].to_numpy(object) for m in data.modalities if m not in data.text_modalities}
     keys = {m: column for m, column in keys.items() if (column != "").any()}  # numbers have no file
     texts = {m: usable[f"text_{m}"].tolist() for m in data.text_modalities}
     declared = data.declared.modalities if issubclass(data, AddedDataModule) else {}
     return Material(
-        classes=data.class_names(),
+        classes=classes,
         ids=usable["id"].to_numpy(object),
         label=usable["label"].to_numpy(np.int64),
         group=usable["group"].to_numpy(object),
