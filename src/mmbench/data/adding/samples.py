@@ -16,7 +16,7 @@ import numpy as np
 from mmbench.data.adding.declaration import MEDIA, Declared, Modality
 from mmbench.data.adding.metadata import Metadata, read_metadata
 from mmbench.data.adding.vectors import read_vectors
-from mmbench.data.preparing.lists import Below, find_files, plain
+from mmbench.data.preparing.lists import Below, file_names, find_files, plain
 from mmbench.data.preparing.raw import Listing, Sample, carve
 from mmbench.errors import UsageError, did_you_mean
 
@@ -272,7 +272,7 @@ def files_of(metadata: Metadata, name: str, modality: Modality) -> list[str]:
     for row, (cell, folder) in enumerate(zip(cells, metadata.folders, strict=True)):
         path = cell and path_of(metadata.root, cell, folder)
         if path:
-            below(path, partial(metadata.where, row, column))
+            below.check(path, partial(metadata.where, row, column))
         paths.append(path)
     if not any(paths):
         raise UsageError(
@@ -316,7 +316,7 @@ def unlisted(declared: Declared, root: Path, samples: Sequence[Sample]) -> list[
     if not endings:
         return []
     start = len(os.path.join(root, ""))
-    found = (str(file)[start:] for file in find_files(root, endings, deep=True))
+    found = sorted(file[start:] for file in file_names(root, endings, deep=True))
     return [path for path in found if path not in named]
 
 

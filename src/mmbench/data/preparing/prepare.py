@@ -184,7 +184,7 @@ def check_listing(data: type[PreparedDataModule], raw: Path, listing: Listing) -
             if file is not None:
                 if not is_text(sample.id + file):
                     raise UsageError(f"{raw}: the name {file!r} is not in UTF-8; rename it")
-                below(file, f"sample '{sample.id}'")
+                below.check(file, f"sample '{sample.id}'")
 
 
 def is_text(name: str) -> bool:

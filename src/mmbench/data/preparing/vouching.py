@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,11 +105,8 @@ def table_mistake(frame: pd.DataFrame, manifest: Mapping[str, Any], kinds: Mappi
 
 def hash_file(path: Path) -> str:
     """The SHA-256 of a file."""
-    digest = sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(stream, sha256).hexdigest()
 
 
 def hash_lines(lines: Iterable[str]) -> str:
