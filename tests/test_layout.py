@@ -19,7 +19,8 @@ FLOORS = [
     "data.split data.folds data.augment data.cache data.checks data.preparing.raw data.preparing.lists data.preparing.media "
     "data.preparing.pictures data.preparing.frames data.preparing.sound data.preparing.audio "
     "data.preparing.texts data.preparing.video data.preparing.vouching",
-    "data.adding.declaration data.adding.tables data.adding.metadata data.adding.vectors data.adding.decoding data.adding.samples",
+    "data.adding.declaration data.adding.parquet data.adding.tables data.adding.metadata "
+    "data.adding.vectors data.adding.decoding data.adding.samples",
     "data.base",
     "data.prepared",
     "data data.sets data.found",

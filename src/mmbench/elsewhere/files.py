@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmbench.data.adding.tables import unpacked_table
+from mmbench.data.adding.parquet import unpacked_table
 from mmbench.errors import DataError, UsageError, did_you_mean
 from mmbench.npz import read_npz
 

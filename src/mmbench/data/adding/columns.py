@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from mmbench.data.adding.decoding import ENDINGS
-from mmbench.data.adding.tables import MOST_BYTES, unpacked_bytes
+from mmbench.data.adding.parquet import unpacked_bytes
+from mmbench.data.adding.tables import MOST_BYTES
 from mmbench.data.preparing.lists import within
 from mmbench.errors import UsageError
 
