@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pydantic import ValidationError
 
+from mmbench.checkpoint import Saved
 from mmbench.errors import UsageError
 from mmbench.fixed import FixedFeatureTask
 from mmbench.patience import Patience
@@ -33,10 +34,26 @@ def trial(**recipe) -> Trial:
         ({}, "bb6fb7854fdc9d6f"),
         ({"optimizer": "adam", "epochs": 30, "step_size": 20}, "476327147eec8be1"),
         ({"precision": "bf16", "head_init": "xavier"}, "05c81297c8c90097"),
+        ({"precision": "32"}, "bb6fb7854fdc9d6f"),  # as records were written before it was called 32-true
+        ({"precision": 32}, "bb6fb7854fdc9d6f"),  # as YAML reads it
+        ({"precision": "32-true"}, "bb6fb7854fdc9d6f"),
+        ({"precision": "tf32"}, "fecdfc3430263c56"),
     ],
 )
 def test_trials_of_before_keep_their_keys(recipe, key):
     assert trial(**recipe).key == key
+
+
+def test_a_precision_has_one_name():
+    assert Recipe.model_validate_json('{"precision": "32"}') == Recipe.model_validate({"precision": 32}) == Recipe()
+    assert Recipe().model_dump()["precision"] == "32-true"
+    assert Saved.model_validate({"recipe": {"precision": "32"}}).recipe == Recipe()  # of a checkpoint of before
+
+
+@pytest.mark.parametrize("precision", ["16", "float32", "TF32", 64, None, ["32"]])
+def test_another_precision_is_refused_with_those_that_there_are(precision):
+    with pytest.raises(ValidationError, match="'32-true', 'tf32' or 'bf16'"):
+        Recipe(precision=precision)
 
 
 # Schedules

@@ -12,7 +12,13 @@ from mmbench.errors import UsageError
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-Precision = Annotated[Literal["32", "bf16"], BeforeValidator(str)]  # YAML reads 32 as a number
+
+def _named(precision: object) -> object:
+    """32, as the first records have it and YAML reads it as a number, is 32-true."""
+    return "32-true" if str(precision) == "32" else precision
+
+
+Precision = Annotated[Literal["32-true", "tf32", "bf16"], BeforeValidator(_named)]
 
 
 class Recipe(BaseModel):
@@ -29,6 +35,11 @@ class Recipe(BaseModel):
         1                                        schedule "constant"
 
     All parameters share that factor, also those of encoders that have another learning rate.
+
+    ``precision`` is in a trial's key unless it is 32-true. bf16 changes numbers everywhere, tf32 on a GPU that has it (compute
+    capability 8.0 or later) and nowhere else: on a CPU such a trial gives what 32-true gives, under another key, since a key does not
+    depend on where a trial runs. A trial's process sets it (``precision.computing``); a fit with a trainer of one's own is within
+    ``with computing(recipe.precision):``, or has what torch has by itself, float32 products and TF32 convolutions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -53,7 +64,9 @@ class Recipe(BaseModel):
         "none", description="balanced: cross-entropies weigh classes against their frequency in the training split"
     )
     precision: Precision = Field(
-        "32", description="bf16: encoders compute in bfloat16; their weights, and everything else, stay in float32"
+        "32-true",
+        description="what a GPU computes in. 32-true: float32; tf32: products and convolutions in TF32, whose factors have 10 bits "
+        "behind the point; bf16: encoders in bfloat16, while their weights, and everything else, stay in float32",
     )
     compile: bool = Field(False, description="compile the encoders by torch.compile")
     head_init: Literal["pytorch", "xavier"] = Field(

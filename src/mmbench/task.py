@@ -136,12 +136,12 @@ class MultimodalTask(Optimised):
         return features
 
     def run_encoder(self, encoder: nn.Module, value: Input) -> Tensor:
-        """Encode (B', …) as (B', D), in the recipe's precision; what comes out is float32, and so is all that follows.
+        """Encode (B', …) as (B', D), in bfloat16 if the recipe says so; what comes out is float32, and so is all that follows.
 
         Encoders are nearly all of the cost. Fusion, losses and what methods compute in closed form are not, and some of it (inverse
         factors, projections, running statistics) does not bear eight bits.
         """
-        if self.recipe.precision == "32":
+        if self.recipe.precision != "bf16":
             return encoder(value)
         with torch.autocast(self.device.type, torch.bfloat16):
             return encoder(value).float()

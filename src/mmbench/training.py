@@ -30,6 +30,7 @@ from mmbench.lean import LeanEpoch, log_epoch
 from mmbench.missing import pattern_name, patterns
 from mmbench.models.keeping import Kept, check_keepable, keep
 from mmbench.patience import Patience
+from mmbench.precision import computing
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
 from mmbench.recipe import Recipe
 from mmbench.record import Code, Features, Predictions
@@ -109,7 +110,8 @@ def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple
                 source = [trial.data, split, view, choice, trial.weights.get(modality), sizes.get(modality)]
                 source += [] if trial.fold is None else [f"fold {trial.fold}"]
                 source += [code.data, code.encoders[choice["name"]]] if code else []
-                data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
+                with computing("32-true"):  # whatever the trial computes in: others use what is cached
+                    data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
     task = METHODS[trial.method](data.spec, encoders, trial.recipe, **trial.params)
     return task, data
@@ -164,6 +166,8 @@ def run(
 ) -> Outcome:
     """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern, unless the trial tunes.
 
+    All of it, and whatever else the process does meanwhile, is in the precision of the recipe.
+
     Args:
         trial: what to run.
         loggers: of metrics per epoch, beside the trial's own record.
@@ -175,6 +179,11 @@ def run(
         DivergedError: the loss or a prediction is not a finite number.
         UsageError: the model is to be kept and cannot be.
     """
+    with computing(trial.recipe.precision):
+        return _run(trial, loggers, device, code, keep_model)
+
+
+def _run(trial: Trial, loggers: Sequence[Logger], device: str, code: Code | None, keep_model: bool) -> Outcome:
     quieten()
     started = time.perf_counter()
     task, data = build(trial, device, code)

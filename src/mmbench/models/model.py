@@ -23,6 +23,7 @@ from mmbench.models.card import Card
 from mmbench.models.inputs import Inputs
 from mmbench.models.loading import Restored
 from mmbench.models.values import is_sound
+from mmbench.precision import computing
 
 SHOWN = 10
 """Classes that the representation of a model names."""
@@ -167,18 +168,19 @@ class Model:
             column = self.modalities.index(modality)
             alone = Split({modality: split.inputs[modality]}, split.present, split.label, split.group)
             features = torch.zeros(len(split), self.card.cached[modality])
-            for rows in split.present[:, column].nonzero().squeeze(1).split(ROWS):
-                features[rows] = encoder(self._prepared(alone, rows, self.resizing).inputs[modality]).float().cpu()
+            with computing("32-true"):  # as the cache does
+                for rows in split.present[:, column].nonzero().squeeze(1).split(ROWS):
+                    features[rows] = encoder(self._prepared(alone, rows, self.resizing).inputs[modality]).float().cpu()
             inputs[modality] = features
         return Split(inputs, split.present, split.label, split.group)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Without gradients, with the threads of the training."""
+        """Without gradients, with the threads of the training and in its precision."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), computing(self.task.recipe.precision):
                 yield
         except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, UsageError):

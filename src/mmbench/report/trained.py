@@ -20,6 +20,11 @@ from mmbench.report.collect import Results
 from mmbench.trial import Trial
 
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+PRECISIONS = {
+    "32-true": "float32",
+    "tf32": "TF32 in products and convolutions, float32 in the rest; on a CPU float32",
+    "bf16": "bfloat16 in the encoders, float32 in the rest",
+}
 MACHINE = ("platform", "cpu", "device", "threads", "gpu", "cuda")
 CODE = ("mmbench", "commit", "dirty")
 """What a record's environment has beside the versions of libraries."""
@@ -122,7 +127,7 @@ def _recipe(recipe: Recipe) -> Rows:
         ("learning rate", f"{recipe.lr:g}, {warm}{falls[recipe.schedule]}"),
         ("epochs", f"{recipe.epochs}{patience}"),
         ("batch size", str(recipe.batch_size)),
-        ("precision", "float32" if recipe.precision == "32" else "bfloat16 in the encoders, float32 in the rest"),
+        ("precision", PRECISIONS[recipe.precision]),
     ]
     rows += [("gradients", f"cut back to a norm of {recipe.clip_norm:g}")] if recipe.clip_norm is not None else []
     rows += [("classes", "weighed against their frequency")] if recipe.class_weights == "balanced" else []

@@ -88,6 +88,7 @@ def main(job: Job) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # A trial on the CPU sees no GPU: Adam asks in every step whether there is one, and to look for it takes a tenth of the step.
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if job.device == "cpu" else job.device
+    os.environ.pop("NVIDIA_TF32_OVERRIDE", None)  # whether there is TF32 is the recipe's
     import torch
 
     torch.set_num_threads(job.threads)
