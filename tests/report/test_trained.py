@@ -13,7 +13,7 @@ from mmbench.experiment.grid import Grid
 from mmbench.experiment.plan import Experiment, Labels, load
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
-from mmbench.record import Code, Record
+from mmbench.record import Code, Record, sealed, unsealed
 from mmbench.report.collect import collect
 from mmbench.report.terminal import print_report
 from mmbench.report.trained import of_training
@@ -161,3 +161,17 @@ def test_the_terminal_has_it_before_the_numbers_and_whole(tmp_path: Path, capsys
     assert shown.index("how it was trained") < shown.index("How it was run") < shown.index("crema_d, clean")
     words = shown[: shown.index("crema_d, clean")].split()
     assert [f"an_argument_{i}" in words for i in range(40)] == [True] * 40, "it wraps"
+
+
+def test_a_record_of_before_precision_had_its_names_is_read_and_keeps_its_key(tmp_path: Path) -> None:
+    first = experiment().trials[0]
+    write(tmp_path, first, device="cpu")
+    store = Store(tmp_path / "runs")
+    path = store.folder(first.key) / "record.json"
+    text = unsealed(path.read_bytes())
+    assert text.count(b'"precision": "32-true"') == 1
+    path.write_bytes(sealed(text.replace(b'"32-true"', b'"32"')))
+    record = store.done(first.key)
+    assert record is not None
+    assert (record.trial, record.trial.key) == (first, first.key)
+    assert told([first], tmp_path)["trials ran on"] == "CPU"
