@@ -8,7 +8,12 @@ from contextlib import contextmanager, suppress
 
 import torch
 
-PLACES = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.mkldnn.matmul)
+PLACES = (
+    torch.backends.cuda.matmul,
+    torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn,
+    torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+)
 """Where torch holds how float32 is computed: products on a GPU, cuDNN's convolutions and recurrent layers, products on the CPU."""
 
 

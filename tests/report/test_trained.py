@@ -170,7 +170,7 @@ def test_a_record_of_before_precision_had_its_names_is_read_and_keeps_its_key(tm
     path = store.folder(first.key) / "record.json"
     text = unsealed(path.read_bytes())
     assert text.count(b'"precision": "32-true"') == 1
-    path.write_bytes(sealed(text.replace(b'"32-true"', b'"32"')))
+    path.write_bytes(sealed(b"{\n" + text[1:].replace(b'"32-true"', b'"32"')))
     record = store.done(first.key)
     assert record is not None
     assert (record.trial, record.trial.key) == (first, first.key)
