@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from mmbench.provenance import Codes
     from mmbench.record import Record
     from mmbench.report.collect import Results
-    from mmbench.runner.local import Slot
+    from mmbench.runner.backend import Backend
     from mmbench.store import Store
     from mmbench.tracking import WandbSettings
 
@@ -71,11 +70,11 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     experiment, store = load_experiment(arguments), open_store(arguments, write=not arguments.dry_run)
     from mmbench.provenance import Codes
     from mmbench.report.terminal import print_report
-    from mmbench.runner.local import plan_slots
+    from mmbench.runner.local import local_backend
     from mmbench.running import Running, dry_run
 
-    slots = plan_slots(arguments.devices, arguments.jobs, arguments.threads)
-    running = Running(experiment, store, arguments, slots, Codes())
+    backend = local_backend(arguments.devices, arguments.jobs, arguments.threads)
+    running = Running(experiment, store, arguments, backend, Codes())
     strict = FAILED if arguments.strict and experiment.unprepared else OK
     if arguments.dry_run:
         dry_run(running)
@@ -226,7 +225,7 @@ def keys_of(experiment: Experiment, store: Store) -> list[str]:
 def check_regression(arguments: argparse.Namespace) -> int:
     """``mmbench check``."""
     from mmbench import regression
-    from mmbench.runner.local import plan_slots
+    from mmbench.runner.local import local_backend
 
     path = bands_file(experiment_path(arguments.experiment), arguments.results, arguments.update)
     held = None if arguments.update else regression.read(path)
@@ -234,14 +233,15 @@ def check_regression(arguments: argparse.Namespace) -> int:
     if experiment.searches:
         raise UsageError(f"{experiment.name} tunes; bands are of settings that stay as they are, so leave tune out")
     threads = arguments.threads or 1
-    slots = plan_slots(arguments.devices, arguments.jobs, threads)
-    records = run_anew(experiment, arguments, slots)
+    backend = local_backend(arguments.devices, arguments.jobs, threads)
+    records = run_anew(experiment, arguments, backend)
     if records is None:
         return FAILED
     measured = regression.accuracies(records, experiment)
     if held is None:
         # Half as many at a time: more threads than cores are many times slower.
-        again = run_anew(experiment, arguments, plan_slots(arguments.devices, max(1, len(slots) // 2), threads + 1))
+        fewer = local_backend(arguments.devices, max(1, backend.capacity().jobs // 2), threads + 1)
+        again = run_anew(experiment, arguments, fewer)
         if again is None:
             return FAILED
         regression.write(path, regression.bands(measured, regression.accuracies(again, experiment)))
@@ -254,7 +254,7 @@ def check_regression(arguments: argparse.Namespace) -> int:
     return FAILED if wrong else OK
 
 
-def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Sequence[Slot]) -> list[Record] | None:
+def run_anew(experiment: Experiment, arguments: argparse.Namespace, backend: Backend) -> list[Record] | None:
     """Run an experiment in a store of its own, since results of other code must not be re-used; None if a trial failed."""
     import tempfile
 
@@ -264,9 +264,9 @@ def run_anew(experiment: Experiment, arguments: argparse.Namespace, slots: Seque
 
     with tempfile.TemporaryDirectory(prefix="mmbench-check-") as folder:
         store = Store(folder)
-        view = view_of(experiment, store, slots)
+        view = view_of(experiment, store, backend)
         view.plan(experiment.trials)
-        records = run_all(experiment.trials, store, experiment, slots, Codes(), view)
+        records = run_all(experiment.trials, store, experiment, backend, Codes(), view)
     failures = [record for record in records if record.failure is not None]
     for record in failures:  # in full: the store, and with it the log, is gone
         assert record.failure is not None

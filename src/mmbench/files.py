@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmbench.errors import StoreError, UsageError
+from mmbench.machine import host
 
 MOST_OF_NAME, MOST_OF_PATH = 255, 4095
 """Bytes that a file's name, and a whole path, may have."""
@@ -78,7 +79,7 @@ def atomic_write(path: Path, data: bytes) -> None:
     Raises:
         StoreError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}.tmp")  # others may write it, on other machines
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as handle:

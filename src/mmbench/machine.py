@@ -1,6 +1,7 @@
 """What this machine offers, and what this process is for."""
 
 import os
+import platform
 import sys
 from functools import cache
 from importlib.metadata import version
@@ -24,6 +25,12 @@ def thread_pools() -> Any:
 def cores() -> int:
     """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def host() -> str:
+    """What this machine is called."""
+    return platform.node() or "unknown"
 
 
 def plan_only() -> None:

@@ -16,7 +16,7 @@ from mmbench.experiment.sizes import in_words
 from mmbench.experiment.space import TUNED
 from mmbench.provenance import Codes, grouped, source_state, why_stale
 from mmbench.record import Record
-from mmbench.runner.local import Slot
+from mmbench.runner.backend import Backend
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbMode, WandbSettings, usable_mode
 from mmbench.trial import Trial
@@ -37,7 +37,7 @@ class Running:
         experiment: which.
         store: where its results are.
         arguments: of the command: the filters, ``keep_stale``, ``keep_models``, where results are, and tracking.
-        slots: where trials run.
+        backend: where trials run.
         codes: the code that is here.
 
     Raises:
@@ -45,16 +45,22 @@ class Running:
     """
 
     def __init__(
-        self, experiment: Experiment, store: Store, arguments: argparse.Namespace, slots: Sequence[Slot], codes: Codes
+        self, experiment: Experiment, store: Store, arguments: argparse.Namespace, backend: Backend, codes: Codes
     ) -> None:
-        self.experiment, self.store, self.arguments, self.slots, self.codes = experiment, store, arguments, slots, codes
+        self.experiment, self.store, self.arguments, self.backend, self.codes = (
+            experiment,
+            store,
+            arguments,
+            backend,
+            codes,
+        )
         self.filters = Filters(experiment, arguments.filters)
         self.searches: list[Search] = self.filters.searches
         self.tuning = tuning_trials(self.searches)
         self.first = distinct([*self.filters.trials, *self.tuning])
         self.replaceable = {trial.key for trial in self.tuning}  # trials whose divergence is an answer
         self.keeps = bool(arguments.keep_models or experiment.grid.keep)  # models
-        self.view = view_of(experiment, store, slots)
+        self.view = view_of(experiment, store, backend)
 
     def split(self, trials: Sequence[Trial]) -> tuple[list[Record], list[Trial]]:
         """What the store has of trials, and what is to be run."""
@@ -149,7 +155,7 @@ class Running:
         """Run trials as the arguments say, showing their progress."""
         if not trials:
             return []
-        return run_all(trials, self.store, self.experiment, self.slots, self.codes, self.view, self.wandb, self.keeps)
+        return run_all(trials, self.store, self.experiment, self.backend, self.codes, self.view, self.wandb, self.keeps)
 
     @cached_property
     def wandb(self) -> WandbSettings:
@@ -259,20 +265,20 @@ def run_all(
     trials: Sequence[Trial],
     store: Store,
     experiment: Experiment,
-    slots: Sequence[Slot],
+    backend: Backend,
     codes: Codes,
     view: GridView,
     wandb: WandbSettings | None = None,
     keep_models: bool = False,
 ) -> list[Record]:
     """Run trials, showing their progress in a view in which they are planned."""
-    from mmbench.runner.local import run_trials, start_server
+    from mmbench.runner.loop import run_trials
 
-    start_server()  # it imports what trials need while this process goes on
+    backend.start()  # it imports what trials need while this process goes on
     import mmbench.report.figures.gallery  # noqa: F401  imported now, while trials run, and not when they have ended
 
     with view:
-        return run_trials(trials, store, slots, view, wandb, source_state(), codes, experiment.labels_of, keep_models)
+        return run_trials(trials, store, backend, view, wandb, source_state(), codes, experiment.labels_of, keep_models)
 
 
 def tracking_of(experiment: Experiment, mode: WandbMode, results: Path) -> WandbSettings:
@@ -283,11 +289,11 @@ def tracking_of(experiment: Experiment, mode: WandbMode, results: Path) -> Wandb
     return WandbSettings(mode=usable, group=experiment.name, folder=str((results / "wandb").resolve()))
 
 
-def view_of(experiment: Experiment, store: Store, slots: Sequence[Slot]) -> GridView:
+def view_of(experiment: Experiment, store: Store, backend: Backend) -> GridView:
     """What shows how a run gets on."""
     from mmbench.runner.view import GridView
 
-    return GridView(len(slots), store.log, describe=experiment.describe)
+    return GridView(backend.capacity().jobs, store.log, describe=experiment.describe)
 
 
 def tell_of_failures(records: Sequence[Record], experiment: Experiment) -> bool:

@@ -7,16 +7,16 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
 from mmbench.errors import StoreError
 from mmbench.files import atomic_write
+from mmbench.locks import lock, signed
 from mmbench.record import Arrays, Code, Features, Predictions, Record
 
 MOST_BYTES = {
@@ -31,6 +31,7 @@ MODEL = ("model.safetensors", "encoders")
 
 
 Kind = TypeVar("Kind", bound=Arrays)
+Stamp = tuple[int, ...]
 
 
 class CorruptRecord(RuntimeError):
@@ -215,21 +216,40 @@ class Store:
             atomic_write(self.folder(record.key) / "features.npz", data)
         atomic_write(self.folder(record.key) / "record.json", record.to_bytes())
 
-    def discard(self, key: str, code: Code | None = None, model: bool = False) -> None:
+    def stamp(self, key: str) -> Stamp:
+        """What tells one record's file from another that takes its place, without reading it; empty if there is none."""
+        with suppress(OSError):
+            found = os.stat(self.folder(key) / "record.json")
+            return found.st_mtime_ns, found.st_ino, found.st_size
+        return ()
+
+    def discard(
+        self, key: str, code: Code | None = None, model: bool = False, known: Stamp | None = None
+    ) -> Literal["free", "busy", "done"]:
         """Forget what is left of a trial that is about to run again, unless it is done or another process is at it.
 
         Args:
             key: the trial.
             code: what it is about to run; a result of other code is forgotten too. None: whatever ran counts.
             model: its model will be kept; a result without one is forgotten too.
+            known: the record that there was when the run began; another one that says that the trial failed is an answer too. None: no
+                failure is.
         """
         with self.lock(key, wait=False) as mine:
             if not mine:
-                return
+                return "busy"
             with suppress(CorruptRecord):
                 if self.finished(key, code, model):
-                    return
+                    return "done"
+                if known is not None and self.stamp(key) != known and self._failed(key, code):
+                    return "done"
             self.clear(key)
+            return "free"
+
+    def _failed(self, key: str, code: Code | None) -> bool:
+        """Whether the trial has failed, by this code if one is given."""
+        record = self.record(key)
+        return record is not None and record.status == "failed" and (code is None or code.gives_the_same(record.code))
 
     def clear(self, key: str) -> None:
         """Remove all that is kept of a trial, but for its log; the caller holds its lock."""
@@ -241,32 +261,10 @@ class Store:
             else:
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self, key: str, wait: bool = True) -> Iterator[bool]:
-        """Hold the trial against other processes; the system frees it if the holder dies.
+    def lock(self, key: str, wait: bool = True, sign: bool = False) -> AbstractContextManager[bool]:
+        """Hold the trial against other processes, as ``locks.lock`` says."""
+        return lock(self.folder(key) / "lock", wait, sign)
 
-        Yields:
-            Whether the trial is held: always, unless another process has it and ``wait`` is False.
-
-        Raises:
-            StoreError: the folder cannot be written.
-        """
-        import fcntl
-
-        path = self.folder(key) / "lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = path.open("w")
-        except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror}") from error
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            except OSError as error:  # of network file systems
-                raise StoreError(
-                    f"cannot lock {path}: {error.strerror}; --results has to be on a file system that has locks (flock)"
-                ) from error
-            yield True
+    def holder(self, key: str) -> str:
+        """Who said last that it holds the trial, in words, whether or not it still does; "" if nobody has."""
+        return signed(self.folder(key) / "lock")

@@ -20,7 +20,8 @@ from mmbench.provenance import Codes
 from mmbench.record import Code
 from mmbench.runner import local
 from mmbench.runner.child import orphaned
-from mmbench.runner.local import run_trials, start_server
+from mmbench.runner.local import start_server
+from mmbench.runner.loop import run_trials
 from mmbench.store import Store
 
 server = forkserver._forkserver  # type: ignore[attr-defined]

@@ -19,7 +19,8 @@ from mmbench.experiment.plan import Experiment, load
 from mmbench.experiment.sizes import in_words, model_sizes
 from mmbench.provenance import Codes
 from mmbench.runner.child import Job, execute
-from mmbench.runner.local import Slot, run_trials
+from mmbench.runner.local import LocalBackend
+from mmbench.runner.loop import run_trials
 from mmbench.running import Running, split_done
 from mmbench.store import Store
 from mmbench.trial import Trial
@@ -39,14 +40,14 @@ def experiment(folder: Path, more: str = "", settings: Any = ()) -> Experiment:
 
 def running(folder: Path, of: Experiment, *options: str) -> Running:
     arguments: argparse.Namespace = parser().parse_args(["run", "two", "--results", str(folder), *options])
-    return Running(of, Store(folder / "runs"), arguments, [Slot("cpu", 1)], Codes())
+    return Running(of, Store(folder / "runs"), arguments, LocalBackend(1), Codes())
 
 
 def test_processes_leave_models_and_a_trial_that_is_done_without_runs_again(
     tiny: Callable[..., Trial], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, slots, trial = Store(tmp_path), [Slot("cpu", 1)], tiny("mla")
-    (record,) = run_trials([trial], store, slots, Watcher())
+    store, backend, trial = Store(tmp_path), LocalBackend(1), tiny("mla")
+    (record,) = run_trials([trial], store, backend, Watcher())
     assert (record.status, record.model_sha256) == ("done", None)
     before = (store.folder(trial.key) / "predictions.npz").read_bytes()
 
@@ -55,7 +56,7 @@ def test_processes_leave_models_and_a_trial_that_is_done_without_runs_again(
         return len(done), len(left), capsys.readouterr().err
 
     assert todo() == (0, 1, "1 trial run again: done, but without the model\n")
-    (record,) = run_trials([trial], store, slots, Watcher(), keep_models=True)
+    (record,) = run_trials([trial], store, backend, Watcher(), keep_models=True)
     assert store.model(record) == store.folder(trial.key)
     assert (store.folder(trial.key) / "predictions.npz").read_bytes() == before
     assert todo()[:2] == (1, 0)

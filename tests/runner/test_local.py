@@ -14,7 +14,8 @@ import pytest
 
 from mmbench.errors import Interrupted, UsageError
 from mmbench.record import Record
-from mmbench.runner.local import RETRIES, Slot, plan_slots, run_trials
+from mmbench.runner.local import LocalBackend, local_backend
+from mmbench.runner.loop import RETRIES, run_trials
 from mmbench.store import Store
 from mmbench.trial import Trial
 
@@ -24,12 +25,16 @@ MakeTrial = Callable[..., Trial]
 class Watcher:
     """A view that remembers what it was told, and may act on it."""
 
-    def __init__(self, on_started: Callable[[Trial], None] = lambda trial: None) -> None:
+    def __init__(
+        self,
+        on_started: Callable[[Trial], None] = lambda trial: None,
+        on_busy: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
         self.events: list[tuple[str, str]] = []
         self.reasons: list[str] = []
         self.running = 0
         self.most = 0
-        self.on_started = on_started
+        self.on_started, self.on_busy = on_started, on_busy
 
     def started(self, trial: Trial) -> None:
         self.events.append(("started", trial.label))
@@ -46,12 +51,17 @@ class Watcher:
         self.events.append((record.status, trial.label))
         self.running -= 1
 
+    def elsewhere(self, trial: Trial, record: Record | None) -> None:
+        self.events.append(("busy" if record is None else f"{record.status} elsewhere", trial.label))
+        if record is None:
+            self.on_busy(trial)
+
     def tick(self) -> None:
         pass
 
 
-def cpu(jobs: int) -> list[Slot]:
-    return [Slot("cpu", 1)] * jobs
+def cpu(jobs: int) -> LocalBackend:
+    return LocalBackend(jobs)
 
 
 def run(trials: Sequence[Trial], store: Store, jobs: int = 2, view: Watcher | None = None) -> dict[str, Record]:
@@ -278,7 +288,7 @@ def test_a_trial_that_another_run_is_at_is_not_run_twice(tiny: MakeTrial, tmp_pa
         with store.lock(trial.key):
             ready.set()
             free.wait(timeout=30)
-            time.sleep(0.5)  # the other process is at the lock by then
+            time.sleep(0.5)  # the other run looks at it again and again
             store.write(theirs, predictions)
 
     ready = threading.Event()
@@ -286,7 +296,7 @@ def test_a_trial_that_another_run_is_at_is_not_run_twice(tiny: MakeTrial, tmp_pa
     holder.start()
     try:
         assert ready.wait(timeout=10)
-        (record,) = run([trial], store, view=Watcher(lambda _: free.set())).values()
+        (record,) = run([trial], store, view=Watcher(on_busy=lambda _: free.set())).values()
     finally:
         free.set()
         holder.join()
@@ -348,40 +358,43 @@ def test_a_trial_that_gets_sigterm_is_no_result(tiny: MakeTrial, tmp_path: Path)
     assert len(record.curves) == 4
 
 
-# Slots
+# Devices
 
 
 @pytest.mark.parametrize(
     ("cores", "arguments", "expected"),
     [
-        (8, ("cpu", None, None), [("cpu", 1)] * 8),
-        (8, ("cpu", 2, None), [("cpu", 4)] * 2),
-        (8, ("cpu", 3, None), [("cpu", 2)] * 3),
-        (2, ("cpu", 4, None), [("cpu", 1)] * 4),
-        (8, ("cpu", 2, 3), [("cpu", 3)] * 2),
-        (8, ("0,1", None, None), [("0", 4), ("1", 4)]),
-        (8, ("0, 1", 4, None), [("0", 2), ("1", 2), ("0", 2), ("1", 2)]),
-        (8, ("0", 3, None), [("0", 2)] * 3),
+        (8, ("cpu", None, None), (["cpu"], 8, 1)),
+        (8, ("cpu", 2, None), (["cpu"], 2, 4)),
+        (8, ("cpu", 3, None), (["cpu"], 3, 2)),
+        (2, ("cpu", 4, None), (["cpu"], 4, 1)),
+        (8, ("cpu", 2, 3), (["cpu"], 2, 3)),
+        (8, ("0,1", None, None), (["0", "1"], 2, 4)),
+        (8, ("0, 1", 4, None), (["0", "1"], 4, 2)),
+        (8, ("0", 3, None), (["0"], 3, 2)),
     ],
 )
-def test_slots_share_out_devices_and_threads(
+def test_options_share_out_devices_and_threads(
     monkeypatch: pytest.MonkeyPatch,
     cores: int,
     arguments: tuple[str, int | None, int | None],
-    expected: list[tuple[str, int]],
+    expected: tuple[list[str], int, int],
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert plan_slots(*arguments) == [Slot(device, threads) for device, threads in expected]
+    backend = local_backend(*arguments)
+    capacity = backend.capacity()
+    assert (backend.devices, capacity.jobs, capacity.cores) == expected
+    assert capacity.gpus == (0 if expected[0] == ["cpu"] else len(expected[0]))
 
 
-@pytest.mark.parametrize(("gpus", "expected"), [(0, ["cpu"] * 4), (2, ["0", "1"])])
+@pytest.mark.parametrize(("gpus", "expected"), [(0, ["cpu"]), (2, ["0", "1"])])
 def test_automatic_devices_are_the_gpus_or_the_cpu(
     monkeypatch: pytest.MonkeyPatch, gpus: int, expected: list[str]
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    assert [slot.device for slot in plan_slots("auto", None, None)] == expected
+    assert local_backend("auto", None, None).devices == expected
 
 
 @pytest.mark.parametrize("devices", ["", "gpu0", "cuda:0", "0,,1", "-1", "7", "cpu,0"])
@@ -389,12 +402,12 @@ def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch,
     """Once: any text was taken, and then every trial failed on it."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(UsageError, match="devices"):
-        plan_slots(devices, None, None)
+        local_backend(devices, None, None)
 
 
-def test_threads_are_what_the_slot_says(tiny: MakeTrial, tmp_path: Path) -> None:
+def test_threads_are_what_is_asked_for(tiny: MakeTrial, tmp_path: Path) -> None:
     store = Store(tmp_path)
     for threads, trial in ((1, tiny(seed=1)), (2, tiny(seed=2))):
-        (record,) = run_trials([trial], store, [Slot("cpu", threads)], Watcher())
+        (record,) = run_trials([trial], store, LocalBackend(1, threads), Watcher())
         assert record.environment["threads"] == threads
         assert f"torch uses {threads} threads" in store.log(trial.key).read_text()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmbench.record import Record
-from mmbench.runner.local import Slot, run_trials
+from mmbench.runner.local import LocalBackend
+from mmbench.runner.loop import run_trials
 from mmbench.runner.view import GridView, outcome
 from mmbench.store import Store
 from mmbench.tracking import WandbSettings
@@ -23,7 +24,7 @@ def run(trials: list[Trial], folder: Path, wandb: bool = False) -> tuple[Store, 
     tracking = WandbSettings(mode="offline" if wandb else "off", folder=str(folder / "wandb"))
     (folder / "wandb").mkdir(exist_ok=True)
     with GridView() as view:
-        run_trials(trials, store, [Slot("cpu", 1)] * 2, view, tracking, labels=labels)
+        run_trials(trials, store, LocalBackend(2), view, tracking, labels=labels)
     return store, [record for trial in trials if (record := store.record(trial.key)) is not None]
 
 

@@ -19,6 +19,7 @@ from mmbench.data.preparing.splitting import split_hash
 from mmbench.elsewhere.entries import Elsewhere
 from mmbench.errors import DataError, StoreError, UsageError
 from mmbench.experiment.plan import Experiment
+from mmbench.machine import host
 from mmbench.provenance import source_state
 from mmbench.record import Record
 from mmbench.store import CorruptRecord, Store
@@ -128,7 +129,7 @@ def facts_of(experiment: Experiment) -> dict[str, DatasetFacts]:
 
 def _write(target: Path, manifest: Manifest, texts: dict[str, bytes], arrays: dict[str, Path]) -> None:
     """Write the file, whole or not at all."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{host()}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w") as archive:

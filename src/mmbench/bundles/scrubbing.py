@@ -53,6 +53,8 @@ def scrub(record: Record) -> Record:
     if failure is not None:
         failure = failure.model_copy(update={"message": scrubbed(failure.message), "traceback": ""})
     environment = scrubbed(record.environment)
+    if "host" in environment:  # whichever of several machines it was
+        environment["host"] = "<host>"
     return record.model_copy(update={"environment": environment, "failure": failure, "model_sha256": None})
 
 

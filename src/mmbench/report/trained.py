@@ -25,7 +25,7 @@ PRECISIONS = {
     "tf32": "TF32 in products and convolutions, float32 in the rest; on a CPU float32",
     "bf16": "bfloat16 in the encoders, float32 in the rest",
 }
-MACHINE = ("platform", "cpu", "device", "threads", "gpu", "cuda")
+MACHINE = ("platform", "host", "cpu", "device", "threads", "gpu", "cuda")
 CODE = ("mmbench", "commit", "dirty")
 """What a record's environment has beside the versions of libraries."""
 

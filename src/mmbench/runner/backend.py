@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from mmbench.runner.child import Job
+from mmbench.locks import ADVICE
+from mmbench.runner.child import BUSY, CANNOT_WRITE, STOPPED, WORDS, Job
+from mmbench.store import Store
+
+UNFORESEEN = 1
+"""The exit code of a Python process that an exception ended."""
+
+SERVER_DIED = 255
+"""What multiprocessing says of a process whose fork server is gone; the process itself may go on."""
+
+WHAT_TO_DO = {
+    **{number: f"{advice[0].upper()}{advice[1:]}. " for number, advice in ADVICE.items()},
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space and run again. "),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Change its permissions and run again. "),
+}
 
 
 @dataclass(frozen=True)
@@ -106,3 +124,51 @@ class Backend(Protocol):
 
     def cancel(self) -> None:
         """End all that runs, and return when it has ended; nothing is told of it. Does nothing if nothing runs."""
+
+
+def ended(job: Job, code: int | None, shared: bool = False) -> Ended:
+    """What became of a job, by the exit code of the process that ran ``child.main`` for it.
+
+    Args:
+        job: as it ran.
+        code: as multiprocessing has it: below 0 for a signal.
+        shared: see ``Ended``.
+    """
+    if code in (BUSY, STOPPED):
+        return Ended(job, "busy" if code == BUSY else "stopped", shared=shared)
+    if code is not None and CANNOT_WRITE < code < SERVER_DIED:
+        return Ended(job, "unwritable", _cannot_write(job, code - CANNOT_WRITE), shared)
+    by_itself = code == UNFORESEEN or (
+        code == 0 and Store(job.root).stamp(job.trial.key)
+    )  # Lightning answers SIGTERM with 0
+    return Ended(job, "ended" if by_itself else "killed", _cause(code or 0), shared)
+
+
+def _cause(code: int) -> str:
+    """How a process ended that left no record."""
+    if code == SERVER_DIED:
+        return "the fork server that started it was killed (the system does this when memory runs out)"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (the system does this when memory runs out)" if name == "SIGKILL" else "")
+    return f"ended with exit code {code} and left no record"
+
+
+def _cannot_write(job: Job, number: int) -> str:
+    """What to say of a process that could not write."""
+    said = end_of_log(job).rstrip().rpartition("\n")[2]
+    where = (
+        said.removeprefix(WORDS)
+        if said.startswith(WORDS)
+        else f"{job.trial.label}: a file in {job.root}, or a temporary one"
+    )
+    return (
+        f"no trial can be run: {os.strerror(number)} ({where}). {WHAT_TO_DO.get(number, '')}What was finished is kept"
+    )
+
+
+def end_of_log(job: Job) -> str:
+    """The last of what a job has printed."""
+    with suppress(OSError):
+        return Store(job.root).log(job.trial.key).read_text(errors="replace")[-4000:]
+    return ""

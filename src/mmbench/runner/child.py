@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmbench.errors import StoreError
 from mmbench.files import check_writable, disk_error
 from mmbench.lightning import Logger
-from mmbench.machine import installed_version, thread_pools
+from mmbench.locks import signature
+from mmbench.machine import host, installed_version, thread_pools
 from mmbench.record import Code, Failure, Predictions, Record
-from mmbench.store import CorruptRecord, Store
+from mmbench.store import Stamp, Store
 from mmbench.tracked_trial import WandbLogger
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
@@ -40,7 +41,7 @@ class Job:
         trial: what to run.
         root: the store's folder.
         threads: CPU threads that the process may use.
-        device: "cpu", or the number of a GPU.
+        device: "cpu", or what CUDA_VISIBLE_DEVICES says; the back end sets it, and the threads, when it starts the job.
         source: the commit of the code, for the record.
         wandb: where to track it.
         code: what the trial runs, for the record.
@@ -49,8 +50,8 @@ class Job:
 
     trial: Trial
     root: str
-    threads: int
-    device: str
+    threads: int = 1
+    device: str = "cpu"
     source: dict[str, Any] = field(default_factory=dict)
     wandb: WandbSettings = field(default_factory=WandbSettings)
     code: Code | None = None
@@ -69,6 +70,9 @@ PACKAGES = (
     "transformers",
 )
 """Whose versions a record has."""
+
+BUSY, STOPPED = 32, 33
+"""Exit codes of a process that leaves no record because another has, or had, the trial's lock; because it was asked to stop."""
 
 CANNOT_WRITE = 64
 """A process that cannot write, and so leaves no record, exits with this code and the number of the system's error."""
@@ -95,13 +99,17 @@ def main(job: Job) -> None:
     thread_pools().limit(
         limits=job.threads
     )  # NumPy's and SciPy's linear algebra would take every core, in every process
-    store = Store(job.root)
+    store, key = Store(job.root), job.trial.key
     try:
-        with store.lock(job.trial.key):
-            if _is_finished(store, job):
-                return  # another process ran it while this one waited for the lock
+        with store.lock(key, wait=False, sign=True) as mine:
+            # The runner has cleared the trial's folder: a record that is there now is of a process that was faster.
+            if not mine or store.stamp(key):
+                sys.exit(BUSY)
             _redirect_output(store, job.trial)
             execute(job, store)
+    except Overtaken as error:
+        print(f"{WORDS}{error}", flush=True)
+        sys.exit(BUSY)
     except (OSError, StoreError) as error:
         if (number := disk_error(error)) is None:
             raise
@@ -110,10 +118,29 @@ def main(job: Job) -> None:
         os._exit(CANNOT_WRITE + number)  # at once: what was printed, or its end, may be impossible to write
 
 
-def _is_finished(store: Store, job: Job) -> bool:
-    with suppress(CorruptRecord):
-        return store.finished(job.trial.key, job.code, job.keep_model)
-    return False
+class Overtaken(RuntimeError):
+    """While the trial ran, a process whose lock this one does not see has written its record."""
+
+
+def check_alone(store: Store, key: str, before: Stamp) -> None:
+    """Refuse to replace a record that was not there before the trial ran.
+
+    That happens where locks are not passed on to other machines: then two of them hold the same one.
+
+    Raises:
+        Overtaken: there is one.
+    """
+    holder = store.holder(key)
+    other = f"; its lock names {holder}" if holder and not holder.startswith(f"{signature()} ") else ""
+    if store.stamp(key) != before:
+        raise Overtaken(
+            f"another machine has written the record of this trial meanwhile, which stays{other}. The file system of {store.root} does "
+            "not pass locks (flock) on: mount it so that it does (for NFS, without local_lock), or use one runner"
+        )
+    if other:
+        print(
+            f"{WORDS}the trial's lock is no longer this process's{other}: locks do not reach other machines", flush=True
+        )
 
 
 def execute(job: Job, store: Store) -> Record:
@@ -121,11 +148,13 @@ def execute(job: Job, store: Store) -> Record:
 
     Raises:
         StoreError: the disk is full or not writable; there is no record.
+        Overtaken: another process has written one meanwhile.
     """
-    started, environment = now(), describe_environment(job)
+    started, environment, before = now(), describe_environment(job), store.stamp(job.trial.key)
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
     record, outcome = _outcome(job, store, started, environment, [wandb] if wandb else [])
+    check_alone(store, record.key, before)
     if outcome is None:
         store.write(record)
     else:
@@ -190,7 +219,7 @@ def _write_model(model: Kept, record: Record, store: Store) -> str:
         parameters=record.parameters,
         best_epoch=record.best_epoch,
         accuracy={pattern: values["accuracy"] for pattern, values in record.metrics.items()},
-        environment=record.environment,
+        environment={name: value for name, value in record.environment.items() if name != "host"},
     )
 
 
@@ -221,6 +250,7 @@ def describe_environment(job: Job) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: installed_version(name) for name in PACKAGES},
         "platform": platform.platform(),
+        "host": host(),
         "cpu": _cpu_model(),
         "device": job.device,
         "threads": job.threads,

@@ -1,82 +1,31 @@
-"""The local runner: a pool of slots, one process a trial, forked from a server that has the imports done."""
+"""The local back end: this machine's CPU or GPUs, one process a trial, forked from a server that has the imports done."""
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
-from typing import Any, Protocol
+from typing import Any
 
-from mmbench.errors import NotedSignals, RunnerError, StoreError, UsageError
+from mmbench.errors import RunnerError, UsageError
 from mmbench.machine import cores
 from mmbench.provenance import Codes
-from mmbench.record import Code, Failure, Record
-from mmbench.runner.child import CANNOT_WRITE, WORDS, Job, main, now
-from mmbench.store import CorruptRecord, Store
-from mmbench.tracking import WandbSettings
-from mmbench.trial import Trial
+from mmbench.runner.backend import SERVER_DIED, Capacity, Ended, Request, ended
+from mmbench.runner.child import Job, main
 
-RETRIES = 2
-"""How often a trial is started again after its process was killed. One that fails by itself is not: it would fail again."""
-
-UNFORESEEN = 1
-"""The exit code of a Python process that an exception ended."""
-
-SERVER_DIED = 255
-"""What multiprocessing says of a process whose fork server is gone; the process itself may go on."""
-
-WHAT_TO_DO = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space and run again. "),
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "Change its permissions and run again. "),
-}
+FAILED_STARTS = 2
+"""How often in a row a process may fail to start."""
 
 GRACE_SECONDS = 3.0
 
 
-class View(Protocol):
-    """What a runner tells about its progress."""
-
-    def started(self, trial: Trial) -> None:
-        """A process has begun on the trial."""
-
-    def retried(self, trial: Trial, reason: str) -> None:
-        """Its process was killed, and it will be started again."""
-
-    def finished(self, trial: Trial, record: Record) -> None:
-        """The trial is done or has failed."""
-
-    def tick(self) -> None:
-        """Time has passed; this comes about twice a second."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A share of the machine: "cpu" or a GPU, as CUDA_VISIBLE_DEVICES names it, and CPU threads."""
-
-    device: str
-    threads: int
-
-
-@dataclass
-class _Running:
-    process: ForkServerProcess
-    trial: Trial
-    slot: Slot
-    attempt: int
-    started: str
-    code: Code | None
-
-
-def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot]:
+def local_backend(devices: str, jobs: int | None, threads: int | None) -> LocalBackend:
     """Share out the machine.
 
     Args:
@@ -96,8 +45,7 @@ def plan_slots(devices: str, jobs: int | None, threads: int | None) -> list[Slot
         here = f"; GPUs here: {', '.join(gpus) or 'none'}" if wanted else ""
         raise UsageError(f"--devices {devices}: expected auto, cpu, or numbers of GPUs, such as 0,1{here}")
     jobs = jobs or (cores() if names == ["cpu"] else len(names))
-    threads = threads or max(1, cores() // jobs)
-    return [Slot(gpus.get(names[i % len(names)], "cpu"), threads) for i in range(jobs)]
+    return LocalBackend(jobs, threads or max(1, cores() // jobs), [gpus.get(name, "cpu") for name in names])
 
 
 def visible_gpus() -> dict[str, str]:
@@ -127,210 +75,141 @@ def start_server() -> Any:
     return context
 
 
-def run_trials(
-    trials: Sequence[Trial],
-    store: Store,
-    slots: Sequence[Slot],
-    view: View,
-    wandb: WandbSettings | None = None,
-    source: dict[str, Any] | None = None,
-    codes: Codes | None = None,
-    labels: Callable[[Trial], tuple[str, str]] = lambda trial: (trial.dataset, trial.method),
-    keep_models: bool = False,
-) -> list[Record]:
-    """Run trials, each in a process of its own, and return their records in the order in which they ended.
+@dataclass
+class _Running:
+    process: ForkServerProcess
+    job: Job
+    request: Request
+    devices: Sequence[str]
+    shared: bool
 
-    A trial whose process is killed, or whose fork server is, is started again, at most twice; one that raises is recorded as failed.
-    Neither stops the others.
+
+class LocalBackend:
+    """Processes on this machine.
 
     Args:
-        trials: what to run; each is run, whatever the store holds, unless another run has finished it meanwhile.
-        store: where records go.
-        slots: one trial runs in each at a time.
-        view: is told of every event.
-        wandb: tracking.
-        source: commit of the code, for the records.
-        codes: the code that is here, for the records; results of other code are replaced.
-        labels: what tracking calls a trial's data set and its method.
-        keep_models: leave the trained models, but for those of trials that tune.
-
-    Raises:
-        Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
-        StoreError: the disk is full or not writable.
-        RunnerError: the fork server cannot be started, or would now start other code.
+        jobs: trials at a time, at most.
+        threads: CPU threads of each process of a trial.
+        devices: ``["cpu"]``, or GPUs as CUDA_VISIBLE_DEVICES names them.
     """
-    pool = _Pool(trials, store, slots, view, wandb or WandbSettings(), source or {}, codes, labels, keep_models)
-    with pool.signals:
-        try:
-            while pool.waiting or pool.running:
-                while pool.waiting and pool.free:
-                    pool.start()
-                for sentinel in connection.wait(list(pool.running), timeout=0.5):
-                    pool.take(sentinel)
-                view.tick()
-                pool.signals.check()
-        finally:
-            _end([r.process for r in pool.running.values()])
-    return pool.records
 
-
-class _Pool:
-    """The trials that wait and those that run, and the server that their processes are forked from."""
-
-    def __init__(
-        self,
-        trials: Sequence[Trial],
-        store: Store,
-        slots: Sequence[Slot],
-        view: View,
-        wandb: WandbSettings,
-        source: dict[str, Any],
-        codes: Codes | None,
-        labels: Callable[[Trial], tuple[str, str]],
-        keep_models: bool,
-    ) -> None:
-        self.keep_models = keep_models
-        self.store, self.view, self.wandb, self.source, self.labels = store, view, wandb, source, labels
-        self.context = start_server()
-        self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as the server loads it
-        self.waiting = deque((trial, 1) for trial in trials)
-        self.free = deque(slots)
-        self.running: dict[Any, _Running] = {}  # by the process's sentinel
-        self.records: list[Record] = []
+    def __init__(self, jobs: int, threads: int = 1, devices: Sequence[str] = ("cpu",)) -> None:
+        self.jobs, self.threads, self.devices = jobs, threads, list(devices)
+        self.on_cpu = self.devices == ["cpu"]
+        self.context: Any = None
+        self.codes: Codes | None = None  # what a server loads that was started anew
         self.failed_starts = 0
-        self.signals = NotedSignals()
+        self.running: dict[Any, _Running] = {}  # by the process's sentinel
+        self.over: list[Ended] = []
+
+    def capacity(self) -> Capacity:
+        """As many trials as were asked for."""
+        return Capacity(self.jobs, self.threads, 0 if self.on_cpu else len(self.devices))
 
     def start(self) -> None:
-        """Start a process on the trial that waits longest."""
-        (trial, attempt), slot = self.waiting.popleft(), self.free.popleft()
-        code, root = self.code[trial.key], str(self.store.root)
-        keep = self.keep_models and not trial.tuning
-        self.store.discard(trial.key, code, keep)
-        wandb = self.wandb.labelled(*self.labels(trial))
-        job = Job(trial, root, slot.threads, slot.device, self.source, wandb, code, keep)
+        """Start the fork server."""
+        self.context = start_server()
+
+    def has_room(self, request: Request) -> bool:
+        """Whether enough devices have room."""
+        return not self.over and self._place(request) is not None
+
+    def submit(self, job: Job, request: Request) -> None:
+        """Fork a process for the job; waits for the server if that still imports.
+
+        Raises:
+            RunnerError: the fork server cannot be started, or would now start other code.
+        """
+        if self.codes and job.code and not self.codes.of(job.trial).gives_the_same(job.code):
+            raise RunnerError(
+                f"the fork server died, and the code of {job.trial.label} has changed since it was started: run again"
+            )
+        devices = self._place(request) or []
+        neighbours = [running for device in devices for running in self._on(device)]
+        job = replace(job, device=",".join(devices), threads=request.cores)
         process = self.context.Process(target=main, args=(job,))
-        begun = _Running(process, trial, slot, attempt, now(), code)
-        self.signals.check()
-        self.signals.waiting = True  # for the server, which may still be importing
         try:
             process.start()
         except (EOFError, OSError) as error:
-            self.view.started(trial)
-            self.free.append(slot)
-            self.failed_starts += 1
-            if self.failed_starts > RETRIES:
-                raise RunnerError(
-                    f"the fork server, from which trials are started, died {self.failed_starts} times in a row, the last time with "
-                    f"{type(error).__name__}; what it said is above, `{sys.executable} -m mmbench.runner.preload` may say more"
-                ) from error
-            time.sleep(self.failed_starts / 2)  # for the system, to end it and to free its memory
-            self._again(begun, "the fork server died when it was to start")
+            self._not_started(job, error)
             return
-        finally:
-            self.signals.waiting = False
         self.failed_starts = 0
-        self.running[process.sentinel] = begun
-        self.view.started(trial)
+        for neighbour in neighbours:
+            neighbour.shared = True
+        self.running[process.sentinel] = _Running(process, job, request, devices, bool(neighbours))
 
-    def take(self, sentinel: Any) -> None:
-        """Take the record of a process that has ended, or start its trial again."""
-        ended = self.running.pop(sentinel)
-        ended.process.join()
-        self.free.append(ended.slot)
-        code = ended.process.exitcode or 0
-        record = _record_of(self.store, ended.trial)
-        if record is None and CANNOT_WRITE < code < SERVER_DIED:
-            raise StoreError(_cannot_write(self.store, ended.trial, code - CANNOT_WRITE))
-        if record is None and code != UNFORESEEN:
-            self._again(ended, _cause(code))
-        else:
-            self._finish(ended, record or _record_without_end(self.store, ended, _cause(code), self.source))
+    def wait(self, timeout: float) -> Sequence[Ended]:
+        """The jobs whose processes have ended."""
+        over, self.over = self.over, []
+        for sentinel in connection.wait(list(self.running), 0 if over else timeout):
+            run = self.running.pop(sentinel)
+            run.process.join()
+            over.append(ended(run.job, run.process.exitcode, run.shared))
+            if run.process.exitcode == SERVER_DIED:
+                self._restart()
+        return over
 
-    def _again(self, ended: _Running, reason: str) -> None:
-        """Let a trial whose process was killed wait for its next turn, or give it up."""
-        if ended.attempt > RETRIES:
-            self._finish(ended, _record_without_end(self.store, ended, f"{reason}, {ended.attempt} times", self.source))
-            return
-        self.view.retried(ended.trial, reason)
-        self.waiting.append((ended.trial, ended.attempt + 1))
-        if ended.process.exitcode in (None, SERVER_DIED):
-            self.context = start_server()
-            now_here, trials = Codes(), [trial for trial, _ in self.waiting]
-            if changed := [t for t in trials if (code := self.code[t.key]) and not now_here.of(t).gives_the_same(code)]:
-                raise RunnerError(
-                    f"the fork server died, and the code of {changed[0].label} has changed since it was started: run again"
-                )
+    def stop(self) -> None:
+        """Send SIGUSR1 to every process."""
+        for run in self.running.values():
+            if run.process.pid is not None:
+                os.kill(run.process.pid, signal.SIGUSR1)
 
-    def _finish(self, ended: _Running, record: Record) -> None:
-        self.records.append(record)
-        self.view.finished(ended.trial, record)
+    def cancel(self) -> None:
+        """Send SIGTERM to every process, and SIGKILL to those that are still there after some seconds."""
+        processes = [run.process for run in self.running.values()]
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self.running.clear()
 
+    def _on(self, device: str) -> list[_Running]:
+        return [run for run in self.running.values() if device in run.devices]
 
-def _record_of(store: Store, trial: Trial) -> Record | None:
-    try:
-        return store.record(trial.key)
-    except CorruptRecord:
-        return None
+    def _place(self, request: Request) -> list[str] | None:
+        """The devices that a job gets, those with the fewest trials first; None if there is no room now.
 
+        Raises:
+            UsageError: there are not as many devices.
+        """
+        count = 1 if self.on_cpu else request.devices
+        if count > len(self.devices):
+            raise UsageError(f"a trial asks for {count} devices; --devices has {len(self.devices)}")
+        if len(self.running) >= self.jobs:
+            return None
+        free = [device for device in self.devices if self._fits(device, request)]
+        free.sort(key=lambda device: len(self._on(device)))
+        return free[:count] if len(free) >= count else None
 
-def _cause(code: int) -> str:
-    """How a process ended that left no record."""
-    if code == SERVER_DIED:
-        return "the fork server that started it was killed (the system does this when memory runs out)"
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"killed by {name}" + (" (the system does this when memory runs out)" if name == "SIGKILL" else "")
-    return f"ended with exit code {code} and left no record"
+    def _fits(self, device: str, request: Request) -> bool:
+        """Whether a job can run on a device beside what runs there: on a GPU, and on the CPU for each process, it takes a place."""
+        there = self._on(device)
+        if not there:
+            return True
+        if request.alone or any(run.request.alone for run in there):
+            return False
+        places = -(-self.jobs // len(self.devices))
+        return sum(self._places(run.request) for run in there) + self._places(request) <= places
 
+    def _places(self, request: Request) -> int:
+        return request.devices if self.on_cpu else 1
 
-def _cannot_write(store: Store, trial: Trial, number: int) -> str:
-    """What to say of a process that could not write."""
-    said = _end_of_log(store, trial).rstrip().rpartition("\n")[2]
-    where = (
-        said.removeprefix(WORDS)
-        if said.startswith(WORDS)
-        else f"{trial.label}: a file in {store.root}, or a temporary one"
-    )
-    return (
-        f"no trial can be run: {os.strerror(number)} ({where}). {WHAT_TO_DO.get(number, '')}What was finished is kept"
-    )
+    def _restart(self) -> None:
+        self.context, self.codes = start_server(), Codes()
 
-
-def _end_of_log(store: Store, trial: Trial) -> str:
-    with suppress(OSError):
-        return store.log(trial.key).read_text(errors="replace")[-4000:]
-    return ""
-
-
-def _record_without_end(store: Store, ended: _Running, cause: str, source: dict[str, Any]) -> Record:
-    """Write the record that the trial's process could not write, unless one that outlived its server still does."""
-    with store.lock(ended.trial.key):
-        if (record := _record_of(store, ended.trial)) is not None:
-            return record
-        record = Record(
-            key=ended.trial.key,
-            trial=ended.trial,
-            status="failed",
-            started=ended.started,
-            finished=now(),
-            environment={**source, "device": ended.slot.device, "threads": ended.slot.threads},
-            code=ended.code,
-            failure=Failure(
-                kind="exception" if ended.process.exitcode == UNFORESEEN else "killed",
-                message=cause,
-                traceback=_end_of_log(store, ended.trial),
-            ),
-        )
-        store.write(record)
-    return record
-
-
-def _end(processes: Sequence[ForkServerProcess]) -> None:
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
-            process.join()
+    def _not_started(self, job: Job, error: Exception) -> None:
+        """Start the server again, for another try."""
+        self.failed_starts += 1
+        if self.failed_starts > FAILED_STARTS:
+            raise RunnerError(
+                f"the fork server, from which trials are started, died {self.failed_starts} times in a row, the last time with "
+                f"{type(error).__name__}; what it said is above, `{sys.executable} -m mmbench.runner.preload` may say more"
+            ) from error
+        time.sleep(self.failed_starts / 2)  # for the system, to end it and to free its memory
+        self._restart()
+        self.over.append(Ended(job, "killed", "the fork server died when it was to start"))

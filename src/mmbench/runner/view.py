@@ -125,7 +125,8 @@ class GridView:
         self.waiting: dict[str, Kind] = {}
         self.later: list[Kind] = []
         self.rows: dict[str, Running] = {}
-        self.starts = self.ended = self.failed = 0
+        self.others: set[str] = set()  # trials that other runners are at
+        self.starts = self.ended = self.failed = self.foreign = 0
         self.began = time.monotonic()
         self.due = self.began + self.pause
         self.live = Progress(
@@ -180,6 +181,7 @@ class GridView:
     def started(self, trial: Trial) -> None:
         """Add a row for the trial."""
         kind = self.waiting.pop(trial.key, None) or Kind.of(trial)
+        self.others.discard(trial.key)
         log = self.log(trial.key) if self.log else None
         task = self.live.add_task(f"  {self.describe(trial)}", total=trial.recipe.epochs, words="starts", left="")
         self.rows[trial.key] = Running(
@@ -208,6 +210,24 @@ class GridView:
             told = f"{self.describe(trial)}: {outcome(record)}  ({seconds:.1f} s)"
             self._say(f"[{self.ended:{width}}/{self.total}] {told}")
 
+    def elsewhere(self, trial: Trial, record: Record | None) -> None:
+        """Count a trial that another runner is at, or has run; the latter says how long such trials take."""
+        if trial.key in self.rows:
+            self.waiting[trial.key] = self._drop(trial).kind
+        if record is None:
+            self.others.add(trial.key)
+            return
+        self.others.discard(trial.key)
+        self.waiting.pop(trial.key, None)
+        self.foreign += 1
+        self.ended += 1
+        if record.status != "done":
+            self.failed += 1
+            self._say(f"{self.describe(trial)}: {outcome(record)}, run elsewhere")
+        elif record.seconds:
+            self.forecast.learn(Kind.of(trial), sum(record.seconds.values()))
+        self._show()
+
     def tick(self) -> None:
         """Bring what is shown up to date, if it is time; the runner calls this often."""
         now = time.monotonic()
@@ -224,12 +244,15 @@ class GridView:
         self._show("" if rest is None else to_go(rest))
         if not self.console.is_terminal:
             about = "" if rest is None else f", about {to_go(rest)}"
-            self._say(f"{self.counts}, {len(self.rows)} running, {self.elapsed}{about}")
+            at = f", {len(self.others)} running elsewhere" if self.others else ""
+            self._say(f"{self.counts}, {len(self.rows)} running{at}, {self.elapsed}{about}")
 
     @property
     def counts(self) -> str:
-        """``12/200 trials, 1 failed``."""
-        return f"{self.ended}/{self.total} trials" + (f", {self.failed} failed" if self.failed else "")
+        """``12/200 trials, 3 run elsewhere, 1 failed``."""
+        elsewhere = f", {self.foreign} run elsewhere" if self.foreign else ""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.ended}/{self.total} trials{elsewhere}{failed}"
 
     @property
     def elapsed(self) -> str:
@@ -239,7 +262,8 @@ class GridView:
     def _show(self, left: str | None = None) -> None:
         """The row of the whole run."""
         more = {} if left is None else {"left": left}
-        fields = {"total": self.total, "description": self.counts, "words": self.elapsed, **more}
+        at = f"{len(self.others)} running elsewhere, " if self.others else ""
+        fields = {"total": self.total, "description": self.counts, "words": at + self.elapsed, **more}
         self.live.update(self.bar, completed=self.ended, **fields)  # type: ignore[arg-type]
 
     def _say(self, line: str) -> None:

@@ -1,0 +1,242 @@
+"""The loop of a run: trials that wait, that run, that are started again, and that other runners are at."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from mmbench.errors import NotedSignals, StoreError
+from mmbench.provenance import Codes
+from mmbench.record import Failure, Record
+from mmbench.runner.backend import Backend, Ended, Request, end_of_log
+from mmbench.runner.child import Job, now
+from mmbench.store import CorruptRecord, Store
+from mmbench.tracking import WandbSettings
+from mmbench.trial import Trial
+
+RETRIES = 2
+"""How often a trial is started again after its process was killed. One that fails by itself is not: it would fail again."""
+LOST = 10
+"""How often after its node, or its worker, went away."""
+TICK_SECONDS = 0.5
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
+"""Seconds until trials that other runners are at are looked at again, once nothing else is left to run."""
+
+
+class View(Protocol):
+    """What a runner tells about its progress."""
+
+    def started(self, trial: Trial) -> None:
+        """A process has begun on the trial."""
+
+    def retried(self, trial: Trial, reason: str) -> None:
+        """Its process was killed, and it will be started again."""
+
+    def finished(self, trial: Trial, record: Record) -> None:
+        """The trial is done or has failed."""
+
+    def elsewhere(self, trial: Trial, record: Record | None) -> None:
+        """Another runner is at the trial, or has run it: then there is a record."""
+
+    def tick(self) -> None:
+        """Time has passed; this comes about twice a second."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A trial that waits, which start of it that will be, and whether it is to run without neighbours."""
+
+    trial: Trial
+    attempt: int = 1
+    alone: bool = False
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    store: Store,
+    backend: Backend,
+    view: View,
+    wandb: WandbSettings | None = None,
+    source: dict[str, Any] | None = None,
+    codes: Codes | None = None,
+    labels: Callable[[Trial], tuple[str, str]] = lambda trial: (trial.dataset, trial.method),
+    keep_models: bool = False,
+) -> list[Record]:
+    """Run trials, each in a process of its own, and return their records in the order in which they ended.
+
+    A trial whose process is killed, or whose fork server is, is started again, at most twice; one that raises is recorded as failed.
+    Neither stops the others. A trial that another runner is at is left to that, and taken over if it ends without a record.
+
+    Args:
+        trials: what to run; each is run, whatever the store holds, unless another run finishes it meanwhile.
+        store: where records go.
+        backend: where trials run.
+        view: is told of every event.
+        wandb: tracking.
+        source: commit of the code, for the records.
+        codes: the code that is here, for the records; results of other code are replaced.
+        labels: what tracking calls a trial's data set and its method.
+        keep_models: leave the trained models, but for those of trials that tune.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
+        StoreError: the disk is full or not writable, or has no locks.
+        RunnerError: trials cannot be started, or would now be of other code.
+    """
+    backend.start()
+    loop = _Loop(trials, store, backend, view, wandb or WandbSettings(), source or {}, codes, labels, keep_models)
+    with loop.signals:
+        try:
+            while loop.waiting or loop.running or loop.busy:
+                loop.fill()
+                for ended in backend.wait(loop.pause()):
+                    loop.take(ended)
+                view.tick()
+                loop.signals.check()
+        finally:
+            backend.cancel()
+    return loop.records
+
+
+class _Loop:
+    """The trials of a run that are not over, and the records of those that are."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        store: Store,
+        backend: Backend,
+        view: View,
+        wandb: WandbSettings,
+        source: dict[str, Any],
+        codes: Codes | None,
+        labels: Callable[[Trial], tuple[str, str]],
+        keep_models: bool,
+    ) -> None:
+        self.store, self.backend, self.view = store, backend, view
+        self.wandb, self.source, self.labels, self.keep_models = wandb, source, labels, keep_models
+        self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as it is loaded
+        self.known = {trial.key: store.stamp(trial.key) for trial in trials}  # records that are no answer
+        self.capacity = backend.capacity()
+        self.waiting = deque(Turn(trial) for trial in trials)
+        self.running: dict[str, tuple[Turn, str]] = {}  # by the trial's key: when it was started, too
+        self.busy: deque[Turn] = deque()  # other runners are at these
+        self.looked, self.patience = 0.0, FIRST_PAUSE  # when, on the monotonic clock; seconds until the next time
+        self.records: list[Record] = []
+        self.signals = NotedSignals()
+
+    def fill(self) -> None:
+        """Start trials while there is room; if none waits, look again at those that others are at, now and then."""
+        while self.waiting and self.backend.has_room(self.request(self.waiting[0])):
+            self.begin(self.waiting.popleft())
+        if self.waiting or not self.busy or time.monotonic() < self.looked + self.patience:
+            return
+        before = len(self.busy)
+        for _ in range(before):
+            turn = self.busy.popleft()
+            if self.backend.has_room(self.request(turn)):
+                self.begin(turn)
+            else:
+                self.busy.append(turn)
+        self.looked = time.monotonic()
+        self.patience = FIRST_PAUSE if len(self.busy) < before else min(1.5 * self.patience, LONGEST_PAUSE)
+
+    def pause(self) -> float:
+        """Seconds to wait for something to end."""
+        if not self.waiting and self.busy:
+            return min(TICK_SECONDS, max(0.0, self.looked + self.patience - time.monotonic()))
+        return TICK_SECONDS if self.waiting or self.running else 0.0
+
+    def request(self, turn: Turn) -> Request:
+        """What a trial asks for."""
+        return Request(share=self.capacity.share, cores=self.capacity.cores, alone=turn.alone)
+
+    def begin(self, turn: Turn) -> None:
+        """Start a process on a trial, unless another runner is at it or has run it."""
+        trial, code = turn.trial, self.code[turn.trial.key]
+        keep = self.keep_models and not trial.tuning
+        self.signals.check()
+        state = self.store.discard(trial.key, code, keep, self.known[trial.key])
+        if state == "busy":
+            self.leave(turn)
+            return
+        if state == "done" and (record := self.record_of(trial)) is not None:
+            self.records.append(record)
+            self.view.elsewhere(trial, record)
+            return
+        wandb = self.wandb.labelled(*self.labels(trial))
+        job = Job(trial, str(self.store.root), source=self.source, wandb=wandb, code=code, keep_model=keep)
+        self.signals.check()
+        self.signals.waiting = True  # for the back end, which may still be importing
+        try:
+            self.backend.submit(job, self.request(turn))
+        finally:
+            self.signals.waiting = False
+        self.running[trial.key] = turn, now()
+        self.view.started(trial)
+
+    def take(self, ended: Ended) -> None:
+        """Take the record of a job that has ended, or let its trial wait for another turn."""
+        turn, started = self.running.pop(ended.job.trial.key)
+        record = self.record_of(turn.trial)
+        if ended.how == "busy":
+            # Another runner was faster by a moment, and goes through the same trials in the same order: go on elsewhere.
+            self.waiting.rotate(random.SystemRandom().randrange(len(self.waiting) or 1))
+            self.leave(turn)
+        elif record is not None:
+            self.finish(turn, record)
+        elif ended.how == "unwritable":
+            raise StoreError(ended.cause)
+        elif ended.how == "ended":
+            self.fail(turn, ended, started, ended.cause)
+        elif turn.attempt > (LOST if ended.how == "lost" else RETRIES):
+            self.fail(turn, ended, started, f"{ended.cause}, {turn.attempt} times")
+        else:
+            self.view.retried(turn.trial, ended.cause)
+            self.waiting.append(replace(turn, attempt=turn.attempt + 1))
+
+    def leave(self, turn: Turn) -> None:
+        """Leave a trial to the runner that is at it, and look at it again at the end."""
+        self.busy.append(turn)
+        self.view.elsewhere(turn.trial, None)
+
+    def finish(self, turn: Turn, record: Record) -> None:
+        """Keep the record of a trial that ran here."""
+        self.records.append(record)
+        self.view.finished(turn.trial, record)
+
+    def fail(self, turn: Turn, ended: Ended, started: str, cause: str) -> None:
+        """Write the record that the trial's process could not write, unless another process is at it, or has."""
+        job, key = ended.job, turn.trial.key
+        with self.store.lock(key, wait=False) as mine:
+            if not mine:
+                self.leave(turn)
+                return
+            if (record := self.record_of(turn.trial)) is None:
+                record = Record(
+                    key=key,
+                    trial=turn.trial,
+                    status="failed",
+                    started=started,
+                    finished=now(),
+                    environment={**self.source, "device": job.device, "threads": job.threads},
+                    code=job.code,
+                    failure=Failure(
+                        kind="exception" if ended.how == "ended" else "killed",
+                        message=cause,
+                        traceback=end_of_log(job),
+                    ),
+                )
+                self.store.write(record)
+        self.finish(turn, record)
+
+    def record_of(self, trial: Trial) -> Record | None:
+        """The record of a trial, if there is a whole one."""
+        try:
+            return self.store.record(trial.key)
+        except CorruptRecord:
+            return None
