@@ -178,6 +178,10 @@ class Record(BaseModel):
     code: Code | None = None
     seconds: dict[str, float] = {}
     memory_mb: float | None = None
+    gpu_memory_mb: float | None = (
+        None  # the peak that it took of its GPU (``gpus.peak_memory``), and what tensors needed of that
+    )
+    gpu_allocated_mb: float | None = None
     parameters: int | None = None
     best_epoch: int | None = None
     stages: dict[str, int] = {}
@@ -193,7 +197,9 @@ class Record(BaseModel):
 
     def to_bytes(self) -> bytes:
         """The record as JSON, with the checksum of its own text in the first line."""
-        without = {"model_sha256"} if self.model_sha256 is None else None
+        without = {
+            name for name in ("model_sha256", "gpu_memory_mb", "gpu_allocated_mb") if getattr(self, name) is None
+        }
         return sealed(self.model_dump_json(indent=1, exclude=without).encode())
 
     @classmethod

@@ -12,6 +12,7 @@ from mmbench.evidence.information import MOST_CLASSES
 from mmbench.missing import pattern_name
 from mmbench.report.cells import ARTEFACT, DASH, STAR, Cell, Section
 from mmbench.report.collect import Results
+from mmbench.report.computed import device_notes
 from mmbench.report.elsewhere import notes as elsewhere_notes
 from mmbench.report.rates import REFERENCE
 from mmbench.report.rows import Row
@@ -137,7 +138,12 @@ def _where_measured(rows: Sequence[Row], pairs: Sequence[str], found: Found) -> 
 
 def _section(title: str, notes: list[str], rows: Sequence[Row], columns: dict[str, list[str]]) -> Section:
     body = [[Cell(row.method), *(Cell(column[i]) for column in columns.values())] for i, row in enumerate(rows)]
-    notes = [*notes, *elsewhere_notes(rows), "All of them, and under every protocol: diagnostics.csv."]
+    notes = [
+        *notes,
+        *elsewhere_notes(rows),
+        *device_notes(rows),
+        "All of them, and under every protocol: diagnostics.csv.",
+    ]
     return Section(title, notes, ["method", *columns], body, records=[row.records for row in rows])
 
 

@@ -10,6 +10,7 @@ from mmbench.evidence.rates import DRAWS
 from mmbench.missing import Missing
 from mmbench.report.cells import DASH, Cell, Section, interval_text, paper_notes, run_notes, value_text
 from mmbench.report.collect import Results
+from mmbench.report.computed import device_notes
 from mmbench.report.elsewhere import notes as elsewhere_notes
 from mmbench.report.rates import Rates
 from mmbench.report.rows import Row
@@ -107,7 +108,7 @@ def _notes(curve: pd.DataFrame, how: str, rows: Sequence[Row]) -> list[str]:
     notes.append(
         "In square brackets: 95 % intervals over seeds and groups of test samples; they do not cover the draw of the mask."
     )
-    notes += [*elsewhere_notes(rows), *run_notes(rows)]
+    notes += [*elsewhere_notes(rows), *run_notes(rows), *device_notes(rows)]
     return notes + (paper_notes(rows, bool(curve.reported.notna().any())) if how == "matched" else [])
 
 

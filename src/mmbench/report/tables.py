@@ -29,6 +29,7 @@ from mmbench.report.cells import (
 )
 from mmbench.report.collect import Results
 from mmbench.report.comparison_tables import Pairs, few_groups, to_reference, told_apart
+from mmbench.report.computed import device_notes
 from mmbench.report.diagnostic_tables import of_diagnostics
 from mmbench.report.elsewhere import NOTE
 from mmbench.report.elsewhere import notes as elsewhere_notes
@@ -126,7 +127,7 @@ def _by_pattern(
         elif any(row.method == (reference := results.experiment.grid.reference) and not row.seeds for row in rows):
             notes.append(f"Nothing is whole of {reference}, so there are no differences to it.")
     notes += [ARTEFACT_NOTE] if any(map(any, marked)) else []
-    notes += [*elsewhere_notes(rows), *run_notes(rows)]
+    notes += [*elsewhere_notes(rows), *run_notes(rows), *device_notes(rows)]
     notes += paper_notes(rows, bool(values.loc[(dataset, protocol)].reported.notna().any()))
     if metric == "accuracy" and (test := results.tests.get((dataset, protocol))) and test.imbalance > UNBALANCED:
         header.insert(-2, "macro F1")
@@ -245,6 +246,7 @@ def _inflation(results: Results, dataset: str, rows: list[Row]) -> list[Section]
             f"Over the seeds that both protocols have (n: {numbers(table.n)}); the tables of the protocols, whose means are over "
             "all of their seeds, differ by something else."
         )
+    notes += device_notes(rows)
     if same:
         notes.append(
             f"The protocols gave identical predictions, so there is nothing to compare: {', '.join(same)}. Where that is every method, "

@@ -25,7 +25,8 @@ PRECISIONS = {
     "tf32": "TF32 in products and convolutions, float32 in the rest; on a CPU float32",
     "bf16": "bfloat16 in the encoders, float32 in the rest",
 }
-MACHINE = ("platform", "host", "cpu", "device", "threads", "gpu", "cuda")
+GPU = ("gpu", "compute_capability", "driver", "cuda", "cudnn", "precision")
+MACHINE = ("platform", "cpu", "host", "device", "devices", "threads", *GPU)
 CODE = ("mmbench", "commit", "dirty")
 """What a record's environment has beside the versions of libraries."""
 
@@ -201,8 +202,10 @@ def _run(results: Results) -> Rows:
         ("changes of the file", " ".join(results.experiment.changes) or "none"),
         ("code", _counted(_commit(environment) for environment in environments)),
         ("libraries", ", ".join(f"{key} {_counted(_of(environments, key))}" for key in libraries)),
-        ("machine", _counted(_joined(e, ("cpu", "gpu", "platform", "cuda")) for e in environments)),
+        ("machine", _counted(_joined(e, ("cpu", "platform")) for e in environments)),
+        ("GPU", _counted(map(_gpu, environments))),
         ("trials ran on", _counted(_device(environment) for environment in environments)),
+        ("GPU memory", _gpu_memory(records.values())),
         ("hashes of the code", _hashes(list(records.values()))),
     ]
     return [(name, value) for name, value in rows if value]
@@ -217,9 +220,24 @@ def _commit(environment: Mapping[str, Any]) -> str:
 def _device(environment: Mapping[str, Any]) -> str:
     if "device" not in environment:
         return ""
-    device = "CPU" if environment["device"] == "cpu" else "a GPU"
+    device, count = "CPU" if environment["device"] == "cpu" else "GPU", environment.get("devices", 1)
+    device = f"{count} {device}s" if count > 1 else "a GPU" if device == "GPU" else device
     threads = environment.get("threads")
     return device + ("" if threads is None else f", {threads} thread{'s' * (threads != 1)} a trial")
+
+
+def _gpu(environment: Mapping[str, Any]) -> str:
+    """The GPU and what runs it: ``NVIDIA L4, compute capability 8.9, driver 550.54.15, cuda 12.8, cudnn 9.10.2, precision tf32``."""
+    if "gpu" not in environment:
+        return ""
+    rest = [f"{name.replace('_', ' ')} {environment[name]}" for name in GPU[1:] if environment.get(name)]
+    return ", ".join([str(environment["gpu"]), *rest])
+
+
+def _gpu_memory(records: Iterable[Record]) -> str:
+    """The most that a trial took of a GPU."""
+    peaks = [record.gpu_memory_mb for record in records if record.gpu_memory_mb is not None]
+    return f"up to {max(peaks) / 1024:.1f} GB a trial" if peaks else ""
 
 
 def _hashes(records: Sequence[Record]) -> str:

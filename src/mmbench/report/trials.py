@@ -8,11 +8,12 @@ import pandas as pd
 
 from mmbench.metrics import METRICS
 from mmbench.missing import pattern_name, patterns
+from mmbench.report.computed import computed_on
 from mmbench.report.rows import Row, Tried, commit_of
 
 WHERE = ("dataset", "protocol", "training", "method", "fold", "seed", "key", "status", "reason")
 HOW = ("best_epoch", "epochs", "stopped_epoch", "samples", "parameters", "commit", "device")
-COST = ("seconds/build", "seconds/fit", "seconds/test", "memory_mb")
+COST = ("seconds/build", "seconds/fit", "seconds/test", "memory_mb", "gpu_memory_mb")
 """What differs every time that a trial is run; in no file that git keeps."""
 WHOLE = ("fold", "seed", "best_epoch", "epochs", "stopped_epoch", "samples", "parameters")
 
@@ -46,11 +47,13 @@ def line_of(row: Row, tried: Tried) -> dict[str, object]:
         line |= record.metrics.get(every, {})
         line |= {f"accuracy/{name}": record.metrics[name]["accuracy"] for name in names if name in record.metrics}
         return line | {"samples": tried.samples}
-    line |= {"commit": commit_of(record), "device": record.environment.get("device")}
+    on_cpu = record.environment.get("device") == "cpu"
+    line |= {"commit": commit_of(record), "device": "cpu" if on_cpu else computed_on(record) or None}
     if record.status != "done":
         return line
     line |= record.metrics.get(every, {})
     line |= {f"accuracy/{name}": record.metrics[name]["accuracy"] for name in names if name in record.metrics}
     line |= {"best_epoch": record.best_epoch, "epochs": len(record.curves), "stopped_epoch": record.stopped_epoch}
     line |= {"samples": tried.samples, "parameters": record.parameters, "memory_mb": record.memory_mb}
+    line["gpu_memory_mb"] = record.gpu_memory_mb
     return line | {f"seconds/{part}": seconds for part, seconds in record.seconds.items()}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmbench.errors import StoreError
 from mmbench.files import check_writable, disk_error
+from mmbench.gpus import describe_gpu, forget_peak, peak_memory
 from mmbench.lightning import Logger
 from mmbench.locks import signature
 from mmbench.machine import host, installed_version, thread_pools
@@ -150,6 +151,7 @@ def execute(job: Job, store: Store) -> Record:
         StoreError: the disk is full or not writable; there is no record.
         Overtaken: another process has written one meanwhile.
     """
+    forget_peak()
     started, environment, before = now(), describe_environment(job), store.stamp(job.trial.key)
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
@@ -193,13 +195,14 @@ def _outcome(
         failure = Failure(
             kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
         )
-        return Record(**common, status="failed", finished=now(), failure=failure), None
+        return Record(**common, **peak_memory(), status="failed", finished=now(), failure=failure), None
     record = Record(
         **common,
         status="done",
         finished=now(),
         seconds=outcome.seconds,
         memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **peak_memory(),
         parameters=outcome.parameters,
         best_epoch=outcome.best_epoch,
         stages=outcome.stages,
@@ -245,7 +248,7 @@ def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory"]
 
 
 def describe_environment(job: Job) -> dict[str, Any]:
-    """Versions, machine and commit, for the record."""
+    """Versions, machine and commit, for the record; of a trial on a GPU also what GPU, what runs it and in what precision."""
     return {
         "python": platform.python_version(),
         **{name: installed_version(name) for name in PACKAGES},
@@ -254,6 +257,7 @@ def describe_environment(job: Job) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "device": job.device,
         "threads": job.threads,
+        **({} if job.device == "cpu" else {**describe_gpu(), "precision": job.trial.recipe.precision}),
         **job.source,
     }
 
