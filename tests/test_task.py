@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmbench.batch import Batch
+from mmbench.batch import Batch, select_rows
 from mmbench.data.split import DataSpec
 from mmbench.encoders.pretrained import Pretrained, in_layers
 from mmbench.errors import UsageError
 from mmbench.fixed import FixedFeatureTask
 from mmbench.recipe import Recipe
-from mmbench.task import DivergedError, MultimodalTask, mean_over_present, modality_cross_entropy, select_rows
+from mmbench.task import DivergedError, MultimodalTask, mean_over_present, modality_cross_entropy
 from planted import METHODS, VectorEncoder, batch_of, fit, loader, same, trainer, weights
 
 # Those that do not train by the recipe have tests of their own, in test_fixed.py.

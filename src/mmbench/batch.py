@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class Batch:
         present: (B, M) bool, in the data module's order of modalities; True where the sample has the modality.
         label: (B,) int64 class numbers.
         index: (B,) int64, each sample's stable number within its split.
+        share: on one of several devices, the rows whose inputs this one encodes; None: all. ``present``, ``label`` and ``index`` are of
+            all rows on every device, and so are inputs that are feature vectors; the other inputs have the rows of the share alone.
     """
 
     inputs: dict[str, Input]
@@ -29,12 +31,14 @@ class Batch:
     label: Tensor
     index: Tensor
 
+    share = cast("slice | None", None)  # no field: Lightning looks for the size of a batch in each
+
     def __len__(self) -> int:
         return len(self.label)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device (Lightning calls this)."""
-        return replace(
+        there = replace(
             self,
             inputs={
                 name: map_input(value, lambda t: t.to(device, non_blocking=non_blocking))
@@ -44,6 +48,8 @@ class Batch:
             label=self.label.to(device, non_blocking=non_blocking),
             index=self.index.to(device, non_blocking=non_blocking),
         )
+        there.share = self.share
+        return there
 
 
 def map_input(value: Input, function: Callable[[Tensor], Tensor]) -> Input:
@@ -51,3 +57,8 @@ def map_input(value: Input, function: Callable[[Tensor], Tensor]) -> Input:
     if isinstance(value, dict):
         return {name: function(tensor) for name, tensor in value.items()}
     return function(value)
+
+
+def select_rows(value: Input, rows: Tensor | slice) -> Input:
+    """The given rows of one modality's raw input."""
+    return map_input(value, lambda t: t[rows])

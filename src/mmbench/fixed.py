@@ -52,6 +52,7 @@ class FixedFeatureTask(MultimodalTask):
 
     gradient_exempt = ("encoders",)
     recipe_optimizer = False
+    data_parallel = False
 
     def __init__(self, spec: DataSpec, encoders: Mapping[str, nn.Module], recipe: Recipe | None = None) -> None:
         super().__init__(spec, encoders, recipe)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmbench.batch import Batch, Input, map_input
+from mmbench.batch import Batch
 from mmbench.checkpoint import BUILT_FROM
 from mmbench.data.split import DataSpec
+from mmbench.encoding import Encoding
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
-from mmbench.optimised import Optimised
 from mmbench.recipe import Recipe
 
 
@@ -25,7 +25,7 @@ class DivergedError(RuntimeError):
     """The training loss, or what the trained model predicts, is not a finite number."""
 
 
-class MultimodalTask(Optimised):
+class MultimodalTask(Encoding):
     """A method: a function of features and of which modalities are present.
 
     A method overrides ``fuse``, and ``training_step`` (or an optimisation hook) where its paper trains by something other than
@@ -49,9 +49,11 @@ class MultimodalTask(Optimised):
     #: Whether validation counts the hits of every pattern; if not, of all that is there alone, by which the epoch is chosen.
     validates_patterns: bool = True
 
+    #: Whether a trial may be shared out over several devices. A method that learns from the whole split at once may not.
+    data_parallel: bool = True
+
     weighted_classes = True  # by the training step below
 
-    log_prior: Tensor
     pattern_masks: Tensor
 
     @classmethod
@@ -105,46 +107,6 @@ class MultimodalTask(Optimised):
         self._loss_count = 0
 
     # What a method is made of
-
-    def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Encode the present samples of each modality.
-
-        Returns:
-            modality -> (B, out_dim). Rows of samples without the modality are zero: they were not encoded, so they cost
-            nothing, do not enter batch statistics, and what stands in the input there has no effect.
-        """
-        return self.embed(self.encoders, batch, batch.present)
-
-    def embed(self, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
-        """Run encoders on those cells of a batch, (B, M) bool, alone: modality -> (B, out_dim), zero elsewhere."""
-        if cells.all():  # one look for all modalities
-            return {
-                modality: self.run_encoder(encoder, batch.inputs[modality]) for modality, encoder in encoders.items()
-            }
-        features = {}
-        for here, (modality, encoder) in zip(cells.T, encoders.items(), strict=True):
-            value = batch.inputs[modality]
-            if here.all():
-                features[modality] = self.run_encoder(encoder, value)
-                continue
-            rows, width = here.nonzero().squeeze(1), int(encoder.out_dim)  # type: ignore[arg-type]
-            out = torch.zeros(len(batch), width, device=here.device, dtype=self.log_prior.dtype)
-            if len(rows):
-                encoded = self.run_encoder(encoder, select_rows(value, rows))  # (B', D)
-                out = out.to(encoded.dtype).index_copy(0, rows, encoded)
-            features[modality] = out
-        return features
-
-    def run_encoder(self, encoder: nn.Module, value: Input) -> Tensor:
-        """Encode (B', …) as (B', D), in bfloat16 if the recipe says so; what comes out is float32, and so is all that follows.
-
-        Encoders are nearly all of the cost. Fusion, losses and what methods compute in closed form are not, and some of it (inverse
-        factors, projections, running statistics) does not bear eight bits.
-        """
-        if self.recipe.precision != "bf16":
-            return encoder(value)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return encoder(value).float()
 
     def fuse(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """Predict from the present modalities.
@@ -259,10 +221,8 @@ class MultimodalTask(Optimised):
     def _log_accuracies(self, stage: str, every_pattern: bool) -> None:
         shown = patterns(self.modalities) if every_pattern else [self.modalities]
         names = [f"{stage}/accuracy" + ("" if p == self.modalities else f"/{pattern_name(p)}") for p in shown]
-        hits, nats, seen = self._hits, self._nats, torch.tensor(self._seen, device=self.device)
+        hits, nats, seen = self._hits, self._nats, torch.tensor(self._seen, device=self.device)  # of all devices' rows
         self._hits, self._nats, self._seen = 0.0, 0.0, 0
-        if self.trainer.world_size > 1:
-            hits, nats, seen = (self.trainer.strategy.reduce(count, reduce_op="sum") for count in (hits, nats, seen))
         accuracies = dict(zip(names, (hits / seen).tolist(), strict=True))
         self.log_epoch({f"{stage}/loss": float(nats / seen), **accuracies})
 
@@ -331,11 +291,6 @@ class MultimodalTask(Optimised):
         if self._trainer is None or self.trainer.world_size == 1:
             return value
         return self.trainer.strategy.reduce(value, reduce_op="mean")
-
-
-def select_rows(value: Input, rows: Tensor) -> Input:
-    """The given rows of one modality's raw input."""
-    return map_input(value, lambda t: t[rows])
 
 
 def modality_cross_entropy(logits: Tensor, present: Tensor, label: Tensor) -> Tensor:

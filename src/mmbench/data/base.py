@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mmbench.batch import Batch, Input
 from mmbench.data.cache import FeatureCache
 from mmbench.data.checks import Declaration, check_declaration, checked
 from mmbench.data.folds import Parts, checked_fold
-from mmbench.data.split import EVALUATION_BATCH, Batches, DataSpec, Loaded, Split, as_is, narrowed, subset
+from mmbench.data.split import EVALUATION_BATCH, Batches, DataSpec, Loaded, Shares, Split, as_is, narrowed, subset
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.lightning import LightningDataModule
 from mmbench.missing import Missing, realised, split_name
 from mmbench.protocol import PROTOCOLS, Protocol
+from mmbench.ranks import OwnGenerator
 
 Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
 Augmentation = Callable[[Input], Input]
@@ -99,6 +100,7 @@ class MultimodalDataModule(LightningDataModule):
             str, tuple[np.ndarray, np.ndarray]
         ] = {}  # modality -> (D,) mean and divisor, if standardised
         self._redraws = np.random.default_rng(seed)
+        self.own_generator = OwnGenerator()  # of one of several devices, which augments its share
         self._loaded: Loaded | None = None
 
     @property
@@ -302,18 +304,25 @@ class MultimodalDataModule(LightningDataModule):
         split = getattr(self.splits, self._protocol.selection)
         return self.masked("test", split) if self._protocol.selection == "test" else split
 
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled training batches; the seed decides the order of every epoch of a run."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return Batches(
-            self.splits.train, batch_size=self.batch_size, shuffle=True, generator=generator, collate_fn=as_is
+    def loader(self, split: Split, batch_size: int, generator: torch.Generator | None = None) -> Batches | Shares:
+        """The batches of a split, in an order that the generator draws, or in its own; on one of several devices, the share of each."""
+        batches = Batches(
+            split, batch_size=batch_size, shuffle=generator is not None, generator=generator, collate_fn=as_is
         )
+        if self.trainer is None or self.trainer.world_size == 1:
+            return batches
+        whole = {*self.feature_dims, *self.features}
+        return Shares(batches, self.trainer.global_rank, self.trainer.world_size, whole)
 
-    def val_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Batches | Shares:
+        """Shuffled training batches; the seed decides the order of every epoch of a run."""
+        return self.loader(self.splits.train, self.batch_size, torch.Generator().manual_seed(self.seed))
+
+    def val_dataloader(self) -> Batches | Shares:
         """The split on which the epoch is chosen."""
-        return Batches(self.selection_split, batch_size=EVALUATION_BATCH, collate_fn=as_is)
+        return self.loader(self.selection_split, EVALUATION_BATCH)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> Batches | Shares:
         """The test split, in order.
 
         Raises:
@@ -323,7 +332,7 @@ class MultimodalDataModule(LightningDataModule):
             raise UsageError(
                 f"{self.name}: no test split while a setting is tuned; build the data module with tuning=False"
             )
-        return Batches(test, batch_size=EVALUATION_BATCH, collate_fn=as_is)
+        return self.loader(test, EVALUATION_BATCH)
 
     predict_dataloader = test_dataloader
 
@@ -334,7 +343,8 @@ class MultimodalDataModule(LightningDataModule):
         if self.missing is not None and self.missing.redraw:
             keep = self.missing.draw(self.modalities, len(batch), self._redraws)
             batch.present = batch.present & torch.from_numpy(keep).to(batch.present.device)
-        batch.inputs = transformed(batch.inputs, self.augmentations)
+        with nullcontext() if batch.share is None else self.own_generator.drawn_from(batch.present.device):
+            batch.inputs = transformed(batch.inputs, self.augmentations)
         return batch
 
     def evaluated(self, batch: Batch) -> Batch:

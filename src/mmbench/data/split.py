@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from mmbench.batch import Batch, Input, map_input
+from mmbench.batch import Batch, Input, map_input, select_rows
 from mmbench.errors import UsageError, did_you_mean
+from mmbench.ranks import shares
 
 EVALUATION_BATCH = 256  # rows a step where nothing is kept for a backward pass
 
@@ -108,11 +109,20 @@ class Split(Dataset):
         """The batch of these rows (a DataLoader asks for whole batches through this method)."""
         index = torch.as_tensor(rows)
         return Batch(
-            inputs={name: map_input(value, lambda t: t[index]) for name, value in self.inputs.items()},
+            inputs={name: select_rows(value, index) for name, value in self.inputs.items()},
             present=self.present[index],
             label=self.label[index],
             index=index,
         )
+
+    def shared(self, rows: Tensor, share: slice, whole: Collection[str]) -> Batch:
+        """The batch of these rows, of which one of several devices has a share; all inputs of the modalities in ``whole``."""
+        inputs: dict[str, Input] = {}
+        for name, value in self.inputs.items():
+            inputs[name] = select_rows(value, rows if name in whole else rows[share])
+        batch = Batch(inputs, self.present[rows], self.label[rows], rows)
+        batch.share = share
+        return batch
 
     def rows(self, index: np.ndarray) -> Split:
         """The part of the samples with these numbers."""
@@ -173,12 +183,48 @@ class Batches(DataLoader):
         """Go through the batches, in an order that is drawn anew."""
         if self.num_workers or self.batch_sampler is None:
             return super().__iter__()
+        return map(self.dataset.__getitems__, self.rows())  # type: ignore[attr-defined]
+
+    def rows(self) -> Any:
+        """The rows of each batch, in an order that is drawn anew."""
         # DataLoader draws a seed for its workers, also where it has none; so what is drawn afterwards is the same.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         rows: Any = self.batch_sampler
         if type(rows) is BatchSampler and not rows.drop_last:
             rows = torch.tensor(list(rows.sampler)).split(rows.batch_size)
-        return map(self.dataset.__getitems__, rows)  # type: ignore[attr-defined]
+        return rows
+
+
+class Shares:
+    """The share that one of several devices has of a loader's batches. All go through the same batches in the same order.
+
+    Args:
+        batches: the loader; on every rank its order comes from the same seed.
+        rank: of this device.
+        ranks: how many there are.
+        whole: modalities of whose inputs every rank gets all rows, since methods read them.
+    """
+
+    def __init__(self, batches: Batches, rank: int, ranks: int, whole: Collection[str]) -> None:
+        self.batches, self.rank, self.ranks, self.whole = batches, rank, ranks, whole
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @property
+    def dataset(self) -> Split:
+        """The split."""
+        return self.batches.dataset  # type: ignore[return-value]
+
+    @property
+    def generator(self) -> Any:
+        """Which draws the order."""
+        return self.batches.generator
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through the batches, in an order that is drawn anew."""
+        for rows in self.batches.rows():
+            yield self.dataset.shared(torch.as_tensor(rows), shares(len(rows), self.ranks)[self.rank], self.whole)
 
 
 def as_is(batch: Any) -> Any:

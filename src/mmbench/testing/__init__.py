@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmbench.batch import Input
+from mmbench.batch import Input, select_rows
 from mmbench.data.base import MultimodalDataModule
 from mmbench.data.split import Split
 from mmbench.encoders.building import build_encoder
 from mmbench.fixed import FixedFeatureTask
 from mmbench.protocol import PROTOCOLS
-from mmbench.task import MultimodalTask, select_rows
+from mmbench.task import MultimodalTask
 from mmbench.testing.planted import (
     RECIPE,
     Planted2,

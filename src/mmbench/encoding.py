@@ -1,0 +1,89 @@
+"""How a method comes from a batch to features: each encoder runs on the rows that have its modality, and on no others."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from mmbench.batch import Batch, Input, select_rows
+from mmbench.optimised import Optimised
+from mmbench.ranks import OwnGenerator, gathered, is_synchronised, synchronise
+
+
+class Encoding(Optimised):
+    """The base of methods, as far as it runs encoders: on one device, or on its share of a batch."""
+
+    log_prior: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own_generator = OwnGenerator()  # of one of several devices, whose encoders drop out on its share
+
+    def setup(self, stage: str) -> None:
+        """On several devices, let the encoders' batch normalisation see the rows of all."""
+        if self.trainer.world_size > 1:
+            synchronise(self.encoders, self.trainer.strategy.root_device)
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Encode the present samples of each modality.
+
+        Returns:
+            modality -> (B, out_dim). Rows of samples without the modality are zero: they were not encoded, so they cost
+            nothing, do not enter batch statistics, and what stands in the input there has no effect.
+        """
+        return self.embed(self.encoders, batch, batch.present)
+
+    def embed(self, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
+        """Run encoders on those cells of a batch, (B, M) bool, alone: modality -> (B, out_dim), zero elsewhere.
+
+        On one of several devices, on those of its share; the others' features are gathered.
+        """
+        if batch.share is not None:
+            return self._embed_share(encoders, batch, cells)
+        if cells.all():  # one look for all modalities
+            return {
+                modality: self.run_encoder(encoder, batch.inputs[modality]) for modality, encoder in encoders.items()
+            }
+        features = {}
+        for here, (modality, encoder) in zip(cells.T, encoders.items(), strict=True):
+            value = batch.inputs[modality]
+            if here.all():
+                features[modality] = self.run_encoder(encoder, value)
+                continue
+            rows, width = here.nonzero().squeeze(1), int(encoder.out_dim)  # type: ignore[arg-type]
+            out = torch.zeros(len(batch), width, device=here.device, dtype=self.log_prior.dtype)
+            if len(rows):
+                encoded = self.run_encoder(encoder, select_rows(value, rows))  # (B', D)
+                out = out.to(encoded.dtype).index_copy(0, rows, encoded)
+            features[modality] = out
+        return features
+
+    def _embed_share(self, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
+        share, features = batch.share, {}
+        assert share is not None
+        for column, (modality, encoder) in enumerate(encoders.items()):
+            here = cells[:, column]
+            rows, width = here[share].nonzero().squeeze(1), int(encoder.out_dim)  # type: ignore[arg-type]
+            out = torch.zeros(share.stop - share.start, width, device=here.device, dtype=self.log_prior.dtype)
+            if len(rows) or (is_synchronised(encoder) and here.any()):
+                value = batch.inputs[modality]
+                if modality in self.spec.feature_dims:
+                    value = select_rows(value, share)
+                with self.own_generator.drawn_from(here.device) if self.training else nullcontext():
+                    encoded = self.run_encoder(encoder, select_rows(value, rows))  # (B', D)
+                out = out.to(encoded.dtype).index_copy(0, rows, encoded)
+            features[modality] = gathered(out, len(batch))
+        return features
+
+    def run_encoder(self, encoder: nn.Module, value: Input) -> Tensor:
+        """Encode (B', …) as (B', D), in bfloat16 if the recipe says so; what comes out is float32, and so is all that follows.
+
+        Encoders are nearly all of the cost. Fusion, losses and what methods compute in closed form are not, and some of it (inverse
+        factors, projections, running statistics) does not bear eight bits.
+        """
+        if self.recipe.precision != "bf16":
+            return encoder(value)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return encoder(value).float()
