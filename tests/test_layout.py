@@ -12,8 +12,8 @@ FOLDERS = {"mmbench": ROOT / "src/mmbench", "mmbench.baselines": ROOT / "baselin
 
 # From the ground up; a file may import what stands on its own floor or below. The longest name that fits decides.
 FLOORS = [
-    "errors files locks npz machine gpus precision options places lightning batch ranks recipe protocol missing metrics registry arguments "
-    "experiment.settings",
+    "errors files locks npz machine gpus precision options places lightning "
+    "batch ranks recipe protocol missing metrics registry arguments experiment.settings",
     "trial record",
     "store",
     "encoders",
