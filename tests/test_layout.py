@@ -13,7 +13,8 @@ FOLDERS = {"mmbench": ROOT / "src/mmbench", "mmbench.baselines": ROOT / "baselin
 # From the ground up; a file may import what stands on its own floor or below. The longest name that fits decides.
 FLOORS = [
     "errors files locks npz machine gpus precision options places lightning "
-    "batch ranks recipe protocol missing metrics registry arguments experiment.settings",
+    "batch ranks recipe protocol missing metrics registry arguments experiment.settings "
+    "durations generators packing",
     "trial record",
     "store",
     "encoders",
@@ -26,7 +27,7 @@ FLOORS = [
     "data.prepared",
     "data data.sets data.found",
     "data.preparing data.adding data.demo",
-    "task encoding fixed optimised patience curves checkpoint lean watch",
+    "task encoding fixed optimised patience curves checkpoint lean watch resuming",
     "baselines",
     "models",
     "training testing elsewhere",

@@ -38,6 +38,10 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+class Stopped(BaseException):
+    """A trial was asked to end, and has done so at the end of an epoch; a BaseException, so that nothing takes it for a failure."""
+
+
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into Interrupted. A second one is ignored, so that what the first began is brought to an end.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from mmbench.errors import StoreError, UsageError
 from mmbench.machine import host
@@ -79,11 +81,22 @@ def atomic_write(path: Path, data: bytes) -> None:
     Raises:
         StoreError: it cannot be written.
     """
+    with atomically(path) as handle:
+        handle.write(data)
+
+
+@contextmanager
+def atomically(path: Path) -> Iterator[IO[bytes]]:
+    """What is written while this is open becomes the file, in one moment, when it is left; nothing does if an error leaves it.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}.tmp")  # others may write it, on other machines
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as handle:
-            handle.write(data)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
@@ -92,9 +105,11 @@ def atomic_write(path: Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         hint = "; free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise StoreError(f"cannot write {path}: {error.strerror}{hint}") from error
 

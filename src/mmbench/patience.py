@@ -40,8 +40,9 @@ class Patience(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps, for a fit that goes on."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        return {"best": self.best, "best_epoch": self.best_epoch, "stopped_epoch": self.stopped_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from it."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.stopped_epoch = state_dict.get("stopped_epoch")  # earlier checkpoints have none

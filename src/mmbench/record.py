@@ -122,9 +122,25 @@ class Failure(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["exception", "diverged", "out_of_memory", "killed"]
+    kind: Literal["exception", "diverged", "out_of_memory", "killed", "time_limit"]
     message: str
     traceback: str = ""
+
+
+class Resumed(BaseModel):
+    """Where a trial went on from its checkpoint, after an end that was not its own.
+
+    Attributes:
+        epoch: the first one that came then, counted from 0.
+        host: the machine's name.
+        when: in UTC.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: int
+    host: str
+    when: str
 
 
 class Code(BaseModel):
@@ -194,12 +210,12 @@ class Record(BaseModel):
     features_sha256: str | None = None
     model_sha256: str | None = None  # of model.json, which vouches for the model's other files; None: none was kept
     failure: Failure | None = None
+    resumed: list[Resumed] = []
 
     def to_bytes(self) -> bytes:
         """The record as JSON, with the checksum of its own text in the first line."""
-        without = {
-            name for name in ("model_sha256", "gpu_memory_mb", "gpu_allocated_mb") if getattr(self, name) is None
-        }
+        later = ("model_sha256", "gpu_memory_mb", "gpu_allocated_mb", "resumed")
+        without = {name for name in later if getattr(self, name) in (None, [])}
         return sealed(self.model_dump_json(indent=1, exclude=without).encode())
 
     @classmethod

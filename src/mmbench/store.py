@@ -97,6 +97,10 @@ class Store:
         """What the trial's process printed."""
         return self.folder(key) / "log.txt"
 
+    def checkpoint(self, key: str) -> Path:
+        """What a trial goes on from whose process has ended before there was a record."""
+        return self.folder(key) / "last.ckpt"
+
     def keys(self) -> list[str]:
         """The keys of all trials that have a record, whole or not.
 
@@ -252,7 +256,10 @@ class Store:
         return record is not None and record.status == "failed" and (code is None or code.gives_the_same(record.code))
 
     def clear(self, key: str) -> None:
-        """Remove all that is kept of a trial, but for its log; the caller holds its lock."""
+        """Remove all that is kept of a trial, but for its log and its checkpoint; the caller holds its lock.
+
+        The checkpoint is of no result. Whether it is of use, the trial's process finds out, and removes it if it is not.
+        """
         for torn in self.folder(key).glob(".*.tmp"):  # of a process that was killed while it wrote
             torn.unlink(missing_ok=True)
         for path in (self.folder(key) / name for name in (*MOST_BYTES, *MODEL)):

@@ -34,6 +34,7 @@ from mmbench.precision import computing
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
 from mmbench.recipe import Recipe
 from mmbench.record import Code, Features, Predictions
+from mmbench.resuming import Checkpoint, ResumableFit, Unusable, most_bytes
 from mmbench.task import DivergedError, MultimodalTask
 from mmbench.trial import Trial
 from mmbench.watch import Gap, Training
@@ -151,6 +152,14 @@ class BestEpoch(pl.Callback):
         }
         self.checkpoint = {"state_dict": state, **deepcopy(extra)}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a trial that goes on later has to know."""
+        return {"score": self.score, "checkpoint": self.checkpoint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.score, self.checkpoint = state_dict["score"], state_dict["checkpoint"]
+
     def restore(self, task: MultimodalTask) -> None:
         """Make the method what it was then."""
         task.on_load_checkpoint(self.checkpoint)
@@ -163,6 +172,7 @@ def run(
     device: str = "auto",
     code: Code | None = None,
     keep_model: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern, unless the trial tunes.
 
@@ -174,17 +184,35 @@ def run(
         device: "cpu", "gpu" or "auto", Lightning's accelerator.
         code: what the trial runs, where that is known.
         keep_model: give the trained model too, of the epoch that was chosen; a trial that tunes keeps none.
+        checkpoint: the file from which the trial goes on, if it is there and of this trial, and to which it writes its state; None: it
+            begins anew, and writes none.
 
     Raises:
         DivergedError: the loss or a prediction is not a finite number.
         UsageError: the model is to be kept and cannot be.
+        OutOfTime: the checkpoint's limit has passed.
+        Stopped: the trial was asked to end.
+        StoreError: the checkpoint cannot be written.
     """
-    with computing(trial.recipe.precision):
-        return _run(trial, loggers, device, code, keep_model)
-
-
-def _run(trial: Trial, loggers: Sequence[Logger], device: str, code: Code | None, keep_model: bool) -> Outcome:
     quieten()
+    with computing(trial.recipe.precision):
+        try:
+            return _run(trial, loggers, device, code, keep_model, checkpoint)
+        except Unusable as error:
+            assert checkpoint is not None
+            checkpoint.forget(str(error))
+        # From the beginning, since what was built is half restored.
+        return _run(trial, loggers, device, code, keep_model, checkpoint)
+
+
+def _run(
+    trial: Trial,
+    loggers: Sequence[Logger],
+    device: str,
+    code: Code | None,
+    keep_model: bool,
+    checkpoint: Checkpoint | None,
+) -> Outcome:
     started = time.perf_counter()
     task, data = build(trial, device, code)
     data.setup()
@@ -204,8 +232,7 @@ def _run(trial: Trial, loggers: Sequence[Logger], device: str, code: Code | None
         trial.recipe, device, [curves, *loggers], [Training()] if trial.tuning else [Training(), chosen]
     )
     task.log_epoch = partial(log_epoch, trainer)  # type: ignore[method-assign]
-    built = time.perf_counter()
-    trainer.fit(task, datamodule=data)
+    spent = train(trainer, task, data, curves, checkpoint, started)
     fitted = time.perf_counter()
     stopped = next((c.stopped_epoch for c in trainer.callbacks if isinstance(c, Patience)), None)  # type: ignore[attr-defined]
     rows, first = curves.rows, task.pretraining_epochs
@@ -219,7 +246,6 @@ def _run(trial: Trial, loggers: Sequence[Logger], device: str, code: Code | None
         task.watch_features = gap.add  # type: ignore[method-assign]
         predictions = predict(trainer, task, data)
     model = keep(trial, data, chosen.checkpoint) if keep_model else None
-    tested = time.perf_counter()
     stages = {"pretraining": first} if first else {}
     return Outcome(
         predictions=predictions,
@@ -231,9 +257,40 @@ def _run(trial: Trial, loggers: Sequence[Logger], device: str, code: Code | None
         gap=gap.values() if gap else {},
         features=gap.features() if gap else None,
         parameters=sum(p.numel() for p in task.parameters() if p.requires_grad),
-        seconds={"build": built - started, "fit": fitted - built, "test": tested - fitted},
+        seconds={**spent, "test": time.perf_counter() - fitted},
         model=model,
     )
+
+
+def train(
+    trainer: pl.Trainer,
+    task: MultimodalTask,
+    data: MultimodalDataModule,
+    curves: CurveLogger,
+    checkpoint: Checkpoint | None,
+    started: float,
+) -> dict[str, float]:
+    """Train, from where the checkpoint is, if there is one.
+
+    Args:
+        trainer: that trains.
+        task: what is trained.
+        data: on what.
+        curves: the rows of metrics.
+        checkpoint: as ``run`` takes it.
+        started: when building began.
+
+    Returns:
+        Seconds of building and of fitting, in all processes that had a part in it.
+    """
+    state = checkpoint.read(most_bytes(task)) if checkpoint else None
+    earlier = dict(checkpoint.seconds) if checkpoint else {}
+    built = time.perf_counter()
+    spent = {"build": earlier.get("build", 0.0) + built - started}
+    if checkpoint is not None:
+        trainer.fit_loop = ResumableFit(trainer, checkpoint, curves, spent, state)
+    trainer.fit(task, datamodule=data)
+    return {**spent, "fit": earlier.get("fit", 0.0) + time.perf_counter() - built}
 
 
 def lean_trainer(
@@ -261,6 +318,7 @@ def lean_trainer(
         **more,
     )
     trainer.fit_loop.epoch_loop = LeanEpoch(trainer)
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # the trial's process sees to them
     return trainer
 
 

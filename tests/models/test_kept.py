@@ -23,8 +23,8 @@ from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.errors import UsageError
 from mmbench.missing import Missing
-from mmbench.models.keeping import packed, unpacked
 from mmbench.models.model import Model
+from mmbench.packing import NotPlain, packed, unpacked
 from mmbench.recipe import Recipe
 from mmbench.runner.child import Job, execute
 from mmbench.store import Store
@@ -224,7 +224,7 @@ def test_what_a_checkpoint_may_hold_beside_tensors() -> None:
     again = unpacked(json.loads(json.dumps(packed(value, "extra", tensors))), tensors)
     assert torch.equal(again["a"].pop(0), torch.ones(2))
     assert again == {"a": [(1, "x")], "b": {2: None, "c": {}}}
-    with pytest.raises(UsageError, match="puts a set into its checkpoint, as seen"):
+    with pytest.raises(NotPlain, match="a set, as seen"):
         packed({"seen": {1, 2}}, "extra", {})
 
 

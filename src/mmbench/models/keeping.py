@@ -21,6 +21,7 @@ from mmbench.errors import UsageError
 from mmbench.files import atomic_write
 from mmbench.models.card import CARD, FORMAT, WEIGHTS, Array, Card, File, digest_of
 from mmbench.models.card import ENCODERS as FOLDER
+from mmbench.packing import NotPlain, packed
 from mmbench.trial import Trial
 
 PLAIN_FILES = (".json", ".txt")
@@ -96,7 +97,12 @@ def keep(trial: Trial, data: MultimodalDataModule, checkpoint: Mapping[str, Any]
     state = checkpoint["state_dict"]
     tensors = {f"state/{name}": value for name, value in state.items() if isinstance(value, Tensor)}
     rest["state_dict"] = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
-    extra = packed(rest, "extra", tensors)
+    try:
+        extra = packed(rest, "extra", tensors)
+    except NotPlain as error:
+        raise UsageError(
+            f"a model cannot be kept: the method puts {error}, into its checkpoint; expected tensors and plain values"
+        ) from error
     for modality, cache in data.features.items():
         tensors |= {f"frozen/{modality}/{name}": value.clone() for name, value in cache.encoder.state_dict().items()}
     for modality, (mean, scale) in data.statistics.items():
@@ -129,55 +135,6 @@ def described(sample: Input) -> Array | dict[str, Array]:
 def array_of(value: Tensor) -> Array:
     """The shape and the type of a batch's samples."""
     return Array(shape=list(value.shape[1:]), dtype=str(value.dtype).removeprefix("torch."))
-
-
-def packed(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """A value as JSON can say it; tensors in it are added to others, and stand there by name.
-
-    Raises:
-        UsageError: it is, or holds, something else than tensors, numbers, strings, lists, tuples and dictionaries.
-    """
-    if isinstance(value, Tensor):
-        tensors[name] = value
-        return {"tensor": name}
-    if isinstance(value, dict):
-        return {"pairs": [[key, packed(inner, f"{name}/{key}", tensors)] for key, inner in value.items()]}
-    if isinstance(value, list | tuple):
-        return {type(value).__name__: [packed(inner, f"{name}/{i}", tensors) for i, inner in enumerate(value)]}
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    raise UsageError(
-        f"a model cannot be kept: the method puts a {type(value).__name__} into its checkpoint, as {name.removeprefix('extra/')}; "
-        "expected tensors and plain values"
-    )
-
-
-def unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What ``packed`` was given.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is something else, or names a tensor that is not there.
-    """
-    if not isinstance(value, dict):
-        return value
-    ((kind, inner),) = value.items()
-    if kind == "tensor":
-        return tensors[inner]
-    if kind == "pairs":
-        return {key: unpacked(item, tensors) for key, item in inner}
-    items = [unpacked(item, tensors) for item in inner]
-    return {"list": items, "tuple": tuple(items)}[kind]
-
-
-def named(value: Any) -> set[str]:
-    """The names of the tensors in what ``packed`` gave."""
-    if not isinstance(value, dict):
-        return set()
-    ((kind, inner),) = value.items()
-    if kind == "tensor":
-        return {inner}
-    items = [item for _, item in inner] if kind == "pairs" else inner
-    return {name for item in items for name in named(item)}
 
 
 def plain_files(trial: Trial) -> dict[str, Path]:

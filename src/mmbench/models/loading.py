@@ -27,7 +27,7 @@ from mmbench.encoders.pretrained import Pretrained, read_tensors
 from mmbench.errors import NeedsLightning, UsageError
 from mmbench.models.card import CARD, WEIGHTS, check_files, read_card
 from mmbench.models.card import ENCODERS as FOLDER
-from mmbench.models.keeping import named, unpacked
+from mmbench.packing import named, unpacked
 from mmbench.task import MultimodalTask
 
 SPARE = 2**25

@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import connection, parent_process
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmbench.errors import StoreError
+from mmbench.errors import Stopped, StoreError
 from mmbench.files import check_writable, disk_error
 from mmbench.gpus import describe_gpu, forget_peak, peak_memory
 from mmbench.lightning import Logger
@@ -27,11 +27,16 @@ from mmbench.record import Code, Failure, Predictions, Record
 from mmbench.store import Stamp, Store
 from mmbench.tracked_trial import WandbLogger
 from mmbench.tracking import WandbSettings
-from mmbench.trial import Trial
+from mmbench.trial import SCHEMA, Trial
 
 if TYPE_CHECKING:
     from mmbench.models.keeping import Kept
+    from mmbench.resuming import Checkpoint
     from mmbench.training import Outcome
+
+
+CHECKPOINT_EVERY = 600.0
+"""Seconds between two checkpoints, unless something else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Job:
         wandb: where to track it.
         code: what the trial runs, for the record.
         keep_model: leave the trained model beside the record.
+        checkpoint_every: seconds between two checkpoints, from which the trial goes on if its process ends; 0: it writes none.
+        time_limit: seconds that the trial may take, in all its processes; None: as many as it needs.
     """
 
     trial: Trial
@@ -57,6 +64,8 @@ class Job:
     wandb: WandbSettings = field(default_factory=WandbSettings)
     code: Code | None = None
     keep_model: bool = False
+    checkpoint_every: float = CHECKPOINT_EVERY
+    time_limit: float | None = None
 
 
 PACKAGES = (
@@ -75,6 +84,9 @@ PACKAGES = (
 BUSY, STOPPED = 32, 33
 """Exit codes of a process that leaves no record because another has, or had, the trial's lock; because it was asked to stop."""
 
+ASKING = (signal.SIGTERM, signal.SIGUSR1)
+"""The signals that ask it to."""
+
 CANNOT_WRITE = 64
 """A process that cannot write, and so leaves no record, exits with this code and the number of the system's error."""
 
@@ -90,6 +102,9 @@ def now() -> str:
 def main(job: Job) -> None:
     """Run a trial and write its record. The record is the outcome, not the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the runner decides
+    for asks in ASKING:
+        signal.signal(asks, lambda *_: os._exit(STOPPED))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     # A trial on the CPU sees no GPU: Adam asks in every step whether there is one, and to look for it takes a tenth of the step.
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if job.device == "cpu" else job.device
@@ -111,6 +126,8 @@ def main(job: Job) -> None:
     except Overtaken as error:
         print(f"{WORDS}{error}", flush=True)
         sys.exit(BUSY)
+    except Stopped:
+        os._exit(STOPPED)  # at once: nothing waits for what else the process may have to do
     except (OSError, StoreError) as error:
         if (number := disk_error(error)) is None:
             raise
@@ -148,6 +165,7 @@ def execute(job: Job, store: Store) -> Record:
     """Run the trial in this process and write its record to the store.
 
     Raises:
+        Stopped: it was asked to end, and has done so; there is no record.
         StoreError: the disk is full or not writable; there is no record.
         Overtaken: another process has written one meanwhile.
     """
@@ -155,7 +173,8 @@ def execute(job: Job, store: Store) -> Record:
     started, environment, before = now(), describe_environment(job), store.stamp(job.trial.key)
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
-    record, outcome = _outcome(job, store, started, environment, [wandb] if wandb else [])
+    checkpoint = checkpoint_of(job, store, started)
+    record, outcome = _outcome(job, store, environment, [wandb] if wandb else [], checkpoint)
     check_alone(store, record.key, before)
     if outcome is None:
         store.write(record)
@@ -163,41 +182,71 @@ def execute(job: Job, store: Store) -> Record:
         if outcome.model is not None:
             record.model_sha256 = _write_model(outcome.model, record, store)
         store.write(record, outcome.predictions, outcome.features)  # before W&B, which may hang
+    if record.failure is None or record.failure.kind != "time_limit":
+        checkpoint.remove()
     print(f"{record.finished} {record.status}", flush=True)
     if wandb is not None:
         wandb.finish(record)
     return record
 
 
+def checkpoint_of(job: Job, store: Store, started: str) -> Checkpoint:
+    """The checkpoint of a job.
+
+    From now on this process ends, when it is asked to, after an epoch, with its state written; at once while nothing is lost by that.
+    """
+    from mmbench.resuming import Checkpoint
+
+    versions = {name: installed_version(name) for name in ("torch", "pytorch-lightning")}
+    code = job.code.model_dump(mode="json") if job.code else None
+    checkpoint = Checkpoint(
+        store.checkpoint(job.trial.key),
+        of={"key": job.trial.key, "schema": SCHEMA, "code": code, **versions},
+        every=job.checkpoint_every,
+        limit=job.time_limit,
+        started=started,
+    )
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        checkpoint.asked = True
+        if not checkpoint.training:
+            os._exit(STOPPED)
+
+    for number in ASKING:
+        signal.signal(number, ask)
+    return checkpoint
+
+
 def _outcome(
-    job: Job, store: Store, started: str, environment: dict[str, Any], loggers: Sequence[Logger]
+    job: Job, store: Store, environment: dict[str, Any], loggers: Sequence[Logger], checkpoint: Checkpoint
 ) -> tuple[Record, Outcome | None]:
-    """Run the trial; whatever happens becomes a record. Of a trial that failed there is no more than that."""
+    """Run the trial; whatever happens becomes a record. Of a trial that failed there is no more than that.
+
+    Raises:
+        Stopped: it was asked to end.
+    """
     from mmbench.training import run
 
     trial = job.trial
-    common: dict[str, Any] = {
-        "key": trial.key,
-        "trial": trial,
-        "started": started,
-        "environment": environment,
-        "code": job.code,
-    }
+    common: dict[str, Any] = {"key": trial.key, "trial": trial, "environment": environment, "code": job.code}
     try:
-        outcome = run(trial, loggers, "cpu" if job.device == "cpu" else "gpu", job.code, job.keep_model)
+        outcome = run(trial, loggers, "cpu" if job.device == "cpu" else "gpu", job.code, job.keep_model, checkpoint)
         predictions = outcome.predictions
         metrics = _metrics(predictions) if predictions is not None else {}
     except Exception as error:
         if isinstance(error, StoreError) or disk_error(error) is not None:
             raise StoreError(f"{trial.label}: {error}") from error  # no fault of the trial's, and no record of it
         check_writable(store.folder(trial.key))
-        traceback.print_exc()
-        failure = Failure(
-            kind=_kind(error), message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc()
-        )
-        return Record(**common, **peak_memory(), status="failed", finished=now(), failure=failure), None
+        if (kind := _kind(error)) == "time_limit":
+            failure = Failure(kind=kind, message=str(error))
+        else:
+            traceback.print_exc()
+            failure = Failure(kind=kind, message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        told = {**common, **checkpoint.told, **peak_memory()}
+        return Record(**told, status="failed", finished=now(), failure=failure), None
     record = Record(
         **common,
+        **checkpoint.told,
         status="done",
         finished=now(),
         seconds=outcome.seconds,
@@ -236,13 +285,14 @@ def _metrics(predictions: Predictions) -> dict[str, dict[str, float]]:
     }
 
 
-def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory"]:
+def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory", "time_limit"]:
     import torch
 
+    from mmbench.resuming import OutOfTime
     from mmbench.task import DivergedError
 
-    if isinstance(error, DivergedError):
-        return "diverged"
+    if isinstance(error, DivergedError | OutOfTime):
+        return "diverged" if isinstance(error, DivergedError) else "time_limit"
     cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     return "out_of_memory" if cpu or isinstance(error, MemoryError | torch.OutOfMemoryError) else "exception"
 
@@ -271,8 +321,9 @@ def _cpu_model() -> str:
 
 
 def _redirect_output(store: Store, trial: Trial) -> None:
-    """Send all that the process prints, Python's and libraries', to the trial's log."""
-    log = os.open(store.log(trial.key), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    """Send all that the process prints, Python's and libraries', to the trial's log; of a trial that goes on, to the log's end."""
+    begin = os.O_APPEND if store.checkpoint(trial.key).exists() else os.O_TRUNC
+    log = os.open(store.log(trial.key), os.O_WRONLY | os.O_CREAT | begin, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(log, 1)

@@ -17,12 +17,10 @@ from mmbench.errors import RunnerError, UsageError
 from mmbench.machine import cores
 from mmbench.provenance import Codes
 from mmbench.runner.backend import SERVER_DIED, Capacity, Ended, Request, ended
-from mmbench.runner.child import Job, main
+from mmbench.runner.child import ASKING, Job, main
 
 FAILED_STARTS = 2
 """How often in a row a process may fail to start."""
-
-GRACE_SECONDS = 3.0
 
 
 def local_backend(devices: str, jobs: int | None, threads: int | None) -> LocalBackend:
@@ -65,10 +63,13 @@ def start_server() -> Any:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mmbench.runner.preload"])
-    resource_tracker.ensure_running()  # the server needs it, and starting it lets SIGINT through again
-    # Ctrl-C reaches the whole process group. The server and what it starts leave it to the runner, from their first moment on.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Ctrl-C reaches the whole process group, and so may what a cluster sends. The server and what it starts leave that to the runner,
+    # from their first moment on; a trial's process takes the signals of a cluster again once it knows what to do with them.
+    group = {signal.SIGINT, *ASKING}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, group)
     try:
+        resource_tracker.ensure_running()  # the server needs it, and starting it lets some signals through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, group)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -156,16 +157,12 @@ class LocalBackend:
                 os.kill(run.process.pid, signal.SIGUSR1)
 
     def cancel(self) -> None:
-        """Send SIGTERM to every process, and SIGKILL to those that are still there after some seconds."""
+        """Send SIGKILL to every process: SIGTERM would ask it to end with its epoch."""
         processes = [run.process for run in self.running.values()]
         for process in processes:
-            process.terminate()
-        deadline = time.monotonic() + GRACE_SECONDS
+            process.kill()
         for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.join()
         self.running.clear()
 
     def _on(self, device: str) -> list[_Running]:

@@ -1,0 +1,170 @@
+"""A trial that was killed goes on where it was, to the bit; and nothing but its own checkpoint is used for that."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmbench.arguments import resolve_arguments
+from mmbench.baselines import METHODS
+from mmbench.baselines.concat import Concat
+from mmbench.batch import Batch
+from mmbench.data import DATASETS
+from mmbench.durations import EACH
+from mmbench.encoders import ENCODERS
+from mmbench.missing import Missing
+from mmbench.recipe import Recipe
+from mmbench.resuming import Checkpoint, ResumableFit
+from mmbench.training import Outcome, run
+from mmbench.trial import Trial
+from plugin.mmbench_testing import Tiny
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+class Remembers(Concat):
+    """Keeps what it learns from in attributes of every kind, in a buffer that no state has, in modes and in frozen weights."""
+
+    def __init__(self, spec: Any, encoders: Any, recipe: Any = None) -> None:
+        super().__init__(spec, encoders, recipe)
+        self.own = np.random.default_rng(3)
+        self.drawn = torch.Generator().manual_seed(4)
+        self.history: dict[str, list[float]] = {"losses": []}
+        self.scale = np.float64(1.0)
+        self.sums = np.zeros(2)
+        self.register_buffer("hidden", torch.zeros(3), persistent=False)
+        self.told = {1, 2}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        self.sums += self.own.random(2)
+        self.scale = self.scale * 0.99
+        self.hidden += torch.rand(3, generator=self.drawn)
+        loss = super().training_step(batch, batch_idx)
+        self.history["losses"].append(float(loss.detach()))
+        if len(self.history["losses"]) == 6:
+            self.encoders["left"].requires_grad_(False)
+            self.encoders["right"].eval()
+            self.late = (torch.rand(2), len(self.told))
+            self.told = {3}
+        late = self.late[0].sum() if hasattr(self, "late") else 0.0
+        return loss * (self.scale + self.sums.sum() + self.hidden.sum() + late + len(self.history["losses"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["told"] = sorted(self.told)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.told = set(checkpoint["told"])
+
+
+class Unwilling(Concat):
+    """Has a state that no checkpoint can have."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["path"] = Path("here")
+
+
+@pytest.fixture(autouse=True)
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    list(DATASETS), list(ENCODERS), list(METHODS)
+    monkeypatch.setitem(DATASETS._targets, "tiny", "plugin.mmbench_testing:Tiny")
+    monkeypatch.setitem(ENCODERS._targets, "tiny_linear", "plugin.mmbench_testing:TinyLinear")
+    monkeypatch.setitem(METHODS._targets, "remembers", "test_resuming:Remembers")
+    monkeypatch.setitem(METHODS._targets, "unwilling", "test_resuming:Unwilling")
+    monkeypatch.setattr("torch.utils.deterministic.fill_uninitialized_memory", True)  # a trial's process changes it
+
+
+REDRAW = Missing(rate=0.4, train_only=True, redraw=True)
+
+
+def trial(method: str, tuning: bool = False, missing: Missing | None = REDRAW, seed: int = 0, **recipe: Any) -> Trial:
+    params, _ = resolve_arguments(METHODS[method], {}, ("spec", "encoders", "recipe"))
+    settings = {"epochs": 4, "batch_size": 16, "lr": 0.05, **recipe}
+    return Trial(dataset="tiny", data=Tiny.manifest(), protocol="clean", missing=missing, method=method, seed=seed,
+                 encoders={m: {"name": "tiny_linear"} for m in Tiny.modalities}, params=params,
+                 recipe=Recipe(**settings), tuning=tuning)  # fmt: skip
+
+
+def checkpoint_of(of: Trial, folder: Path, **settings: Any) -> Checkpoint:
+    return Checkpoint(folder / "last.ckpt", {"key": of.key}, **{"every": EACH, "started": "now", **settings})
+
+
+@pytest.fixture
+def until(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Runs a trial until its process is killed, right after a checkpoint."""
+
+    def kill(of: Trial, epochs: int, **settings: Any) -> None:
+        def save(loop: ResumableFit) -> None:
+            original(loop)
+            if loop.epochs == epochs:
+                raise Killed
+
+        original = ResumableFit.save
+        with monkeypatch.context() as patch:
+            patch.setattr(ResumableFit, "save", save)
+            with pytest.raises(Killed):
+                run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path, **settings))
+        # Another process has other generators, and draws from them before it comes to the trial.
+        torch.manual_seed(99), np.random.seed(99), random.seed(99)
+
+    return kill
+
+
+def same(one: Outcome, other: Outcome) -> None:
+    """Two outcomes are one."""
+    assert one.curves == other.curves
+    assert (one.best_epoch, one.stopped_epoch, one.stages) == (other.best_epoch, other.stopped_epoch, other.stages)
+    assert one.gap == other.gap
+    assert (one.predictions is None) == (other.predictions is None)
+    if one.predictions is not None and other.predictions is not None:
+        assert one.predictions.to_bytes() == other.predictions.to_bytes()
+
+
+@pytest.mark.parametrize("method", [*sorted(METHODS), "remembers"])
+def test_a_killed_trial_goes_on_to_the_bit(method: str, until: Any, tmp_path: Path) -> None:
+    of = trial(method, step_size=2)
+    whole = run(of, device="cpu")
+    killed_at = 1 + sum(map(ord, method)) % len(whole.curves)
+    until(of, killed_at)
+    found = checkpoint_of(of, tmp_path)
+    same(run(of, device="cpu", checkpoint=found), whole)
+    assert [(r.epoch, bool(r.host)) for r in found.resumed] == [(killed_at, True)]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("ogm_ge", {"tuning": True}),
+        ("sum", {"patience": 1, "epochs": 8, "lr": 1e-9}),
+        ("mmin", {"patience": 2, "epochs": 8, "lr": 1e-9}),
+        ("film", {"optimizer": "adamw", "schedule": "cosine", "warmup": 2, "clip_norm": 0.1}),
+        ("mla", {"optimizer": "adam", "schedule": "cosine", "warmup": 1, "missing": None}),
+        ("shaspec", {"precision": "bf16", "missing": Missing(rate=0.3)}),
+    ],
+)
+def test_killed_after_every_epoch(method: str, settings: dict[str, Any], until: Any, tmp_path: Path) -> None:
+    of = trial(method, **settings)
+    whole = run(of, device="cpu")
+    epochs = len(whole.curves)
+    assert epochs >= 2
+    for epoch in range(1, epochs + 1):
+        until(of, epoch)
+    found = checkpoint_of(of, tmp_path)
+    same(run(of, device="cpu", checkpoint=found), whole)
+    assert [r.epoch for r in found.resumed] == list(range(1, epochs + 1))
+
+
+def test_a_trial_without_interruption_is_what_it_was(tmp_path: Path) -> None:
+    of = trial("qmf")
+    same(run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path)), run(of, device="cpu"))
+    assert (tmp_path / "last.ckpt").is_file()
