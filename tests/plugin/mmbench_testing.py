@@ -217,6 +217,14 @@ class Sleeps(Concat):
         return super().training_step(batch, batch_idx)
 
 
+class Noted(Sleeps):
+    """A method that adds its seed to a list, beside the marker, when its training has ended."""
+
+    def on_fit_end(self) -> None:
+        with open(os.environ["MMBENCH_TESTING_MARKER"] + "-noted", "a") as file:
+            file.write(f"{torch.initial_seed()}\n")
+
+
 class Unwritable(Concat):
     """A method that makes files impossible to write, from its first step on."""
 
