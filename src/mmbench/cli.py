@@ -39,6 +39,7 @@ from mmbench.errors import (
 )
 from mmbench.models import asking
 from mmbench.options import given_path, places, positive
+from mmbench.runner import choosing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--dry-run", action="store_true", help="print the trials and how many are done")
     add_machine(run)
+    choosing.add_options(run)
+    run.add_argument("--no-report", action="store_true", help="write no report, as for one of several runners")
     run.add_argument(
         "--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from mmbench.errors import DataError, UsageError, printable
 from mmbench.experiment_commands import list_experiments
 from mmbench.files import check_folder
 from mmbench.places import bands_file, carried, experiment_path, published, published_table, results_folders
+from mmbench.runner.choosing import backend_of, check_options
 
 if TYPE_CHECKING:
     from mmbench.experiment.plan import Experiment
@@ -67,19 +69,23 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     from mmbench.experiment.filters import check_filters
 
     check_filters(arguments.filters)
+    check_options(arguments)
     experiment, store = load_experiment(arguments), open_store(arguments, write=not arguments.dry_run)
     from mmbench.provenance import Codes
     from mmbench.report.terminal import print_report
-    from mmbench.runner.local import local_backend
     from mmbench.running import Running, dry_run
 
-    backend = local_backend(arguments.devices, arguments.jobs, arguments.threads)
-    running = Running(experiment, store, arguments, backend, Codes())
+    codes = Codes()
+    backend = backend_of(arguments, store.root, lambda: codes.modules(experiment.trials))
+    running = Running(experiment, store, arguments, backend, codes)
     strict = FAILED if arguments.strict and experiment.unprepared else OK
     if arguments.dry_run:
         dry_run(running)
         return strict
-    failed = running.run()
+    with closing(backend):
+        failed = running.run()
+    if arguments.no_report:
+        return max(FAILED if failed else OK, strict)
     collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb)
     print_report(collected, compared_with(experiment, arguments), running.unselected())
     for line in running.kept():

@@ -59,8 +59,13 @@ class Codes:
     @cached_property
     def core(self) -> str:
         """The hash of mmbench's core."""
-        joined = "".join(f"{name} {self._module(name).digest}\n" for name in sorted(self._core))
+        joined = "".join(f"{name} {digest}\n" for name, digest in self.core_modules.items())
         return sha256(joined.encode()).hexdigest()[:12]
+
+    @property
+    def core_modules(self) -> dict[str, str]:
+        """Module -> hash, of mmbench's core."""
+        return {name: self._module(name).digest for name in sorted(self._core)}
 
     @cached_property
     def _core(self) -> set[str]:
@@ -95,6 +100,18 @@ class Codes:
         """The modules that count and whose edits cannot be seen."""
         met = (item for code in self._classes.values() for item in code.items())
         return sorted({name for name, digest in met if digest == UNREADABLE})
+
+    def modules(self, trials: Iterable[Trial]) -> dict[str, str]:
+        """Module -> hash, of all that trials run: the core, their methods, data sets and encoders."""
+        found = self.core_modules
+        for code in map(self.of, trials):
+            for part in (code.method, code.data, *code.encoders.values()):
+                found |= part
+        return found
+
+    def differing(self, modules: Mapping[str, str]) -> list[str]:
+        """Which modules, given with their hashes elsewhere, differ from those here, or are missing here."""
+        return sorted(name for name, digest in modules.items() if self._module(name).digest != digest)
 
     def _module(self, name: str) -> Module:
         if name not in self._modules:

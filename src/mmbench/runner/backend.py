@@ -125,6 +125,9 @@ class Backend(Protocol):
     def cancel(self) -> None:
         """End all that runs, and return when it has ended; nothing is told of it. Does nothing if nothing runs."""
 
+    def close(self) -> None:
+        """End what ``start`` began, or leave it; nothing will be submitted any more."""
+
 
 def ended(job: Job, code: int | None, shared: bool = False) -> Ended:
     """What became of a job, by the exit code of the process that ran ``child.main`` for it.

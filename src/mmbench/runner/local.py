@@ -165,6 +165,9 @@ class LocalBackend:
             process.join()
         self.running.clear()
 
+    def close(self) -> None:
+        """Leave the fork server: other runs of this process may use it."""
+
     def _on(self, device: str) -> list[_Running]:
         return [run for run in self.running.values() if device in run.devices]
 

@@ -1,0 +1,247 @@
+"""The back end on Ray: what needs no cluster, and a local cluster of two nodes, one of which goes away."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_local import MakeTrial, Watcher
+
+from mmbench.cli import main
+from mmbench.errors import RunnerError, UsageError
+from mmbench.provenance import Codes
+from mmbench.record import Record
+from mmbench.runner.backend import Capacity, Request
+from mmbench.runner.cluster import Needs, capacity, connect, import_ray
+from mmbench.runner.loop import run_trials
+from mmbench.runner.ray import RayBackend
+from mmbench.runner.worker import other_code
+from mmbench.store import Store
+from mmbench.trial import Trial
+
+# Without a cluster
+
+
+def test_ray_and_submitit_are_imported_by_their_back_ends_alone() -> None:
+    program = (
+        "import sys, mmbench.cli, mmbench.commands, mmbench.running, mmbench.runner.loop, mmbench.runner.local, "
+        "mmbench.runner.preload; print(sorted({'ray', 'submitit'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "[]\n"
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"Ray is not installed; pip install 'mmbench\[ray\]'"):
+        import_ray()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--address", "auto"], "--address is an option of --backend ray, and not of --backend local"),
+        (
+            ["--backend", "slurm", "--address", "auto"],
+            "--address is an option of --backend ray, and not of --backend slurm",
+        ),
+        (["--backend", "ray", "--no-wait"], "--no-wait is an option of --backend slurm, and not of --backend ray"),
+        (["--slurm", "mem=1G"], "--slurm is an option of --backend slurm, and not of --backend local"),
+    ],
+)
+def test_options_of_another_back_end_are_refused(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "table1", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["localhost", "ray://localhost:10001", "localhost:", ":6379", "127.0.0.1:99999"])
+def test_addresses_that_are_none_are_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=f"--address {address}: "):
+        connect(None, address)
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 400 Bad Request\r\n"])
+def test_an_address_where_no_cluster_answers_is_told_at_once(
+    answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself tries for minutes, at a port where something else is at home."""
+    monkeypatch.setattr("mmbench.runner.cluster.CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if answer is not None:
+            monkeypatch.setattr(socket, "create_connection", lambda *_, **__: Answering(answer))
+        with pytest.raises(UsageError, match=f"127.0.0.1:{port}: no Ray cluster answers there .*ray start --head"):
+            connect(None, f"127.0.0.1:{port}")
+
+
+class Answering:
+    """A connection to a server that says the same, whatever it is asked."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+
+    def __enter__(self) -> Answering:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
+    def recv(self, count: int) -> bytes:
+        return self.answer[:count]
+
+
+def node(number: int, cpus: float, gpus: float = 0) -> dict[str, Any]:
+    resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    return {"NodeID": str(number), "NodeManagerHostname": f"node{number}", "Alive": True, "Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "on_cpu", "jobs", "threads", "expected"),
+    [
+        ([(2, 0)], False, None, None, Capacity(2, 1)),
+        ([(8, 0), (8, 0)], False, 3, None, Capacity(3, 4)),
+        ([(8, 0), (8, 0)], False, 4, None, Capacity(4, 4)),
+        ([(8, 0), (4, 0)], False, None, 4, Capacity(3, 4)),
+        ([(16, 2), (64, 8)], False, None, None, Capacity(10, 8, 10)),
+        ([(16, 2), (64, 8)], True, None, None, Capacity(80, 1)),
+        ([(16, 2), (2, 0)], False, 4, None, Capacity(4, 4, 2)),
+        ([(1, 1)], False, 4, None, Capacity(4, 1, 1)),
+        ([(16, 4)], False, 2, None, Capacity(2, 8, 4)),
+    ],
+)
+def test_what_a_cluster_has_is_shared_out(
+    nodes: list[tuple[int, int]], on_cpu: bool, jobs: int | None, threads: int | None, expected: Capacity
+) -> None:
+    described = [node(number, *size) for number, size in enumerate(nodes)]
+    assert capacity(described, on_cpu, jobs, threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "request_", "expected"),
+    [
+        (4, Request(share=0.25, cores=2), Needs(2, 0.25)),
+        (4, Request(share=1 / 3), Needs(1, 0.3333)),
+        (4, Request(share=1 / 6), Needs(1, 0.1666)),
+        (4, Request(share=0.6), Needs(1, 1)),
+        (4, Request(share=0.25, alone=True), Needs(1, 1)),
+        (4, Request(devices=4, cores=8), Needs(8, 4)),
+        (0, Request(cores=2), Needs(2, 0)),
+        (0, Request(devices=4, cores=2), Needs(8, 0)),
+        (0, Request(devices=4, cores=9), Needs(16, 0)),
+        (0, Request(alone=True), Needs(16, 0)),
+    ],
+)
+def test_what_a_trial_takes_of_a_node(gpus: int, request_: Request, expected: Needs) -> None:
+    backend = RayBackend.__new__(RayBackend)
+    backend._capacity = Capacity(4, 1, gpus)
+    backend._nodes = lambda: [node(0, 16, 4), node(1, 8, 4)]  # type: ignore[method-assign]
+    assert backend._needs(request_) == expected
+    assert int(1 / expected.gpu + 1e-3) * round(expected.gpu, 4) <= 1 if 0 < expected.gpu < 1 else True
+
+
+def test_more_than_any_node_has_is_refused_in_words() -> None:
+    backend = RayBackend.__new__(RayBackend)
+    backend._capacity, backend.over, backend.workers, backend.fitted = Capacity(4, 1, 4), [], [], None
+    backend._nodes = lambda: [node(0, 16, 2), node(1, 8, 2)]  # type: ignore[method-assign]
+    with pytest.raises(
+        UsageError, match=r"asks for 4 GPUs and 1 core, and no node .* node0 2 GPUs and 16 cores, node1 2 GPUs"
+    ):
+        backend.has_room(Request(devices=4))
+    backend.fitted = time.monotonic()
+    assert not backend.has_room(Request(devices=4)), "a node that went away may come back"
+    backend.fitted -= 1000
+    with pytest.raises(RunnerError, match="no node of the cluster has as much any more"):
+        backend.has_room(Request(devices=4))
+
+
+def test_a_refusal_names_some_modules() -> None:
+    assert "(a, b):" in other_code(["a", "b"])
+    assert "(m0, m1, m2, m3, m4 and 3 more):" in other_code([f"m{n}" for n in range(8)])
+
+
+# On a cluster
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A node with two cores and a made-up GPU."""
+    import_ray()
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "num_gpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False},
+    )
+    yield made
+    made.shutdown()
+
+
+def backend_on(cluster: Any, store: Store, devices: str, jobs: int | None = None) -> RayBackend:
+    return RayBackend(cluster.address, devices, jobs, 1, store.root, Codes().core_modules)
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_code_is_refused_by_name(cluster: Any, tiny: MakeTrial, tmp_path: Path) -> None:
+    backend = RayBackend(cluster.address, "cpu", 1, 1, tmp_path, {"mmbench.training": "0", "mmbench.gone": "1"})
+    try:
+        with pytest.raises(RunnerError, match=r"the worker on \S+ has other code .*\(mmbench.gone, mmbench.training\)"):
+            run_trials([tiny()], Store(tmp_path), backend, Watcher())
+    finally:
+        backend.close()
+    assert Store(tmp_path).record(tiny().key) is None, "no record of a failure"
+
+
+@pytest.mark.slow
+def test_two_trials_share_a_gpu(cluster: Any, tiny: MakeTrial, tmp_path: Path) -> None:
+    """A made-up one, so that the trials fail; their records say which one they were given."""
+    trials, store, view = [tiny(seed=seed) for seed in range(4)], Store(tmp_path), Watcher()
+    backend = backend_on(cluster, store, "auto", jobs=2)
+    try:
+        assert backend.capacity().share == 0.5
+        records = run_trials(trials, store, backend, view)
+        assert [record.environment["device"] for record in records] == ["0"] * 4
+        assert view.most == 2
+    finally:
+        backend.close()
+
+
+@pytest.mark.slow
+def test_when_a_node_goes_away_the_grid_ends_complete(cluster: Any, tiny: MakeTrial, tmp_path: Path) -> None:
+    """The trial that ran there runs again elsewhere, and no other one does."""
+    other = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    trials, store = [tiny("tiny_sleeps", seed, epochs=4) for seed in range(12)], Store(tmp_path)
+    backend = backend_on(cluster, store, "cpu")
+    removed: list[str] = []
+
+    class Removing(Watcher):
+        def finished(self, trial: Trial, record: Record) -> None:
+            super().finished(trial, record)
+            there = [worker for worker in backend.workers if worker.node == other.node_id]
+            if not removed and there and there[0].arrived and there[0].task is not None:
+                removed.append(there[0].task[0].trial.label)
+                cluster.remove_node(other, allow_graceful=False)
+
+    view = Removing()
+    try:
+        assert backend.capacity().jobs == 3
+        records = run_trials(trials, store, backend, view)
+    finally:
+        backend.close()
+    assert {record.status for record in records} == {"done"}
+    assert sorted(record.key for record in records) == sorted(trial.key for trial in trials)
+    assert [label for kind, label in view.events if kind == "retried"] == removed
+    assert len(removed) == 1
+    assert "went away" in view.reasons[0] or "died" in view.reasons[0]
+    assert [kind for kind, _ in view.events].count("started") == len(trials) + 1
+    assert not list(store.root.glob(".shared-*"))
