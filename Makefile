@@ -13,7 +13,7 @@ NEWEST := $(lastword $(sort $(wildcard constraints/py*.txt)))
 CONSTRAINTS := $(or $(wildcard constraints/py$(VERSION).txt),$(NEWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup table1 missing-rates status test test-slow checklist lint type format regression benchmark clean
+.PHONY: help setup table1 missing-rates status test test-slow checklist lint type format regression gpu benchmark clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ type: $(READY) ## types
 regression: $(READY) ## run the small grids anew and hold them to their accuracy bands
 	$(BIN)/mmbench check $(ARGS)
 	$(BIN)/mmbench check regression_missing $(ARGS)
+
+gpu: $(READY) ## check and time the suite on a GPU, in six minutes; writes results/gpu/<card>.md (ARGS="--device cpu --tiny" tries it without one)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/audit.py

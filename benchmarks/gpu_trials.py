@@ -1,0 +1,154 @@
+"""Parts of ``gpu.py`` that call ``mmbench run``: trials that share a GPU, a trial that is killed and goes on, a trial on two GPUs.
+
+What came of a run is read from its store. A run's report needs packages that a bare machine may lack, so its exit code says little.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from gpu import Machine, Row
+
+from mmbench.cli import parser
+from mmbench.record import Record
+from mmbench.store import Store
+
+EXPERIMENT = """
+title: GPU
+datasets: {{{dataset}: {{recipe: {{epochs: {epochs}, lr: 0.01, step_size: 20, clip_norm: 2}}}}}}
+methods: {{mla: }}
+seeds: [{seeds}]
+"""
+"""Of trials on the embedded pictures, which take a few seconds each, or on their features."""
+
+
+class Runs:
+    """An experiment in a folder of its own, and runs of it."""
+
+    def __init__(self, folder: Path, machine: Machine, epochs: int, seeds: int) -> None:
+        self.folder, self.machine = folder, machine
+        self.file = folder / "gpu.yaml"
+        numbers = ", ".join(map(str, range(seeds)))
+        dataset = "openclipart_features" if machine.tiny else "openclipart"
+        self.file.write_text(EXPERIMENT.format(dataset=dataset, epochs=epochs, seeds=numbers))
+
+    def command(self, results: str, *options: str, devices: str = "0") -> list[str]:
+        """``mmbench run`` into a store of its own."""
+        where = devices if self.machine.on_gpu else "cpu"
+        run = [sys.executable, "-m", "mmbench", "run", str(self.file), "--results", str(self.folder / results)]
+        return [*run, "--devices", where, "--threads", "1", *options]
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command as the leader of a group, so that all of it can be killed; what it says goes to a file."""
+        with (self.folder / "said.txt").open("ab") as said:
+            return subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+
+    def run(self, results: str, *options: str, devices: str = "0") -> tuple[list[Record], float]:
+        """The records of a run, in the order of the seeds, and the seconds from the first trial's start to the last one's end.
+
+        Raises:
+            RuntimeError: a trial is not done; it says why, or ends with what the run said last.
+        """
+        self.start(self.command(results, *options, devices=devices)).wait()
+        store = Store(self.folder / results / "runs")
+        records = [record for key in map(str, store.keys()) if (record := store.record(key)) is not None]
+        for record in records:
+            if record.failure is not None:
+                raise RuntimeError(f"{record.trial.label}: {record.failure.message}")
+        if not records:
+            raise RuntimeError((self.folder / "said.txt").read_text(errors="replace").strip().rpartition("\n")[2])
+        began = min(datetime.fromisoformat(record.started) for record in records)
+        ended = max(datetime.fromisoformat(record.finished) for record in records)
+        return sorted(records, key=lambda record: record.trial.seed), (ended - began).total_seconds()
+
+
+def same(one: Sequence[Record], other: Sequence[Record]) -> bool:
+    """Whether the same trials gave the same predictions, to the last bit."""
+    return [(r.key, r.predictions_sha256) for r in one] == [(r.key, r.predictions_sha256) for r in other]
+
+
+def packing(machine: Machine) -> Iterator[Row]:
+    """Four trials one after the other, and at the same time on the same device."""
+    with TemporaryDirectory() as folder:
+        runs = Runs(Path(folder), machine, 2 if machine.tiny else 30, 4)
+        alone, seconds = runs.run("alone", "--jobs", "1")
+        packed, together = runs.run("packed", "--jobs", "4")
+    where = "one GPU" if machine.on_gpu else "the CPU"
+    yield Row(f"4 trials on {where}, at the same time", f"{together:.0f} s (one after the other {seconds:.0f} s)")
+    kept = same(alone, packed)
+    text = "predictions of trials that share it, and of the same trials alone"
+    yield Row(text, "the same to the last bit" if kept else "other ones", "the same", kept and len(packed) == 4)
+    if (peak := packed[0].gpu_memory_mb) is not None:
+        yield Row("GPU memory of such a trial, as its record has it", f"{peak:,.0f} MB")
+
+
+def resume(machine: Machine) -> Iterator[Row]:
+    """A trial that is killed while it trains, started again, and the same trial left alone."""
+    if not has_option("--checkpoint-every"):
+        yield Row("resume", "not run: mmbench run has no --checkpoint-every here")
+        return
+    with TemporaryDirectory() as folder:
+        runs = Runs(Path(folder), machine, 8 if machine.tiny else 40, 1)
+        whole, seconds = runs.run("whole")
+        process = runs.start(runs.command("killed", "--checkpoint-every", "epoch"))
+        found = wait_for_checkpoint(runs.folder / "killed/runs", process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(1)  # its trial ends as soon as it notices
+        yield Row(
+            "a trial is killed after its first checkpoint", "killed" if found else "it was over before", "killed", found
+        )
+        again, rest = runs.run("killed", "--checkpoint-every", "epoch")
+        log = next((runs.folder / "killed/runs").glob("*/log.txt")).read_text(errors="replace")
+    kept = same(whole, again)
+    yield Row(
+        "predictions of the trial that went on, and of the same trial left alone",
+        f"{'the same to the last bit' if kept else 'other ones'} ({rest:.0f} s for the rest, {seconds:.0f} s for all)",
+        "the same",
+        kept,
+    )
+    goes_on = "checkpoint" in log
+    yield Row("the trial's log says that it went on", "yes" if goes_on else "no", "yes", goes_on)
+
+
+def wait_for_checkpoint(runs: Path, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a trial has a checkpoint; whether it had one before it was over."""
+    while process.poll() is None:
+        if any(runs.glob("*/last.ckpt")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def ranks(machine: Machine) -> Iterator[Row]:
+    """A trial on two devices, and on one."""
+    if not has_option("--devices-per-trial"):
+        yield Row("two devices a trial", "not run: mmbench run has no --devices-per-trial here")
+        return
+    if machine.on_gpu and torch.cuda.device_count() < 2:
+        yield Row("two devices a trial", "not run: there is one GPU")
+        return
+    with TemporaryDirectory() as folder:
+        runs = Runs(Path(folder), machine, 2 if machine.tiny else 30, 1)
+        one, seconds = runs.run("one")
+        two, other = runs.run("two", "--devices-per-trial", "2", devices="0,1")
+        stores = [Store(runs.folder / name / "runs") for name in ("one", "two")]
+        (first, second) = (store.predictions(record) for store, (record,) in zip(stores, (one, two), strict=True))
+        alike = float((first.predicted == second.predicted).mean())
+    yield Row("a trial on two devices", f"{other:.0f} s (on one {seconds:.0f} s)")
+    yield Row("its answers, and those of one device: equal", f"{100 * alike:.1f} %", "at least 90 %", alike >= 0.9)
+
+
+def has_option(name: str) -> bool:
+    """Whether ``mmbench run`` knows an option."""
+    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    return any(name in action.option_strings for action in commands["run"]._actions)  # type: ignore[index, call-overload]
