@@ -118,7 +118,9 @@ def whiten(one: Tensor, other: Tensor, regularisation: float) -> tuple[Tensor, T
     count = max(1, len(one) - 1)
 
     def root(rows: Tensor) -> Tensor:
-        return cholesky(rows.T @ rows / count + regularisation * torch.eye(rows.shape[1]).to(rows))
+        return cholesky(
+            rows.T @ rows / count + regularisation * torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+        )
 
     left, right = root(one), root(other)
     half = solve_triangular(left, one.T @ other / count, upper=False)  # (D, E)

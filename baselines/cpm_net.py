@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mmbench.arguments import Tunable
 from mmbench.data.split import DataSpec
 from mmbench.fixed import NEVER, FixedFeatureTask
+from mmbench.presence import rows_of, taken
 from mmbench.recipe import Recipe
 
 
@@ -104,7 +105,9 @@ class CpmNet(FixedFeatureTask):
     def reconstruction_loss(self, h: Tensor, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """L_rec of latent vectors (N, L)."""
         errors = [self.nets[m](h) - features[m] for m in self.modalities]  # (N, D)
-        return torch.stack([e[present[:, column]].square().sum() for column, e in enumerate(errors)]).sum()
+        return torch.stack(
+            [taken(e, rows).square().sum() for e, rows in zip(errors, rows_of(present), strict=True)]
+        ).sum()
 
     def class_loss(self, h: Tensor, label: Tensor) -> Tensor:
         """L_class of latent vectors (N, L) and labels (N,)."""
@@ -121,11 +124,14 @@ class CpmNet(FixedFeatureTask):
         nets: dict[str, nn.Linear] = dict(self.nets.items())  # type: ignore[arg-type]
         weights = {m: net.weight.double() for m, net in nets.items()}  # (D, L)
         grams = torch.stack([w.T @ w for w in weights.values()])  # (M, L, L)
-        right = torch.zeros(len(present), grams.shape[1]).to(grams)
+        right = torch.zeros(len(present), grams.shape[1], dtype=grams.dtype, device=grams.device)
         for column, (m, net) in enumerate(nets.items()):
-            right += torch.where(present[:, [column]], features[m] - net.bias, 0.0).double() @ weights[m]
+            right += torch.where(present[:, column : column + 1], features[m] - net.bias, 0.0).double() @ weights[m]
         patterns, which = present.unique(dim=0, return_inverse=True)  # (P, M), (B,)
-        h, ridge = torch.zeros_like(right), self.ridge * torch.eye(grams.shape[1]).to(grams)
+        h, ridge = (
+            torch.zeros_like(right),
+            self.ridge * torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device),
+        )
         for number, pattern in enumerate(patterns):
             rows = which == number
             with self.factorising():

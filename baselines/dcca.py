@@ -15,6 +15,7 @@ from mmbench.baselines.cca import whiten
 from mmbench.batch import Batch
 from mmbench.data.split import EVALUATION_BATCH, DataSpec, Split
 from mmbench.fixed import Centring, LinearSvm, evaluation
+from mmbench.presence import on_host, row_numbers, taken
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -101,14 +102,15 @@ class Dcca(MultimodalTask):
         Where no pair has two samples it is zero, and a leaf of its own: no parameter gets a gradient from it, not even one of zero,
         with which weight decay and momentum would move what nothing teaches.
         """
-        if not all(output.isfinite().all() for output in outputs.values()):  # there is nothing to factorise
+        if not torch.stack([o.isfinite().all() for o in outputs.values()]).all():  # there is nothing to factorise
             raise self.diverged("the networks' outputs are nan")
-        correlations = []
+        correlations, host = [], on_host(present)
         for (i, one), (j, other) in combinations(enumerate(self.modalities), 2):
-            both = present[:, i] & present[:, j]
-            if both.sum() > 1:
+            both = row_numbers(host[:, i] & host[:, j], present.device)
+            rows, others = taken(outputs[one], both), taken(outputs[other], both)
+            if len(rows) > 1:
                 with self.factorising():
-                    value = total_correlation(outputs[one][both], outputs[other][both], self.regularisation)
+                    value = total_correlation(rows, others, self.regularisation)
                 correlations.append(value)
         if not correlations:
             return torch.zeros((), device=present.device, requires_grad=True)

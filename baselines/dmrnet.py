@@ -14,6 +14,7 @@ from mmbench.arguments import Tunable
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError
+from mmbench.presence import on_host, row_numbers, taken
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -106,9 +107,9 @@ class Dmrnet(MultimodalTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of a sampled embedding, the divergence from a normal distribution, and the hard combinations."""
-        rows = batch.present.any(dim=1)
-        visible = self.draw_visible(batch.present)[rows]  # (B', M)
-        mean, log_variance = self.distribution({m: f[rows] for m, f in self.encode(batch).items()}, visible)
+        rows = row_numbers(on_host(batch.present).any(dim=1), batch.present.device)
+        visible, label = taken(self.draw_visible(batch.present), rows), taken(batch.label, rows)  # (B', M), (B',)
+        mean, log_variance = self.distribution({m: taken(f, rows) for m, f in self.encode(batch).items()}, visible)
         combination = (visible.unsqueeze(1) == self.pattern_masks).all(dim=2)  # (B', P), one True a row
         embedding, kl = mean, mean.new_zeros(len(mean))
         if log_variance is not None:
@@ -118,8 +119,8 @@ class Dmrnet(MultimodalTask):
             embedding = mean + torch.randn_like(mean) * variance.sqrt()
             kl = 0.5 * (variance + mean.square() - log_variance - 1).sum(dim=1)
         logits = self.classifier(embedding)
-        losses = F.cross_entropy(logits, batch.label[rows], reduction="none")  # (B',)
-        losses = self.weighted(losses, batch.label[rows], torch.ones_like(losses, dtype=torch.bool))
+        losses = F.cross_entropy(logits, label, reduction="none")  # (B',)
+        losses = self.weighted(losses, label, torch.ones_like(losses, dtype=torch.bool))
         hard = (combination & self.hard).any(dim=1)
         weighted = losses.sum() * hard.sum() if self.literal_hard_loss else (losses * hard).sum()
         return (losses.sum() + self.kl_weight * kl.sum() + self.hard_weight * weighted) / max(1, len(losses))

@@ -17,6 +17,7 @@ from mmbench.baselines.cra import GuidedAutoencoder
 from mmbench.baselines.mmin import frozen_embeddings
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
+from mmbench.presence import rows_of, taken
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -117,7 +118,9 @@ class IfMmin(MultimodalTask):
     def discrepancy(self, invariant: Tensor, present: Tensor) -> Tensor:
         """The mean CMD of the pairs of modalities, among those that occur; invariant: (B, M, D)."""
         samples = [
-            views[here] for views, here in zip(invariant.unbind(1), present.unbind(1), strict=True) if here.any()
+            taken(views, rows)
+            for views, rows in zip(invariant.unbind(1), rows_of(present), strict=True)
+            if rows is None or len(rows)
         ]
         values = [central_moment_discrepancy(x, y, self.moments) for x, y in combinations(samples, 2)]
         return torch.stack(values).mean() if values else invariant.new_zeros(())

@@ -13,6 +13,7 @@ from mmbench.arguments import Tunable
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError
+from mmbench.presence import rows_of, taken
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -102,14 +103,11 @@ class Mla(MultimodalTask):
         optimizer = self.optimizers()
         passed = batch_idx / self.trainer.num_training_batches if self.decay else 0.0  # share of the epoch
         features = self.encode(batch)
-        total, complete = torch.zeros((), device=self.device), bool(batch.present.all())
-        for column, modality in enumerate(self.modalities):
-            feature, label = features[modality], batch.label
-            if not complete:
-                rows = batch.present[:, column]
-                if not rows.any():
-                    continue
-                feature, label = feature[rows], label[rows]  # (B', D), (B',)
+        total = torch.zeros((), device=self.device)
+        for modality, rows in zip(self.modalities, rows_of(batch.present), strict=True):
+            feature, label = taken(features[modality], rows), taken(batch.label, rows)  # (B', D), (B',)
+            if not len(label):
+                continue
             loss = self.cross_entropy(self.head(feature), label)
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(loss)

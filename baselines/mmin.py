@@ -15,6 +15,7 @@ from mmbench.baselines.ae import fully_connected, mean_squared_error
 from mmbench.baselines.cra import ResidualAutoencoder
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
+from mmbench.presence import on_host, placed
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -93,7 +94,7 @@ class Mmin(MultimodalTask):
             logits = self.pretraining_classifier(self.concatenate(features, batch.present))
             return self.cross_entropy(logits, batch.label)
         visible = self.draw_visible(batch.present)
-        hidden = batch.present & ~visible
+        hidden = placed(on_host(batch.present) & ~on_host(visible), visible.device)
         joint = self.concatenate(features, visible)  # (B, Σ D_m)
         imagined, latents = self.imagination(joint)
         returned, _ = self.cycle(imagined)

@@ -92,7 +92,7 @@ class OgmGe(Concat):
         if self.three == "mla":
             ratio = scores / (scores.sum() - scores).clamp(min=1e-12)
             ahead = ratio > 1  # of three, one at most
-            ahead[0] = not ahead[1:].any()
+            ahead[0] = ~ahead[1:].any()
             return torch.where(ahead, 1 - torch.tanh(self.alpha * ratio), torch.ones_like(ratio))
         rivals = (scores > 0).sum() - 1
         ratio = scores * rivals / (scores.sum() - scores)

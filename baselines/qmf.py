@@ -13,6 +13,7 @@ from mmbench.arguments import Tunable
 from mmbench.baselines.sum import Sum
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
+from mmbench.presence import rows_of, taken
 from mmbench.recipe import Recipe
 from mmbench.task import mean_over_present, modality_cross_entropy
 
@@ -93,10 +94,9 @@ class Qmf(Sum):
         """Σ_m rank_m for confidences (B, M)."""
         low, high = self.history.aminmax(dim=0)
         kappa = (self.history[batch.index] - low) / (high - low).clamp(min=1e-12)  # (B, M)
-        loss, complete = confidence.new_zeros(()), bool(batch.present.all())
-        for column in range(len(self.modalities)):
-            rows = slice(None) if complete else batch.present[:, column]  # masks take their time
-            c, k = confidence[rows, column], kappa[rows, column]
+        loss = confidence.new_zeros(())
+        for column, rows in enumerate(rows_of(batch.present)):
+            c, k = taken(confidence[:, column], rows), taken(kappa[:, column], rows)
             if len(c):
                 difference = k - k.roll(-1)
                 loss = loss + (difference.sign() * (c - c.roll(-1)) - difference.abs()).clamp(min=0).mean()

@@ -9,6 +9,8 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
+from mmbench.presence import placed, rows_of
+
 Input: TypeAlias = Tensor | dict[str, Tensor]
 """One modality of a batch: a tensor (B, …), or several by name (token ids and their words, say)."""
 
@@ -36,20 +38,30 @@ class Batch:
     def __len__(self) -> int:
         return len(self.label)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (Lightning calls this)."""
-        there = replace(
-            self,
-            inputs={
-                name: map_input(value, lambda t: t.to(device, non_blocking=non_blocking))
-                for name, value in self.inputs.items()
-            },
-            present=self.present.to(device, non_blocking=non_blocking),
-            label=self.label.to(device, non_blocking=non_blocking),
-            index=self.index.to(device, non_blocking=non_blocking),
-        )
-        there.share = self.share
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """The same batch on another device (Lightning calls this). What the host knows of presence it goes on knowing.
+
+        Args:
+            device: where to.
+            non_blocking: whether copies from pinned memory are not waited for; those to the host always are.
+        """
+        device = torch.device(device)
+        non_blocking = non_blocking and device.type != "cpu"
+        there = self._with(lambda t: t.to(device, non_blocking=non_blocking), placed(self.present, device))
+        if device.type != "cpu":
+            rows_of(there.present)  # they travel with it
         return there
+
+    def pin_memory(self) -> Batch:
+        """The same batch in pinned memory, from which copies to a GPU need not be waited for."""
+        return self._with(Tensor.pin_memory, self.present)
+
+    def _with(self, function: Callable[[Tensor], Tensor], present: Tensor) -> Batch:
+        """A batch of what a function makes of the other tensors."""
+        inputs = {name: map_input(value, function) for name, value in self.inputs.items()}
+        other = replace(self, inputs=inputs, present=present, label=function(self.label), index=function(self.index))
+        other.share = self.share
+        return other
 
 
 def map_input(value: Input, function: Callable[[Tensor], Tensor]) -> Input:

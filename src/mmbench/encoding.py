@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmbench.batch import Batch, Input, select_rows
 from mmbench.optimised import Optimised
+from mmbench.presence import on_host, rows_of, sent
 from mmbench.ranks import OwnGenerator, gathered, is_synchronised, synchronise
 
 
@@ -42,18 +43,18 @@ class Encoding(Optimised):
         """
         if batch.share is not None:
             return self._embed_share(encoders, batch, cells)
-        if cells.all():  # one look for all modalities
+        if on_host(cells).all():  # one look for all modalities
             return {
                 modality: self.run_encoder(encoder, batch.inputs[modality]) for modality, encoder in encoders.items()
             }
         features = {}
-        for here, (modality, encoder) in zip(cells.T, encoders.items(), strict=True):
+        for rows, (modality, encoder) in zip(rows_of(cells), encoders.items(), strict=True):
             value = batch.inputs[modality]
-            if here.all():
+            if rows is None:
                 features[modality] = self.run_encoder(encoder, value)
                 continue
-            rows, width = here.nonzero().squeeze(1), int(encoder.out_dim)  # type: ignore[arg-type]
-            out = torch.zeros(len(batch), width, device=here.device, dtype=self.log_prior.dtype)
+            width = int(encoder.out_dim)  # type: ignore[arg-type]
+            out = torch.zeros(len(batch), width, device=cells.device, dtype=self.log_prior.dtype)
             if len(rows):
                 encoded = self.run_encoder(encoder, select_rows(value, rows))  # (B', D)
                 out = out.to(encoded.dtype).index_copy(0, rows, encoded)
@@ -61,17 +62,16 @@ class Encoding(Optimised):
         return features
 
     def _embed_share(self, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
-        share, features = batch.share, {}
+        share, device, features = batch.share, cells.device, {}
         assert share is not None
-        for column, (modality, encoder) in enumerate(encoders.items()):
-            here = cells[:, column]
-            rows, width = here[share].nonzero().squeeze(1), int(encoder.out_dim)  # type: ignore[arg-type]
-            out = torch.zeros(share.stop - share.start, width, device=here.device, dtype=self.log_prior.dtype)
+        for here, (modality, encoder) in zip(on_host(cells).T, encoders.items(), strict=True):
+            rows, width = sent(here[share].nonzero().squeeze(1), device), int(encoder.out_dim)  # type: ignore[arg-type]
+            out = torch.zeros(share.stop - share.start, width, device=device, dtype=self.log_prior.dtype)
             if len(rows) or (is_synchronised(encoder) and here.any()):
                 value = batch.inputs[modality]
                 if modality in self.spec.feature_dims:
                     value = select_rows(value, share)
-                with self.own_generator.drawn_from(here.device) if self.training else nullcontext():
+                with self.own_generator.drawn_from(device) if self.training else nullcontext():
                     encoded = self.run_encoder(encoder, select_rows(value, rows))  # (B', D)
                 out = out.to(encoded.dtype).index_copy(0, rows, encoded)
             features[modality] = gathered(out, len(batch))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
 from mmbench.errors import UsageError
+from mmbench.presence import on_host, placed, row_numbers, taken
 from mmbench.recipe import Recipe
 from mmbench.task import DivergedError, MultimodalTask
 
@@ -99,21 +100,22 @@ class FixedFeatureTask(MultimodalTask):
         """Collect the batch; in the epoch's last step, learn from all of them."""
         if batch_idx == 0:
             self._collected = []  # also what an epoch that was broken off has left
-        features, here = self.zero_absent(self.encode(batch), batch.present), batch.present.any(dim=1)
-        self._collected.append(
-            ({m: f[here] for m, f in features.items()}, batch.present[here], batch.label[here], batch.index[here])
-        )
+        features, present = self.zero_absent(self.encode(batch), batch.present), on_host(batch.present)
+        here, device = present.any(dim=1), batch.present.device
+        rows = row_numbers(here, device)
+        vectors = {m: taken(f, rows) for m, f in features.items()}
+        self._collected.append((vectors, present[here], taken(batch.label, rows), taken(batch.index, rows)))
         if not self.trainer.is_last_batch:
-            return torch.zeros((), device=here.device)
-        parts, present, label, index = zip(*self._collected, strict=True)
+            return torch.zeros((), device=device)
+        parts, presents, label, index = zip(*self._collected, strict=True)
         self._collected = []
         features = {m: torch.cat([part[m] for part in parts]) for m in self.modalities}
-        for modality, vectors in features.items():
-            if not vectors.isfinite().all():
+        for modality, whole in features.items():
+            if not whole.isfinite().all():
                 raise UsageError(
                     f"the encoder of {modality} gives features that are not finite numbers; check its weights"
                 )
-        return self.learn(features, torch.cat(present), torch.cat(label), torch.cat(index))
+        return self.learn(features, placed(torch.cat(presents), device), torch.cat(label), torch.cat(index))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Take the loss of the one step that had one."""
@@ -139,14 +141,14 @@ class Centring(nn.Module):
 
     def fit(self, features: dict[str, Tensor], present: Tensor) -> None:
         """Take the means of (N, D_m) vectors over the rows in which they are present; zero where there are none."""
-        sums = [torch.where(present[:, [c]], f, 0.0).sum(dim=0) for c, f in enumerate(features.values())]
+        sums = [torch.where(present[:, c : c + 1], f, 0.0).sum(dim=0) for c, f in enumerate(features.values())]
         counts = present.sum(dim=0).clamp(min=1)  # (M,)
         self.mean.copy_(torch.cat([total / count for total, count in zip(sums, counts, strict=True)]))
 
     def forward(self, features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
         """The centred vectors (B, D_m), zero where absent."""
         means = self.mean.split(self.widths)
-        return {m: torch.where(present[:, [c]], f - means[c], 0.0) for c, (m, f) in enumerate(features.items())}
+        return {m: torch.where(present[:, c : c + 1], f - means[c], 0.0) for c, (m, f) in enumerate(features.items())}
 
 
 class LinearSvm(nn.Module):

@@ -18,6 +18,7 @@ from mmbench.data.split import DataSpec
 from mmbench.encoding import Encoding
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.missing import pattern_matrix, pattern_name, patterns
+from mmbench.presence import on_host, placed
 from mmbench.recipe import Recipe
 
 
@@ -99,7 +100,8 @@ class MultimodalTask(Encoding):
 
         counts = torch.tensor(spec.class_counts, dtype=torch.float)
         self.register_buffer("log_prior", (counts / counts.sum()).log())  # (C,)
-        self.register_buffer("pattern_masks", torch.tensor(pattern_matrix(spec.modalities)), persistent=False)  # (P, M)
+        self._shown = torch.tensor(pattern_matrix(spec.modalities))  # (P, M), on the host
+        self.register_buffer("pattern_masks", self._shown.clone(), persistent=False)
         self._hits: Tensor | float = 0.0
         self._nats: Tensor | float = 0.0
         self._seen = 0
@@ -130,7 +132,10 @@ class MultimodalTask(Encoding):
 
     def zero_absent(self, features: dict[str, Tensor], present: Tensor) -> dict[str, Tensor]:
         """The features with the rows of absent modalities set to zero."""
-        return {m: features[m].masked_fill(~present[:, [column]], 0.0) for column, m in enumerate(self.modalities)}
+        return {
+            m: features[m].masked_fill(~present[:, column : column + 1], 0.0)
+            for column, m in enumerate(self.modalities)
+        }
 
     def concatenate(self, features: dict[str, Tensor], present: Tensor) -> Tensor:
         """The features side by side, (B, Σ_m D_m), those of absent modalities zero."""
@@ -164,9 +169,10 @@ class MultimodalTask(Encoding):
 
         Each sample gets one of the non-empty subsets of what it has, the complete one among them, uniformly.
         """
-        subset = ~(self.pattern_masks & ~present.unsqueeze(1)).any(dim=2)  # (B, P)
-        subset |= ~present.any(dim=1, keepdim=True)  # nothing to choose from: any, and then none of it
-        return self.pattern_masks[torch.multinomial(subset.float(), 1).squeeze(1)] & present
+        host, shown = on_host(present), self._shown  # drawn there, where what is left has to be known
+        subset = ~(shown & ~host.unsqueeze(1)).any(dim=2)  # (B, P)
+        subset |= ~host.any(dim=1, keepdim=True)  # nothing to choose from: any, and then none of it
+        return placed(shown[torch.multinomial(subset.float(), 1).squeeze(1)] & host, present.device)
 
     # Evaluation: one encoding, every pattern
 

@@ -19,6 +19,7 @@ from mmbench.data.split import EVALUATION_BATCH, Batches, DataSpec, Loaded, Shar
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.lightning import LightningDataModule
 from mmbench.missing import Missing, realised, split_name
+from mmbench.presence import on_host, placed
 from mmbench.protocol import PROTOCOLS, Protocol
 from mmbench.ranks import OwnGenerator
 
@@ -342,7 +343,7 @@ class MultimodalDataModule(LightningDataModule):
             return self.evaluated(batch)
         if self.missing is not None and self.missing.redraw:
             keep = self.missing.draw(self.modalities, len(batch), self._redraws)
-            batch.present = batch.present & torch.from_numpy(keep).to(batch.present.device)
+            batch.present = placed(on_host(batch.present) & torch.from_numpy(keep), batch.present.device)
         with nullcontext() if batch.share is None else self.own_generator.drawn_from(batch.present.device):
             batch.inputs = transformed(batch.inputs, self.augmentations)
         return batch
