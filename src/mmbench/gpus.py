@@ -72,3 +72,28 @@ def peak_memory() -> dict[str, float]:
         "gpu_allocated_mb": torch.cuda.max_memory_allocated(),
     }
     return {name: value / MEGABYTE for name, value in peaks.items()}
+
+
+class _Nvml(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+def free_mb(name: str) -> float | None:
+    """The MB of a GPU's memory that nobody uses now; None where NVML does not say. CUDA is not initialised by it.
+
+    Args:
+        name: as in CUDA_VISIBLE_DEVICES: a number, or what a GPU, or a part of one, is called.
+    """
+    with suppress(AttributeError, OSError):
+        nvml, handle, found = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), _Nvml()
+        by_name, of = nvml.nvmlDeviceGetHandleByUUID, name.encode()
+        answers = [
+            nvml.nvmlInit_v2(),
+            nvml.nvmlDeviceGetHandleByIndex_v2(int(name), ctypes.byref(handle))
+            if name.isdigit()
+            else by_name(of, ctypes.byref(handle)),
+            nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(found)),
+        ]
+        if not any(answers):
+            return float(found.free) / MEGABYTE
+    return None

@@ -17,6 +17,7 @@ from mmbench.experiment.space import TUNED
 from mmbench.provenance import Codes, grouped, source_state, why_stale
 from mmbench.record import Record
 from mmbench.runner.backend import Backend
+from mmbench.runner.memory import Memory
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbMode, WandbSettings, usable_mode
 from mmbench.trial import Trial
@@ -60,11 +61,14 @@ class Running:
         self.first = distinct([*self.filters.trials, *self.tuning])
         self.replaceable = {trial.key for trial in self.tuning}  # trials whose divergence is an answer
         self.keeps = bool(arguments.keep_models or experiment.grid.keep)  # models
-        self.view = view_of(experiment, store, backend)
+        self.view, self.memory = view_of(experiment, store, backend), Memory()
 
     def split(self, trials: Sequence[Trial]) -> tuple[list[Record], list[Trial]]:
         """What the store has of trials, and what is to be run."""
-        return split_done(trials, self.store, self.codes, self.arguments.keep_stale, self.replaceable, self.keeps)
+        done, todo = split_done(trials, self.store, self.codes, self.arguments.keep_stale, self.replaceable, self.keeps)
+        for record in done:
+            self.memory.learn(record)
+        return done, todo
 
     def run(self) -> bool:
         """Run what is missing: the default settings and the trials that tune; then what is chosen by these. Whether anything failed."""
@@ -155,7 +159,17 @@ class Running:
         """Run trials as the arguments say, showing their progress."""
         if not trials:
             return []
-        return run_all(trials, self.store, self.experiment, self.backend, self.codes, self.view, self.wandb, self.keeps)
+        return run_all(
+            trials,
+            self.store,
+            self.experiment,
+            self.backend,
+            self.codes,
+            self.view,
+            self.wandb,
+            self.keeps,
+            self.memory,
+        )
 
     @cached_property
     def wandb(self) -> WandbSettings:
@@ -270,6 +284,7 @@ def run_all(
     view: GridView,
     wandb: WandbSettings | None = None,
     keep_models: bool = False,
+    memory: Memory | None = None,
 ) -> list[Record]:
     """Run trials, showing their progress in a view in which they are planned."""
     from mmbench.runner.loop import run_trials
@@ -278,7 +293,9 @@ def run_all(
     import mmbench.report.figures.gallery  # noqa: F401  imported now, while trials run, and not when they have ended
 
     with view:
-        return run_trials(trials, store, backend, view, wandb, source_state(), codes, experiment.labels_of, keep_models)
+        return run_trials(
+            trials, store, backend, view, wandb, source_state(), codes, experiment.labels_of, keep_models, memory=memory
+        )
 
 
 def tracking_of(experiment: Experiment, mode: WandbMode, results: Path) -> WandbSettings:

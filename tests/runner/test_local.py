@@ -229,8 +229,21 @@ def test_a_failure_has_its_traceback_in_record_and_log(
 
 def test_a_trial_that_fails_by_itself_is_not_started_again(failures: tuple[dict[str, Record], Store, Watcher]) -> None:
     _, _, view = failures
-    for method in ("tiny_raises", "tiny_nan", "tiny_hungry"):
+    for method in ("tiny_raises", "tiny_nan"):
         assert [kind for kind, label in view.events if f" {method} " in label] == ["started", "failed"]
+
+
+def test_a_trial_that_runs_out_of_memory_beside_others_is_started_once_again(
+    failures: tuple[dict[str, Record], Store, Watcher],
+) -> None:
+    _, _, view = failures
+    assert [kind for kind, label in view.events if " tiny_hungry " in label] == [
+        "started",
+        "retried",
+        "started",
+        "failed",
+    ]
+    assert "out of memory beside others: now without them" in view.reasons
 
 
 def test_a_killed_trial_is_started_again_and_done(failures: tuple[dict[str, Record], Store, Watcher]) -> None:

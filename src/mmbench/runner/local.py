@@ -14,13 +14,16 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from mmbench.errors import RunnerError, UsageError
-from mmbench.machine import cores
+from mmbench.gpus import free_mb
+from mmbench.machine import available_mb, cores, resident_mb
 from mmbench.provenance import Codes
 from mmbench.runner.backend import SERVER_DIED, Capacity, Ended, Request, ended
 from mmbench.runner.child import ASKING, Job, main
 
 FAILED_STARTS = 2
 """How often in a row a process may fail to start."""
+ASSUMED_MB = 2048.0
+"""The memory that is set aside for a trial of a kind of which none has ended yet."""
 
 
 def local_backend(devices: str, jobs: int | None, threads: int | None) -> LocalBackend:
@@ -76,6 +79,18 @@ def start_server() -> Any:
     return context
 
 
+def server_pid() -> int | None:
+    """The fork server's process."""
+    from multiprocessing import forkserver
+
+    return getattr(forkserver._forkserver, "_forkserver_pid", None)
+
+
+def _host_mb(request: Request, shared: float) -> float:
+    """What the processes of a job take at their peaks, without what they share with others."""
+    return request.devices * (ASSUMED_MB if request.memory_mb is None else max(0.0, request.memory_mb - shared))
+
+
 @dataclass
 class _Running:
     process: ForkServerProcess
@@ -87,6 +102,10 @@ class _Running:
 
 class LocalBackend:
     """Processes on this machine.
+
+    A GPU is shared by trials that fit into its memory together, by what others of their kinds took; the first of a kind has it alone.
+    On the machine itself a trial is started while what is available, less what those that run are still to take, is enough for it.
+    Of a kind that nobody has measured that is 2 GB, so where there is so much for each of the trials at a time, none has to wait.
 
     Args:
         jobs: trials at a time, at most.
@@ -102,6 +121,7 @@ class LocalBackend:
         self.failed_starts = 0
         self.running: dict[Any, _Running] = {}  # by the process's sentinel
         self.over: list[Ended] = []
+        self.gpu_mb: dict[str, float | None] = {}  # what each GPU had free before anything ran here
 
     def capacity(self) -> Capacity:
         """As many trials as were asked for."""
@@ -110,6 +130,8 @@ class LocalBackend:
     def start(self) -> None:
         """Start the fork server."""
         self.context = start_server()
+        if not self.on_cpu and not self.running:
+            self.gpu_mb = {device: free_mb(device) for device in self.devices}
 
     def has_room(self, request: Request) -> bool:
         """Whether enough devices have room."""
@@ -180,7 +202,7 @@ class LocalBackend:
         count = 1 if self.on_cpu else request.devices
         if count > len(self.devices):
             raise UsageError(f"a trial asks for {count} devices; --devices has {len(self.devices)}")
-        if len(self.running) >= self.jobs:
+        if self.running and (len(self.running) >= self.jobs or not self._fits_host(request)):
             return None
         free = [device for device in self.devices if self._fits(device, request)]
         free.sort(key=lambda device: len(self._on(device)))
@@ -194,7 +216,22 @@ class LocalBackend:
         if request.alone or any(run.request.alone for run in there):
             return False
         places = -(-self.jobs // len(self.devices))
-        return sum(self._places(run.request) for run in there) + self._places(request) <= places
+        if sum(self._places(run.request) for run in there) + self._places(request) > places:
+            return False
+        if self.on_cpu or (most := self.gpu_mb.get(device)) is None:
+            return True
+        needs = [run.request.gpu_memory_mb for run in there] + [request.gpu_memory_mb]
+        return None not in needs and sum(need or 0.0 for need in needs) <= most
+
+    def _fits_host(self, request: Request) -> bool:
+        """Whether the machine has the memory for one more process, once those that run have taken all that they will."""
+        if (available := available_mb()) is None:
+            return True
+        shared = resident_mb(server_pid(), "RssFile")  # of libraries: all processes have the same
+        left = available
+        for run in self.running.values():
+            left -= max(0.0, _host_mb(run.request, shared) - resident_mb(run.process.pid))
+        return _host_mb(request, shared) <= left
 
     def _places(self, request: Request) -> int:
         return request.devices if self.on_cpu else 1

@@ -14,6 +14,7 @@ from mmbench.provenance import Codes
 from mmbench.record import Failure, Record
 from mmbench.runner.backend import Backend, Ended, Request, end_of_log
 from mmbench.runner.child import Job, now
+from mmbench.runner.memory import Memory
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
@@ -65,6 +66,8 @@ def run_trials(
     codes: Codes | None = None,
     labels: Callable[[Trial], tuple[str, str]] = lambda trial: (trial.dataset, trial.method),
     keep_models: bool = False,
+    devices_of: Callable[[Trial], int] = lambda trial: 1,
+    memory: Memory | None = None,
 ) -> list[Record]:
     """Run trials, each in a process of its own, and return their records in the order in which they ended.
 
@@ -81,6 +84,8 @@ def run_trials(
         codes: the code that is here, for the records; results of other code are replaced.
         labels: what tracking calls a trial's data set and its method.
         keep_models: leave the trained models, but for those of trials that tune.
+        devices_of: how many devices a trial takes.
+        memory: what trials of earlier runs took; it learns from those of this one.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
@@ -89,6 +94,7 @@ def run_trials(
     """
     backend.start()
     loop = _Loop(trials, store, backend, view, wandb or WandbSettings(), source or {}, codes, labels, keep_models)
+    loop.devices_of, loop.memory = devices_of, memory or Memory()
     with loop.signals:
         try:
             while loop.waiting or loop.running or loop.busy:
@@ -122,6 +128,8 @@ class _Loop:
         self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as it is loaded
         self.known = {trial.key: store.stamp(trial.key) for trial in trials}  # records that are no answer
         self.capacity = backend.capacity()
+        self.devices_of: Callable[[Trial], int] = lambda trial: 1
+        self.memory = Memory()
         self.waiting = deque(Turn(trial) for trial in trials)
         self.running: dict[str, tuple[Turn, str]] = {}  # by the trial's key: when it was started, too
         self.busy: deque[Turn] = deque()  # other runners are at these
@@ -152,8 +160,16 @@ class _Loop:
         return TICK_SECONDS if self.waiting or self.running else 0.0
 
     def request(self, turn: Turn) -> Request:
-        """What a trial asks for."""
-        return Request(share=self.capacity.share, cores=self.capacity.cores, alone=turn.alone)
+        """What a trial asks for; the first of a kind has its GPU alone."""
+        gpu = self.memory.of_gpu(turn.trial) if self.capacity.gpus else None
+        return Request(
+            devices=self.devices_of(turn.trial),
+            share=1.0 if gpu is None or turn.alone else self.capacity.share,
+            cores=self.capacity.cores,
+            memory_mb=self.memory.of_host(turn.trial),
+            gpu_memory_mb=gpu,
+            alone=turn.alone,
+        )
 
     def begin(self, turn: Turn) -> None:
         """Start a process on a trial, unless another runner is at it or has run it."""
@@ -166,6 +182,7 @@ class _Loop:
             return
         if state == "done" and (record := self.record_of(trial)) is not None:
             self.records.append(record)
+            self.memory.learn(record)
             self.view.elsewhere(trial, record)
             return
         wandb = self.wandb.labelled(*self.labels(trial))
@@ -187,6 +204,11 @@ class _Loop:
             # Another runner was faster by a moment, and goes through the same trials in the same order: go on elsewhere.
             self.waiting.rotate(random.SystemRandom().randrange(len(self.waiting) or 1))
             self.leave(turn)
+        elif record is not None and ran_out(record) and ended.shared and not turn.alone:
+            # What it lacked, others had. Its record goes at once, so that no other runner takes it for an answer.
+            self.known[record.key] = self.store.stamp(record.key)
+            self.store.discard(record.key, self.code[record.key], known=self.known[record.key])
+            self.again(turn, "out of memory beside others: now without them", alone=True)
         elif record is not None:
             self.finish(turn, record)
         elif ended.how == "unwritable":
@@ -196,8 +218,14 @@ class _Loop:
         elif turn.attempt > (LOST if ended.how == "lost" else RETRIES):
             self.fail(turn, ended, started, f"{ended.cause}, {turn.attempt} times")
         else:
-            self.view.retried(turn.trial, ended.cause)
-            self.waiting.append(replace(turn, attempt=turn.attempt + 1))
+            # What the system kills may have taken too much memory: the last time nothing runs beside it.
+            last = ended.how == "killed" and ended.shared and turn.attempt == RETRIES
+            self.again(turn, ended.cause, alone=turn.alone or last)
+
+    def again(self, turn: Turn, reason: str, alone: bool) -> None:
+        """Let a trial wait for another start."""
+        self.view.retried(turn.trial, reason)
+        self.waiting.append(replace(turn, attempt=turn.attempt + 1, alone=alone))
 
     def leave(self, turn: Turn) -> None:
         """Leave a trial to the runner that is at it, and look at it again at the end."""
@@ -207,6 +235,7 @@ class _Loop:
     def finish(self, turn: Turn, record: Record) -> None:
         """Keep the record of a trial that ran here."""
         self.records.append(record)
+        self.memory.learn(record)
         self.view.finished(turn.trial, record)
 
     def fail(self, turn: Turn, ended: Ended, started: str, cause: str) -> None:
@@ -240,3 +269,8 @@ class _Loop:
             return self.store.record(trial.key)
         except CorruptRecord:
             return None
+
+
+def ran_out(record: Record) -> bool:
+    """Whether a trial failed of memory."""
+    return record.failure is not None and record.failure.kind == "out_of_memory"
