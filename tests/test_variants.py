@@ -199,9 +199,58 @@ def test_two_labels_of_the_same_trials_are_a_mistake() -> None:
     told = mistakes(methods={"mla": None, "again": {"method": "mla", "alpha": 0.1}, "sum": None}, seeds=[0, 1])
     assert "methods.again: the same trials as methods.mla; change one, or leave it out" in told
     assert told.startswith("experiment: 1 mistake\n")
+    told = mistakes(methods={"sum": None, "again": {"method": "sum"}})
+    assert "methods.again: the same trials as methods.sum; change one, or leave it out" in told, "without arguments"
     whole: dict[str, Any] = {"dataset": "openclipart", "modalities": ["image", "title", "tags"]}
-    told = mistakes(datasets={"openclipart": None, "whole": whole}, methods={"sum": None})
-    assert "sum on openclipart and sum on whole are the same trials; change one, or leave it out" in told
+    told = mistakes(datasets={"openclipart": None, "whole": whole}, methods={"sum": None, "concat": None})
+    assert "datasets.whole: trials that datasets.openclipart has too; change one, or leave it out" in told
+    assert told.startswith("experiment: 1 mistake\n")
+
+
+def overlapping(**other: Any) -> dict[str, Any]:
+    """Two labels of one data set, the second of which has other settings."""
+    one = {"folds": [0, 1], "seeds": [0, 1], "recipe": {"epochs": 3}}
+    return {"openclipart": one, "other": {"dataset": "openclipart", **one, **other}}
+
+
+@pytest.mark.usefixtures("three_folds")
+@pytest.mark.parametrize("other", [{}, {"folds": [1, 2], "seeds": [1]}, {"protocols": ["legacy", "clean"]}])
+def test_data_sets_are_the_same_where_a_protocol_a_fold_and_a_seed_meet(other: dict[str, Any]) -> None:
+    told = mistakes(datasets=overlapping(**other), methods={"sum": None})
+    assert "datasets.other: trials that datasets.openclipart has too; change one, or leave it out" in told
+
+
+@pytest.mark.usefixtures("three_folds")
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"folds": [2]}, {"seeds": [2]}, {"protocols": ["legacy", "peek"]}, {"recipe": {"epochs": 4}},
+        {"modalities": ["image", "tags"]},
+    ],
+)  # fmt: skip
+def test_data_sets_that_share_no_trial_are_two(other: dict[str, Any]) -> None:
+    trials = expand(grid(datasets=overlapping(**other), methods={"sum": None})).trials
+    assert len({trial.key for trial in trials}) == len(trials)
+
+
+def test_a_method_on_one_data_set_may_be_another_on_another() -> None:
+    """Recipes meet: sum's own on the first data set, the second data set's under concat's of the same method."""
+    sets = {"openclipart": {"recipe": {"lr": 0.2}}, "other": {"dataset": "openclipart", "recipe": {"epochs": 3}}}
+    ways = {"a": {"method": "sum", "recipe": {"epochs": 3}}, "b": {"method": "sum", "recipe": {"lr": 0.2}}}
+    told = mistakes(datasets=sets, methods=ways)
+    assert "a on openclipart and b on other are the same trials; change one, or leave it out" in told
+    assert told.startswith("experiment: 1 mistake\n")
+
+
+def test_same_trials_are_told_beside_other_mistakes_but_not_of_what_is_wrong_itself() -> None:
+    sets: dict[str, Any] = {
+        "openclipart": None,
+        "same": {"dataset": "openclipart"},
+        "wrong": {"dataset": "openclipart", "recipe": {"lr": -1}},
+    }
+    told = mistakes(datasets=sets, methods={"sum": None, "mla": None, "third": {"method": "mla", "alfa": 1}})
+    places = [line.strip().partition(": ")[0] for line in told.splitlines()[1:]]
+    assert sorted(places) == ["datasets.same", "datasets.wrong.recipe.lr", "methods.third.alfa"]
 
 
 @pytest.mark.usefixtures("three_folds")

@@ -211,12 +211,14 @@ def expand(raw: Any, where: str = "experiment", known: Mapping[str, Known] | Non
     if grid is None:
         refuse(mistakes, where)
     assert grid is not None
-    from mmbench.experiment.resolve import check_twins, resolve_dataset, resolve_methods, resolve_recipes
+    from mmbench.experiment.resolve import resolve_dataset, resolve_methods, resolve_recipes
     from mmbench.experiment.searches import resolve_draws, search_of
+    from mmbench.experiment.twins import check_twins
 
     methods, recipes = resolve_methods(grid, mistakes), resolve_recipes(grid, mistakes)
     planned = {label: resolve_dataset(label, settings, mistakes) for label, settings in grid.datasets.items()}
-    check_twins(grid, methods, recipes, mistakes)
+    if len(recipes) <= MOST_TRIALS:
+        check_twins(grid, methods, recipes, planned, mistakes)
     drawn = resolve_draws(grid, methods, recipes, mistakes)
     if not mistakes:
         check_size(count_trials(grid, planned), mistakes)
@@ -234,18 +236,13 @@ def expand(raw: Any, where: str = "experiment", known: Mapping[str, Known] | Non
         if plan.unprepared is not None:
             continue
         for trial, method in trials_of(grid, dataset, plan, methods, recipes):
-            mine = Labels(dataset, method)
-            if (other := labels.setdefault(trial.key, mine)) != mine:
-                twice = " and ".join(f"{label.method} on {label.dataset}" for label in (other, mine))
-                if (told := f"{twice} are the same trials; change one, or leave it out") not in mistakes:
-                    mistakes.append(told)
+            labels[trial.key] = Labels(dataset, method)
             trials.append(trial)
             if (
                 trial.protocol in grid.tuned_protocols.get(dataset, ())
                 and trial.seed == grid.seeds_of(dataset, trial.protocol)[0]
             ):
                 searches.append(search_of(grid, dataset, method, trial, drawn[dataset, method]))
-    refuse(mistakes, where)
     unprepared = {name: plan.unprepared for name, plan in planned.items() if plan.unprepared is not None}
     for name, settings in grid.datasets.items():
         absent = {p: planned[name].lacking[p] for p in settings.protocols if p in planned[name].lacking}
@@ -276,28 +273,13 @@ def trials_of(
     recipes: Mapping[tuple[str, str], Recipe],
 ) -> Iterator[tuple[Trial, str]]:
     """The trials of a data set, by its label, each with its method's label."""
-    settings = grid.datasets[dataset]
-    cells = [
-        (protocol, *rest)
-        for protocol in settings.protocols
-        if protocol not in plan.lacking
-        for rest in product(grid.trainings, plan.folds, grid.seeds_of(dataset, protocol), methods)
-    ]
-    for protocol, missing, fold, seed, method in cells:
-        trial = Trial(
-            dataset=grid.dataset_of(dataset),
-            data=plan.manifest,
-            protocol=protocol,
-            missing=missing,
-            method=grid.method_of(method),
-            seed=seed,
-            encoders=plan.encoders,
-            params=methods[method],
-            recipe=recipes[dataset, method],
-            views=plan.views,
-            weights=plan.weights,
-            spec_augment={m: {"time": 0, "frequency": 0, **limits} for m, limits in settings.spec_augment.items()},
-            fold=fold,
-            cached=settings.cached,
-        )
-        yield trial, method
+    from mmbench.experiment.resolve import trial_of
+
+    each = {m: trial_of(grid, dataset, plan, m, params, recipes[dataset, m]) for m, params in methods.items()}
+    for protocol in grid.datasets[dataset].protocols:
+        if protocol in plan.lacking:
+            continue
+        for missing, fold, seed in product(grid.trainings, plan.folds, grid.seeds_of(dataset, protocol)):
+            cell = {"protocol": protocol, "missing": missing, "fold": fold, "seed": seed}
+            for method, trial in each.items():
+                yield trial.model_copy(update=cell), method

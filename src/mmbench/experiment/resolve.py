@@ -18,6 +18,7 @@ from mmbench.errors import UsageError, did_you_mean
 from mmbench.experiment.grid import DatasetGrid, Grid
 from mmbench.protocol import PROTOCOLS
 from mmbench.recipe import Recipe
+from mmbench.trial import Trial
 
 METHOD_RESERVED = ("spec", "encoders", "recipe")  # constructor arguments that a trial supplies
 
@@ -42,23 +43,6 @@ def resolve_recipes(grid: Grid, mistakes: list[str]) -> dict[tuple[str, str], Re
                 told |= set(describe(error, lambda _: Recipe.model_fields, ("methods", method, "recipe")))
     mistakes += sorted(told)
     return recipes
-
-
-def check_twins(
-    grid: Grid,
-    methods: Mapping[str, dict[str, Any]],
-    recipes: Mapping[tuple[str, str], Recipe],
-    mistakes: list[str],
-) -> None:
-    """Add the labels that stand for one method with the same arguments and recipes: their trials would be the same."""
-    first: dict[str, str] = {}
-    for label, params in methods.items():
-        mine = [recipes[dataset, label] for dataset in grid.datasets if (dataset, label) in recipes]
-        if not params or len(mine) < len(grid.datasets):
-            continue  # it is not known what it stands for
-        twin = first.setdefault(repr((grid.method_of(label), params, mine)), label)
-        if twin != label:
-            mistakes.append(f"methods.{label}: the same trials as methods.{twin}; change one, or leave it out")
 
 
 class Known(Protocol):
@@ -208,3 +192,24 @@ def _resolve_encoders(
 def _named(choice: str | Mapping[str, Any]) -> dict[str, Any]:
     """An encoder as the mapping for which its name alone may stand."""
     return {"name": choice} if isinstance(choice, str) else dict(choice)
+
+
+def trial_of(
+    grid: Grid, dataset: str, plan: DatasetPlan, method: str, params: Mapping[str, Any], recipe: Recipe
+) -> Trial:
+    """A trial of a data set and a method, both by their labels; still without protocol, way of missing, fold and seed."""
+    settings = grid.datasets[dataset]
+    return Trial(
+        dataset=grid.dataset_of(dataset),
+        data=plan.manifest,
+        protocol="",
+        method=grid.method_of(method),
+        seed=0,
+        encoders=plan.encoders,
+        params=dict(params),
+        recipe=recipe,
+        views=plan.views,
+        weights=plan.weights,
+        spec_augment={m: {"time": 0, "frequency": 0, **limits} for m, limits in settings.spec_augment.items()},
+        cached=settings.cached,
+    )
