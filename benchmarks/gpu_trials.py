@@ -1,6 +1,6 @@
 """Parts of ``gpu.py`` that call ``mmbench run``: trials that share a GPU, a trial that is killed and goes on, a trial on two GPUs.
 
-What came of a run is read from its store. A run's report needs packages that a bare machine may lack, so its exit code says little.
+What came of a run is read from its store, and it is ended when all is there: a report takes time, and packages that may not be there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +36,7 @@ class Runs:
     """An experiment in a folder of its own, and runs of it."""
 
     def __init__(self, folder: Path, machine: Machine, epochs: int, seeds: int) -> None:
-        self.folder, self.machine = folder, machine
+        self.folder, self.machine, self.seeds = folder, machine, seeds
         self.file = folder / "gpu.yaml"
         numbers = ", ".join(map(str, range(seeds)))
         dataset = "openclipart_features" if machine.tiny else "openclipart"
@@ -58,8 +59,13 @@ class Runs:
         Raises:
             RuntimeError: a trial is not done; it says why, or ends with what the run said last.
         """
-        self.start(self.command(results, *options, devices=devices)).wait()
-        store = Store(self.folder / results / "runs")
+        process, store = (
+            self.start(self.command(results, *options, devices=devices)),
+            Store(self.folder / results / "runs"),
+        )
+        while process.poll() is None and len(store.keys()) < self.seeds:
+            time.sleep(0.1)
+        end(process)
         records = [record for key in map(str, store.keys()) if (record := store.record(key)) is not None]
         for record in records:
             if record.failure is not None:
@@ -101,8 +107,7 @@ def resume(machine: Machine) -> Iterator[Row]:
         whole, seconds = runs.run("whole")
         process = runs.start(runs.command("killed", "--checkpoint-every", "epoch"))
         found = wait_for_checkpoint(runs.folder / "killed/runs", process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process)
         time.sleep(1)  # its trial ends as soon as it notices
         yield Row(
             "a trial is killed after its first checkpoint", "killed" if found else "it was over before", "killed", found
@@ -118,6 +123,13 @@ def resume(machine: Machine) -> Iterator[Row]:
     )
     goes_on = "checkpoint" in log
     yield Row("the trial's log says that it went on", "yes" if goes_on else "no", "yes", goes_on)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a run with all that it started, if it is not over."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def wait_for_checkpoint(runs: Path, process: subprocess.Popen[bytes]) -> bool:

@@ -124,7 +124,7 @@ def test_a_failed_check_is_an_exit_code_and_a_timing_is_none(
 def test_without_a_gpu_it_says_so_and_runs_nothing_more(
     parts: dict[str, list[Row]], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    parts["card"] = [Row("no GPU", "torch sees none", ok=False)]
+    parts["card"] = [gpu.NO_GPU]
     assert gpu.main(["--out", str(tmp_path)]) == 2
     assert "methods" not in capsys.readouterr().out
     assert not any(tmp_path.iterdir())
