@@ -48,7 +48,8 @@ OF_VALIDATION = (
 class LeanEpoch(_TrainingEpochLoop):
     """Lightning's loop over an epoch's batches, with steps that call only those hooks that the suite's own classes have.
 
-    A method, a data module or a callback that has any of the others gets Lightning's own steps.
+    A method, a data module or a callback that has any of the others gets Lightning's own steps; so does a trial on several
+    devices.
     """
 
     lean: bool | None = None
@@ -62,7 +63,7 @@ class LeanEpoch(_TrainingEpochLoop):
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Train on the next batch."""
         if self.lean is None:
-            self.lean = not has_other_hooks(self.trainer)
+            self.lean = self.trainer.world_size == 1 and not has_other_hooks(self.trainer)
             if self.lean:
                 strategy: Any = self.trainer.strategy
                 strategy.backward, strategy.optimizer_step = self._backward, self._step

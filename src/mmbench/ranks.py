@@ -54,6 +54,15 @@ def gathered(own: Tensor, size: int) -> Tensor:
     return torch.cat(rows)
 
 
+def of_all_ranks(value: Any) -> list[Any]:
+    """The plain values or tensors that each rank has, by rank; on one device, that which it has."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 class OwnGenerator:
     """A rank's own random numbers, of torch's global generators on the CPU and on a GPU.
 

@@ -30,6 +30,7 @@ from mmbench.errors import Stopped
 from mmbench.generators import KINDS, global_states, set_global_states, set_state, state_of
 from mmbench.machine import host
 from mmbench.packing import Damaged, NotPlain, read_head, read_state, write_state
+from mmbench.ranks import OwnGenerator, of_all_ranks
 from mmbench.record import Resumed
 
 Attributes = dict[str, dict[str, Any]]
@@ -321,7 +322,13 @@ def generators(trainer: Any) -> dict[str, Any]:
         "global": global_states(),
         "order": None if loader is None else state_of(loader),
         "data": {name: state_of(value) for name, value in vars(trainer.datamodule).items() if isinstance(value, KINDS)},
+        "own": of_all_ranks([own.states for own in own_generators(trainer)]),
     }
+
+
+def own_generators(trainer: Any) -> list[OwnGenerator]:
+    """Those from which one of several devices draws what the others do not."""
+    return [trainer.datamodule.own_generator, trainer.lightning_module.own_generator]
 
 
 def set_generators(trainer: Any, states: Mapping[str, Any]) -> None:
@@ -336,6 +343,11 @@ def set_generators(trainer: Any, states: Mapping[str, Any]) -> None:
         for name, state in states["data"].items():
             set_state(getattr(trainer.datamodule, name), state)
         set_global_states(states["global"])
+        if (
+            len(states["own"]) == trainer.world_size
+        ):  # else the trial goes on on another number of devices, with new ones
+            for own, state in zip(own_generators(trainer), states["own"][trainer.global_rank], strict=True):
+                own.states = dict(state)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise Unusable(f"its random generators are others: {type(error).__name__}: {error}") from error
 

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 
 from mmbench.baselines import METHODS
 from mmbench.curves import CurveLogger
@@ -173,6 +174,7 @@ def run(
     code: Code | None = None,
     keep_model: bool = False,
     checkpoint: Checkpoint | None = None,
+    devices: int = 1,
 ) -> Outcome:
     """Train, choose the epoch by the trial's protocol, and predict the test split under every pattern, unless the trial tunes.
 
@@ -186,6 +188,8 @@ def run(
         keep_model: give the trained model too, of the epoch that was chosen; a trial that tunes keeps none.
         checkpoint: the file from which the trial goes on, if it is there and of this trial, and to which it writes its state; None: it
             begins anew, and writes none.
+        devices: how many train the trial together. For more than one, this process is one of as many that call this, and
+            ``torch.distributed`` has its process group (``runner.team``). Each gets the whole outcome.
 
     Raises:
         DivergedError: the loss or a prediction is not a finite number.
@@ -197,12 +201,12 @@ def run(
     quieten()
     with computing(trial.recipe.precision):
         try:
-            return _run(trial, loggers, device, code, keep_model, checkpoint)
+            return _run(trial, loggers, device, code, keep_model, checkpoint, devices)
         except Unusable as error:
             assert checkpoint is not None
             checkpoint.forget(str(error))
         # From the beginning, since what was built is half restored.
-        return _run(trial, loggers, device, code, keep_model, checkpoint)
+        return _run(trial, loggers, device, code, keep_model, checkpoint, devices)
 
 
 def _run(
@@ -212,6 +216,7 @@ def _run(
     code: Code | None,
     keep_model: bool,
     checkpoint: Checkpoint | None,
+    devices: int,
 ) -> Outcome:
     started = time.perf_counter()
     task, data = build(trial, device, code)
@@ -229,7 +234,7 @@ def _run(
     task.validates_patterns = bool(loggers)
     chosen = BestEpoch()
     trainer = lean_trainer(
-        trial.recipe, device, [curves, *loggers], [Training()] if trial.tuning else [Training(), chosen]
+        trial.recipe, device, [curves, *loggers], [Training()] if trial.tuning else [Training(), chosen], devices
     )
     task.log_epoch = partial(log_epoch, trainer)  # type: ignore[method-assign]
     spent = train(trainer, task, data, curves, checkpoint, started)
@@ -298,13 +303,16 @@ def lean_trainer(
     device: str,
     loggers: Sequence[Logger],
     callbacks: Sequence[pl.Callback],
-    watch: Training | None = None,
+    devices: int = 1,
     **more: Any,
 ) -> pl.Trainer:
     """A trainer that does what a trial needs and nothing else."""
+    if devices > 1:
+        # A rank may have no row of a modality, and so no gradient of its encoder. Buffers are the same on all ranks by themselves.
+        more["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     trainer = pl.Trainer(
         accelerator=device,
-        devices=1,
+        devices=devices,
         max_epochs=recipe.epochs,
         deterministic=True,
         logger=loggers,
@@ -312,7 +320,7 @@ def lean_trainer(
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         log_every_n_steps=0,  # by epoch only
-        plugins=[LightningEnvironment()],  # a trial is one process, also inside a cluster's allocation
+        plugins=[LightningEnvironment()],  # also inside a cluster's allocation, a trial has those processes that it has
         enable_progress_bar=False,
         enable_model_summary=False,
         **more,

@@ -24,6 +24,7 @@ from mmbench.lightning import Logger
 from mmbench.locks import signature
 from mmbench.machine import host, installed_version, thread_pools
 from mmbench.record import Code, Failure, Predictions, Record
+from mmbench.runner.team import RankFailed, Team
 from mmbench.store import Stamp, Store
 from mmbench.tracked_trial import WandbLogger
 from mmbench.tracking import WandbSettings
@@ -54,6 +55,7 @@ class Job:
         keep_model: leave the trained model beside the record.
         checkpoint_every: seconds between two checkpoints, from which the trial goes on if its process ends; 0: it writes none.
         time_limit: seconds that the trial may take, in all its processes; None: as many as it needs.
+        devices: GPUs, or processes on the CPU, that train it together.
     """
 
     trial: Trial
@@ -66,6 +68,7 @@ class Job:
     keep_model: bool = False
     checkpoint_every: float = CHECKPOINT_EVERY
     time_limit: float | None = None
+    devices: int = 1
 
 
 PACKAGES = (
@@ -169,12 +172,16 @@ def execute(job: Job, store: Store) -> Record:
         StoreError: the disk is full or not writable; there is no record.
         Overtaken: another process has written one meanwhile.
     """
+    started, before = now(), store.stamp(job.trial.key)
+    several = f", {job.devices} processes together" if job.devices > 1 else ""
+    print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}{several}", flush=True)
+    team = _team(job, store, started) if job.devices > 1 else None  # before CUDA, and what has threads
     forget_peak()
-    started, environment, before = now(), describe_environment(job), store.stamp(job.trial.key)
-    print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}", flush=True)
+    environment = describe_environment(job)
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
     checkpoint = checkpoint_of(job, store, started)
-    record, outcome = _outcome(job, store, environment, [wandb] if wandb else [], checkpoint)
+    end_when_asked(checkpoint)
+    record, outcome = _outcome(job, store, environment, [wandb] if wandb else [], checkpoint, team)
     check_alone(store, record.key, before)
     if outcome is None:
         store.write(record)
@@ -191,21 +198,22 @@ def execute(job: Job, store: Store) -> Record:
 
 
 def checkpoint_of(job: Job, store: Store, started: str) -> Checkpoint:
-    """The checkpoint of a job.
-
-    From now on this process ends, when it is asked to, after an epoch, with its state written; at once while nothing is lost by that.
-    """
+    """The checkpoint of a job."""
     from mmbench.resuming import Checkpoint
 
     versions = {name: installed_version(name) for name in ("torch", "pytorch-lightning")}
     code = job.code.model_dump(mode="json") if job.code else None
-    checkpoint = Checkpoint(
+    return Checkpoint(
         store.checkpoint(job.trial.key),
         of={"key": job.trial.key, "schema": SCHEMA, "code": code, **versions},
         every=job.checkpoint_every,
         limit=job.time_limit,
         started=started,
     )
+
+
+def end_when_asked(checkpoint: Checkpoint) -> None:
+    """From now on this process ends, when it is asked to, after an epoch, with its state written; at once while nothing is lost by that."""
 
     def ask(signum: int, frame: FrameType | None) -> None:
         checkpoint.asked = True
@@ -214,11 +222,15 @@ def checkpoint_of(job: Job, store: Store, started: str) -> Checkpoint:
 
     for number in ASKING:
         signal.signal(number, ask)
-    return checkpoint
 
 
 def _outcome(
-    job: Job, store: Store, environment: dict[str, Any], loggers: Sequence[Logger], checkpoint: Checkpoint
+    job: Job,
+    store: Store,
+    environment: dict[str, Any],
+    loggers: Sequence[Logger],
+    checkpoint: Checkpoint,
+    team: Team | None,
 ) -> tuple[Record, Outcome | None]:
     """Run the trial; whatever happens becomes a record. Of a trial that failed there is no more than that.
 
@@ -230,27 +242,26 @@ def _outcome(
     trial = job.trial
     common: dict[str, Any] = {"key": trial.key, "trial": trial, "environment": environment, "code": job.code}
     try:
-        outcome = run(trial, loggers, "cpu" if job.device == "cpu" else "gpu", job.code, job.keep_model, checkpoint)
+        outcome = run(trial, loggers, accelerator(job), job.code, job.keep_model, checkpoint, job.devices)
         predictions = outcome.predictions
         metrics = _metrics(predictions) if predictions is not None else {}
     except Exception as error:
         if isinstance(error, StoreError) or disk_error(error) is not None:
             raise StoreError(f"{trial.label}: {error}") from error  # no fault of the trial's, and no record of it
         check_writable(store.folder(trial.key))
-        if (kind := _kind(error)) == "time_limit":
-            failure = Failure(kind=kind, message=str(error))
-        else:
-            traceback.print_exc()
-            failure = Failure(kind=kind, message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        failure = _failure(team.cause(error) if team else error)
         told = {**common, **checkpoint.told, **peak_memory()}
         return Record(**told, status="failed", finished=now(), failure=failure), None
+    finally:
+        if team:
+            team.end()
     record = Record(
         **common,
         **checkpoint.told,
         status="done",
         finished=now(),
         seconds=outcome.seconds,
-        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + (team.memory_mb if team else 0.0),
         **peak_memory(),
         parameters=outcome.parameters,
         best_epoch=outcome.best_epoch,
@@ -262,6 +273,46 @@ def _outcome(
         metrics=metrics,
     )
     return record, outcome
+
+
+def accelerator(job: Job) -> Literal["cpu", "gpu"]:
+    """What Lightning calls the kind of device that a job runs on."""
+    return "cpu" if job.device == "cpu" else "gpu"
+
+
+def _team(job: Job, store: Store, started: str) -> Team:
+    """Fork the processes that train the trial with this one."""
+
+    def work() -> None:
+        from mmbench.training import run
+
+        for number in ASKING:
+            signal.signal(number, signal.SIG_IGN)  # rank 0 is asked, and all end with it
+        run(
+            job.trial,
+            (),
+            accelerator(job),
+            job.code,
+            checkpoint=checkpoint_of(job, store, started),
+            devices=job.devices,
+        )
+
+    def give_up(failed: RankFailed) -> None:
+        environment = {**job.source, "device": job.device, "threads": job.threads, "devices": job.devices}
+        about: dict[str, Any] = {"key": job.trial.key, "trial": job.trial, "code": job.code, "environment": environment}
+        store.write(Record(**about, status="failed", started=started, finished=now(), failure=_failure(failed)))
+
+    return Team(job.devices, accelerator(job) == "gpu", work, _kind, give_up)
+
+
+def _failure(error: Exception) -> Failure:
+    """Why the trial failed, as a record says it; to be called where the error is handled."""
+    if (kind := _kind(error)) == "time_limit":
+        return Failure(kind=kind, message=str(error))
+    traceback.print_exc()
+    if isinstance(error, RankFailed):
+        return Failure(kind=error.kind, message=str(error), traceback=error.trace)
+    return Failure(kind=kind, message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
 
 
 def _write_model(model: Kept, record: Record, store: Store) -> str:
@@ -307,6 +358,7 @@ def describe_environment(job: Job) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "device": job.device,
         "threads": job.threads,
+        **({"devices": job.devices} if job.devices > 1 else {}),
         **({} if job.device == "cpu" else {**describe_gpu(), "precision": job.trial.recipe.precision}),
         **job.source,
     }
