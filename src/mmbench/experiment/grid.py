@@ -57,6 +57,9 @@ class DatasetGrid(BaseModel):
         {}, description="modality -> how many frames and bins of its filter bank SpecAugment may hide in training"
     )
     cached: bool = Field(False, description="run frozen encoders once, and train on their features")
+    devices: int = Field(
+        1, ge=1, le=64, strict=True, description="GPUs, or processes on the CPU, that train a trial; no result depends on them"
+    )
     recipe: Recipe = Recipe()
     seeds: Seeds | dict[str, Seeds] | None = Field(
         None, description="in place of the experiment's; or protocol -> seeds, for those of which they are other"

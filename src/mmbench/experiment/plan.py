@@ -30,6 +30,8 @@ MOST_TRIALS = 20_000
 """Trials of an experiment; each takes a few kilobytes while it is planned."""
 MOST_SHOWN = 50
 """Mistakes that a message lists."""
+WITHOUT_EFFECT: Any = {"keep": True, "datasets": {"__all__": {"devices"}}}
+"""Keys of a file on which no result depends."""
 
 
 @dataclass
@@ -59,6 +61,11 @@ class Experiment:
     def labels_of(self, trial: Trial) -> Labels:
         """What the file calls the trial's data set and method."""
         return self.labels.get(trial.key) or Labels(trial.dataset, trial.method)
+
+    def devices_of(self, trial: Trial) -> int:
+        """How many devices train the trial, as the file says of its data set."""
+        entry = self.grid.datasets.get(self.labels_of(trial).dataset)
+        return entry.devices if entry else 1
 
     def describe(self, trial: Trial) -> str:
         """The trial in a line of a log, by the file's labels."""
@@ -123,7 +130,8 @@ def load(
     if (quick or datasets) and not settings:
         experiment.name += "-quick" * quick
     elif changed != raw:  # a changed experiment must not overwrite the reports of the one in the file
-        experiment.name += "-" + sha256(experiment.grid.model_dump_json(exclude={"keep"}).encode()).hexdigest()[:8]
+        content = experiment.grid.model_dump_json(exclude=WITHOUT_EFFECT)
+        experiment.name += "-" + sha256(content.encode()).hexdigest()[:8]
     if not experiment.trials:
         reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in experiment.unprepared.items())
         raise UsageError(f"{path}: none of its data sets can be run here{reasons}")

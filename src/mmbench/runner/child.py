@@ -213,7 +213,7 @@ def checkpoint_of(job: Job, store: Store, started: str) -> Checkpoint:
 
 
 def end_when_asked(checkpoint: Checkpoint) -> None:
-    """From now on this process ends, when it is asked to, after an epoch, with its state written; at once while nothing is lost by that."""
+    """From now on this process ends after an epoch, with its state written, when it is asked to; at once while that loses nothing."""
 
     def ask(signum: int, frame: FrameType | None) -> None:
         checkpoint.asked = True
