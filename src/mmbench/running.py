@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmbench.baselines import METHODS
 from mmbench.errors import UsageError
 from mmbench.experiment.filters import Filters
 from mmbench.experiment.plan import Experiment, Labels
@@ -62,6 +63,28 @@ class Running:
         self.replaceable = {trial.key for trial in self.tuning}  # trials whose divergence is an answer
         self.keeps = bool(arguments.keep_models or experiment.grid.keep)  # models
         self.view, self.memory = view_of(experiment, store, backend), Memory()
+        self.check_devices()
+
+    def devices_of(self, trial: Trial) -> int:
+        """How many devices train a trial: as the command says, or the file; one, where its method cannot be shared out."""
+        devices = self.arguments.devices_per_trial or self.experiment.devices_of(trial)
+        return devices if devices == 1 or METHODS[trial.method].data_parallel else 1
+
+    def check_devices(self) -> None:
+        """Say which methods take one device where others take several.
+
+        Raises:
+            UsageError: there are not as many GPUs.
+        """
+        wanted = [self.arguments.devices_per_trial or self.experiment.devices_of(trial) for trial in self.first]
+        most, gpus = max(wanted, default=1), self.backend.capacity().gpus
+        if gpus and most > gpus:
+            raise UsageError(f"a trial is to have {most} devices, but there {'is' if gpus == 1 else 'are'} {gpus}")
+        if alone := sorted({self.experiment.labels_of(t).method for t in self.first if self.devices_of(t) < most}):
+            print(
+                f"on one device: {', '.join(alone)}; what learns from the whole training split at once cannot be shared out",
+                file=sys.stderr,
+            )
 
     def split(self, trials: Sequence[Trial]) -> tuple[list[Record], list[Trial]]:
         """What the store has of trials, and what is to be run."""
@@ -168,6 +191,7 @@ class Running:
             self.view,
             self.wandb,
             self.keeps,
+            self.devices_of,
             self.memory,
         )
 
@@ -284,6 +308,7 @@ def run_all(
     view: GridView,
     wandb: WandbSettings | None = None,
     keep_models: bool = False,
+    devices_of: Callable[[Trial], int] = lambda trial: 1,
     memory: Memory | None = None,
 ) -> list[Record]:
     """Run trials, showing their progress in a view in which they are planned."""
@@ -294,7 +319,17 @@ def run_all(
 
     with view:
         return run_trials(
-            trials, store, backend, view, wandb, source_state(), codes, experiment.labels_of, keep_models, memory=memory
+            trials,
+            store,
+            backend,
+            view,
+            wandb,
+            source_state(),
+            codes,
+            experiment.labels_of,
+            keep_models,
+            devices_of,
+            memory,
         )
 
 

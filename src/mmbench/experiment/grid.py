@@ -58,7 +58,11 @@ class DatasetGrid(BaseModel):
     )
     cached: bool = Field(False, description="run frozen encoders once, and train on their features")
     devices: int = Field(
-        1, ge=1, le=64, strict=True, description="GPUs, or processes on the CPU, that train a trial; no result depends on them"
+        1,
+        ge=1,
+        le=64,
+        strict=True,
+        description="GPUs, or processes on the CPU, that train a trial; no result depends on them",
     )
     recipe: Recipe = Recipe()
     seeds: Seeds | dict[str, Seeds] | None = Field(

@@ -124,7 +124,13 @@ class _Loop:
         keep_models: bool,
     ) -> None:
         self.store, self.backend, self.view = store, backend, view
-        self.wandb, self.source, self.labels, self.keep_models = wandb, source, labels, keep_models
+        self.wandb, self.source, self.labels, self.keep_models, self.devices = (
+            wandb,
+            source,
+            labels,
+            keep_models,
+            devices,
+        )
         self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as it is loaded
         self.known = {trial.key: store.stamp(trial.key) for trial in trials}  # records that are no answer
         self.capacity = backend.capacity()
@@ -186,11 +192,20 @@ class _Loop:
             self.view.elsewhere(trial, record)
             return
         wandb = self.wandb.labelled(*self.labels(trial))
-        job = Job(trial, str(self.store.root), source=self.source, wandb=wandb, code=code, keep_model=keep)
+        request = self.request(turn)
+        job = Job(
+            trial,
+            str(self.store.root),
+            source=self.source,
+            wandb=wandb,
+            code=code,
+            keep_model=keep,
+            devices=request.devices,
+        )
         self.signals.check()
         self.signals.waiting = True  # for the back end, which may still be importing
         try:
-            self.backend.submit(job, self.request(turn))
+            self.backend.submit(job, request)
         finally:
             self.signals.waiting = False
         self.running[trial.key] = turn, now()
