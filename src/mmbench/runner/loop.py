@@ -124,13 +124,7 @@ class _Loop:
         keep_models: bool,
     ) -> None:
         self.store, self.backend, self.view = store, backend, view
-        self.wandb, self.source, self.labels, self.keep_models, self.devices = (
-            wandb,
-            source,
-            labels,
-            keep_models,
-            devices,
-        )
+        self.wandb, self.source, self.labels, self.keep_models = wandb, source, labels, keep_models
         self.code = {trial.key: codes.of(trial) if codes else None for trial in trials}  # now, as it is loaded
         self.known = {trial.key: store.stamp(trial.key) for trial in trials}  # records that are no answer
         self.capacity = backend.capacity()
