@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from mmbench.commands import (
     status,
 )
 from mmbench.data.preparing.commands import add_commands
+from mmbench.durations import CHECKPOINT_EVERY, in_words, interval, some_time
 from mmbench.elsewhere.commands import add_options, add_predictions
 from mmbench.errors import (
     DataError,
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except Interrupted as interrupt:
         print(
-            f"mmbench: ended by {interrupt}; what was finished is kept, the same command goes on from there",
+            f"mmbench: {interrupt}; what was finished is kept, the same command goes on from there",
             file=sys.stderr,
         )
         return 128 + interrupt.signum
@@ -104,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--no-report", action="store_true", help="write no report, as for one of several runners")
     text = "GPUs, or processes on the CPU, that train a trial together (default: as the file says, or one)"
     run.add_argument("--devices-per-trial", type=positive, metavar="N", help=text)
+    add_times(run)
     run.add_argument(
         "--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)"
     )
@@ -173,6 +176,33 @@ def add_experiment(sub: argparse.ArgumentParser, **options: Any) -> None:
 def add_pairs(sub: argparse.ArgumentParser, flag: str, name: str, text: str) -> None:
     """An option that takes one or more KEY=VALUE, and may be given more than once."""
     sub.add_argument(flag, dest=name, metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=text)
+
+
+def add_times(sub: argparse.ArgumentParser) -> None:
+    """How long things may take, and how much is lost where they are ended."""
+    sub.set_defaults(began=time.monotonic())
+    sub.add_argument(
+        "--checkpoint-every",
+        type=interval,
+        default=CHECKPOINT_EVERY,
+        metavar="TIME",
+        help="how often a trial writes its state, at the end of an epoch, and goes on from there if it is ended before its time "
+        f"(default: {in_words(CHECKPOINT_EVERY)}; epoch: after each; 0: never)",
+    )
+    sub.add_argument(
+        "--time-limit",
+        type=some_time,
+        metavar="TIME",
+        help="what a trial may take, such as 2h; it ends as failed after the epoch in which that is over, and goes on from there in a "
+        "run with a larger limit",
+    )
+    sub.add_argument(
+        "--stop-after",
+        type=some_time,
+        metavar="TIME",
+        help="when the run ends, such as 11h50m: no more trials are started, and those that run end with their epoch's checkpoint; "
+        "SIGTERM and SIGUSR1 do the same at any time",
+    )
 
 
 def add_machine(sub: argparse.ArgumentParser) -> None:

@@ -10,6 +10,8 @@ LONGEST = 10 * 365 * UNITS["d"]
 PARTS = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)(?P<unit>ms|[dhms])")
 EACH = 1e-6
 """Less than any epoch takes."""
+CHECKPOINT_EVERY = 600.0
+"""Seconds between two checkpoints of a trial, unless something else is asked for."""
 
 
 def duration(text: str) -> float:

@@ -6,8 +6,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from signal import ITIMER_REAL, SIG_IGN, SIGALRM, SIGINT, SIGTERM, Signals, setitimer, signal
+from signal import ITIMER_REAL, SIG_IGN, SIGALRM, SIGINT, SIGTERM, SIGUSR1, Signals, setitimer, signal
+from time import monotonic
 from types import FrameType
+
+ENDING = (SIGINT, SIGTERM, SIGUSR1)
+"""The signals that ask a command to end."""
+TWICE_SECONDS = 0.1
+"""SIGTERM that comes twice within this time is one, which was sent to the process as well as to its group."""
 
 
 class UsageError(ValueError):
@@ -31,10 +37,15 @@ class RunnerError(RuntimeError):
 
 
 class Interrupted(BaseException):
-    """The run was asked to end, by this signal; a BaseException, so that nothing takes it for a failure and goes on."""
+    """The run was asked to end, by this signal; a BaseException, so that nothing takes it for a failure and goes on.
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(Signals(signum).name)
+    Args:
+        signum: the signal, or the one that the exit code is to name.
+        how: how it ended, in words; empty: by the signal.
+    """
+
+    def __init__(self, signum: int, how: str = "") -> None:
+        super().__init__(how or f"ended by {Signals(signum).name}")
         self.signum = signum
 
 
@@ -44,7 +55,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted. A second one is ignored, so that what the first began is brought to an end.
+    """Turn SIGINT, SIGTERM and SIGUSR1 into Interrupted. A second one is ignored, so that what the first began is brought to an end.
 
     Interrupted is raised even where the code that the signal came into made something else of it, or nothing: an import that is cut off
     may raise any error, and what is raised in a destructor is dropped.
@@ -52,7 +63,7 @@ def raise_on_signals() -> Iterator[None]:
     came: list[int] = []
 
     def handler(signum: int, frame: FrameType | None) -> None:
-        for s in (SIGINT, SIGTERM):
+        for s in ENDING:
             signal(s, SIG_IGN)
         came.append(signum)
         raise Interrupted(signum)
@@ -66,7 +77,7 @@ def raise_on_signals() -> Iterator[None]:
         else:
             hook(hint)
 
-    before = {SIGINT: signal(SIGINT, handler), SIGTERM: signal(SIGTERM, handler), SIGALRM: signal(SIGALRM, again)}
+    before = {**{s: signal(s, handler) for s in ENDING}, SIGALRM: signal(SIGALRM, again)}
     hook, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         yield
@@ -87,18 +98,24 @@ def raise_on_signals() -> Iterator[None]:
 
 
 class NotedSignals:
-    """Notes SIGINT and SIGTERM, for a loop that has more to do than to end: ``check``, and leaving it, raise what came.
+    """Notes the signals that ask a run to end, for a loop that has more to do than that.
+
+    SIGTERM and SIGUSR1 ask it to stop when it can: ``stop``. SIGINT, and SIGTERM once more, ask it to end at once: ``check`` raises
+    them, and so does leaving the loop, which raises the others too.
 
     Attributes:
-        waiting: while this is set, a signal is raised at once: for calls that wait for others.
+        stop: the first signal that came that asks to stop; None: none has.
+        waiting: while this is set, a signal that asks to end at once is raised at once: for calls that wait for others.
     """
 
     def __init__(self) -> None:
         self.waiting = False
-        self._came: list[int] = []
+        self.stop: int | None = None
+        self._at_once: int | None = None
+        self._terminated: float | None = None  # when SIGTERM came first, on the monotonic clock
 
     def __enter__(self) -> NotedSignals:
-        self._before = {s: signal(s, self._note) for s in (SIGINT, SIGTERM)}
+        self._before = {s: signal(s, self._note) for s in ENDING}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -106,17 +123,26 @@ class NotedSignals:
             signal(s, old)
         if kind is None:
             self.check()
+            if self.stop is not None:
+                raise Interrupted(self.stop)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._came.append(signum)
-        if self.waiting:
+        now = monotonic()
+        again = signum == SIGTERM and self._terminated is not None and now - self._terminated > TWICE_SECONDS
+        if signum == SIGINT or again:
+            self._at_once = signum
+        else:
+            self.stop = self.stop or signum
+        if signum == SIGTERM and self._terminated is None:
+            self._terminated = now
+        if self.waiting and self._at_once is not None:
             self.waiting = False
             self.check()
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came."""
-        if self._came:
-            raise Interrupted(self._came[0])
+        """Raise Interrupted if a signal came that asks to end at once."""
+        if self._at_once is not None:
+            raise Interrupted(self._at_once)
 
 
 def printable(text: str) -> str:

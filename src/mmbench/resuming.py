@@ -25,7 +25,7 @@ from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor, nn
 
 from mmbench.curves import CurveLogger
-from mmbench.durations import in_words
+from mmbench.durations import CHECKPOINT_EVERY, in_words
 from mmbench.errors import Stopped
 from mmbench.generators import KINDS, global_states, set_global_states, set_state, state_of
 from mmbench.machine import host
@@ -68,7 +68,7 @@ class Checkpoint:
 
     path: Path
     of: Mapping[str, Any]
-    every: float = 600.0
+    every: float = CHECKPOINT_EVERY
     limit: float | None = None
     asked: bool = False
     training: bool = False

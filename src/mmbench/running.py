@@ -26,6 +26,7 @@ from mmbench.tuning import Choice, choose, distinct, has_diverged, tuning_trials
 
 if TYPE_CHECKING:
     from mmbench.experiment.searches import Search
+    from mmbench.runner.loop import Times
     from mmbench.runner.view import GridView
 
 MOST_KEPT = 3
@@ -38,7 +39,8 @@ class Running:
     Args:
         experiment: which.
         store: where its results are.
-        arguments: of the command: the filters, ``keep_stale``, ``keep_models``, where results are, and tracking.
+        arguments: of the command: the filters, ``keep_stale``, ``keep_models``, where results are, tracking, how long things may take
+            and when the command ``began``, on the monotonic clock.
         backend: where trials run.
         codes: the code that is here.
 
@@ -193,7 +195,17 @@ class Running:
             self.keeps,
             self.devices_of,
             self.memory,
+            self.times,
         )
+
+    @cached_property
+    def times(self) -> Times:
+        """How long trials and the run may take."""
+        from mmbench.runner.loop import Times
+
+        arguments = self.arguments
+        until = None if arguments.stop_after is None else arguments.began + arguments.stop_after
+        return Times(arguments.checkpoint_every, arguments.time_limit, until)
 
     @cached_property
     def wandb(self) -> WandbSettings:
@@ -310,6 +322,7 @@ def run_all(
     keep_models: bool = False,
     devices_of: Callable[[Trial], int] = lambda trial: 1,
     memory: Memory | None = None,
+    times: Times | None = None,
 ) -> list[Record]:
     """Run trials, showing their progress in a view in which they are planned."""
     from mmbench.runner.loop import run_trials
@@ -330,6 +343,7 @@ def run_all(
             keep_models,
             devices_of,
             memory,
+            times,
         )
 
 

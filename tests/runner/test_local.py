@@ -56,6 +56,9 @@ class Watcher:
         if record is None:
             self.on_busy(trial)
 
+    def stops(self, reason: str) -> None:
+        self.events.append(("stops", reason))
+
     def tick(self) -> None:
         pass
 

@@ -137,8 +137,10 @@ def ended(job: Job, code: int | None, shared: bool = False) -> Ended:
         code: as multiprocessing has it: below 0 for a signal.
         shared: see ``Ended``.
     """
-    if code in (BUSY, STOPPED):
-        return Ended(job, "busy" if code == BUSY else "stopped", shared=shared)
+    if code == BUSY:
+        return Ended(job, "busy", shared=shared)
+    if code == STOPPED:
+        return Ended(job, "stopped", "it was asked to end", shared)
     if code is not None and CANNOT_WRITE < code < SERVER_DIED:
         return Ended(job, "unwritable", _cannot_write(job, code - CANNOT_WRITE), shared)
     by_itself = code == UNFORESEEN or (

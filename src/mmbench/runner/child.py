@@ -17,6 +17,7 @@ from multiprocessing import connection, parent_process
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmbench.durations import CHECKPOINT_EVERY
 from mmbench.errors import Stopped, StoreError
 from mmbench.files import check_writable, disk_error
 from mmbench.gpus import describe_gpu, forget_peak, peak_memory
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from mmbench.models.keeping import Kept
     from mmbench.resuming import Checkpoint
     from mmbench.training import Outcome
-
-
-CHECKPOINT_EVERY = 600.0
-"""Seconds between two checkpoints, unless something else is asked for."""
 
 
 @dataclass(frozen=True)

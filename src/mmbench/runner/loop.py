@@ -6,10 +6,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from signal import SIGTERM, Signals
 from typing import Any, Protocol
 
-from mmbench.errors import NotedSignals, StoreError
+from mmbench.durations import CHECKPOINT_EVERY
+from mmbench.errors import Interrupted, NotedSignals, StoreError, counted
 from mmbench.provenance import Codes
 from mmbench.record import Failure, Record
 from mmbench.runner.backend import Backend, Ended, Request, end_of_log
@@ -43,17 +46,43 @@ class View(Protocol):
     def elsewhere(self, trial: Trial, record: Record | None) -> None:
         """Another runner is at the trial, or has run it: then there is a record."""
 
+    def stops(self, reason: str) -> None:
+        """No more trials are started, and those that run were asked to end."""
+
     def tick(self) -> None:
         """Time has passed; this comes about twice a second."""
 
 
 @dataclass(frozen=True)
+class Times:
+    """How long things may take.
+
+    Attributes:
+        checkpoint_every: seconds between two checkpoints of a trial; 0: there are none.
+        trial: seconds that a trial may take; None: as many as it needs.
+        until: when the run stops, on the monotonic clock; None: when everything has run.
+    """
+
+    checkpoint_every: float = CHECKPOINT_EVERY
+    trial: float | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True)
 class Turn:
-    """A trial that waits, which start of it that will be, and whether it is to run without neighbours."""
+    """A trial that waits.
+
+    Attributes:
+        trial: which.
+        attempt: which start of it that will be, of those since it has got on.
+        alone: it is to run without neighbours.
+        epochs: of its checkpoint, when it was last looked at.
+    """
 
     trial: Trial
     attempt: int = 1
     alone: bool = False
+    epochs: int = 0
 
 
 def run_trials(
@@ -68,11 +97,13 @@ def run_trials(
     keep_models: bool = False,
     devices_of: Callable[[Trial], int] = lambda trial: 1,
     memory: Memory | None = None,
+    times: Times | None = None,
 ) -> list[Record]:
     """Run trials, each in a process of its own, and return their records in the order in which they ended.
 
-    A trial whose process is killed, or whose fork server is, is started again, at most twice; one that raises is recorded as failed.
-    Neither stops the others. A trial that another runner is at is left to that, and taken over if it ends without a record.
+    A trial whose process is killed, or whose fork server is, is started again, and goes on from its checkpoint; at most twice without
+    getting on. One that raises is recorded as failed. Neither stops the others. A trial that another runner is at is left to that, and
+    taken over if it ends without a record.
 
     Args:
         trials: what to run; each is run, whatever the store holds, unless another run finishes it meanwhile.
@@ -86,23 +117,26 @@ def run_trials(
         keep_models: leave the trained models, but for those of trials that tune.
         devices_of: how many devices a trial takes.
         memory: what trials of earlier runs took; it learns from those of this one.
+        times: how long things may take.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came. What was finished is in the store; what was running is ended.
+        Interrupted: the time of the run is over, or a signal came: SIGTERM or SIGUSR1, upon which the trials that run end with their
+            epochs' checkpoints, or SIGINT, or SIGTERM once more, upon which they end at once. What was finished is in the store.
         StoreError: the disk is full or not writable, or has no locks.
         RunnerError: trials cannot be started, or would now be of other code.
     """
     backend.start()
     loop = _Loop(trials, store, backend, view, wandb or WandbSettings(), source or {}, codes, labels, keep_models)
-    loop.devices_of, loop.memory = devices_of, memory or Memory()
+    loop.devices_of, loop.memory, loop.times = devices_of, memory or Memory(), times or Times()
     with loop.signals:
         try:
-            while loop.waiting or loop.running or loop.busy:
+            while loop.goes_on():
                 loop.fill()
                 for ended in backend.wait(loop.pause()):
                     loop.take(ended)
                 view.tick()
                 loop.signals.check()
+            loop.tell_what_is_left()
         finally:
             backend.cancel()
     return loop.records
@@ -136,9 +170,40 @@ class _Loop:
         self.looked, self.patience = 0.0, FIRST_PAUSE  # when, on the monotonic clock; seconds until the next time
         self.records: list[Record] = []
         self.signals = NotedSignals()
+        self.times = Times()
+        self.stopped = ""  # why no more trials are started, in words
+
+    def goes_on(self) -> bool:
+        """Whether there is something to wait for. Asks all that runs to end, once the run is asked to, or its time is over."""
+        if not self.stopped:
+            if self.signals.stop is not None:
+                self.stopped = f"stopped by {Signals(self.signals.stop).name}"
+            elif self.times.until is not None and time.monotonic() >= self.times.until:
+                self.stopped = "stopped, as its time is over"
+            if self.stopped:
+                self.view.stops(self.stopped)
+                self.backend.stop()
+        return bool(self.running or (not self.stopped and (self.waiting or self.busy)))
+
+    def tell_what_is_left(self) -> None:
+        """Say how a run ended that has stopped.
+
+        Raises:
+            Interrupted: it has.
+        """
+        if not self.stopped or not (self.waiting or self.busy or self.signals.stop is not None):
+            return
+        kept = sum(self.store.checkpoint(turn.trial.key).exists() for turn in self.waiting)
+        parts = [f"{counted(len(self.records), 'trial')} ended"]
+        parts += [f"{kept} interrupted, with a checkpoint from which they go on"] if kept else []
+        parts += [f"{len(self.waiting) - kept} not run"] if len(self.waiting) > kept else []
+        parts += [f"{len(self.busy)} at other runners"] if self.busy else []
+        raise Interrupted(self.signals.stop or SIGTERM, f"{self.stopped}: {', '.join(parts)}")
 
     def fill(self) -> None:
         """Start trials while there is room; if none waits, look again at those that others are at, now and then."""
+        if self.stopped:
+            return
         while self.waiting and self.backend.has_room(self.request(self.waiting[0])):
             self.begin(self.waiting.popleft())
         if self.waiting or not self.busy or time.monotonic() < self.looked + self.patience:
@@ -195,6 +260,8 @@ class _Loop:
             code=code,
             keep_model=keep,
             devices=request.devices,
+            checkpoint_every=self.times.checkpoint_every,
+            time_limit=self.times.trial,
         )
         self.signals.check()
         self.signals.waiting = True  # for the back end, which may still be importing
@@ -224,6 +291,11 @@ class _Loop:
             raise StoreError(ended.cause)
         elif ended.how == "ended":
             self.fail(turn, ended, started, ended.cause)
+        elif self.stopped or self.signals.stop is not None:
+            self.waiting.append(turn)
+        elif (epochs := self.epochs_of(turn.trial)) > turn.epochs:
+            self.view.retried(turn.trial, f"{ended.cause}; goes on after {counted(epochs, 'epoch')}")
+            self.waiting.append(replace(turn, attempt=1, epochs=epochs))
         elif turn.attempt > (LOST if ended.how == "lost" else RETRIES):
             self.fail(turn, ended, started, f"{ended.cause}, {turn.attempt} times")
         else:
@@ -271,6 +343,14 @@ class _Loop:
                 )
                 self.store.write(record)
         self.finish(turn, record)
+
+    def epochs_of(self, trial: Trial) -> int:
+        """How many epochs the checkpoint of a trial has; 0 where there is none."""
+        from mmbench.packing import Damaged, read_head
+
+        with suppress(Damaged, KeyError, TypeError, ValueError):
+            return int((read_head(self.store.checkpoint(trial.key)) or {"epochs": 0})["epochs"])
+        return 0
 
     def record_of(self, trial: Trial) -> Record | None:
         """The record of a trial, if there is a whole one."""

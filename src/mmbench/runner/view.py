@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
+from mmbench.errors import counted
 from mmbench.protocol import SELECTION_METRIC
 from mmbench.record import Record
 from mmbench.runner import forecast
@@ -227,6 +228,10 @@ class GridView:
         elif record.seconds:
             self.forecast.learn(Kind.of(trial), sum(record.seconds.values()))
         self._show()
+
+    def stops(self, reason: str) -> None:
+        """Say that the run comes to an end before its time."""
+        self._say(f"{reason}: {counted(len(self.rows), 'running trial')} to end with a checkpoint, no more are started")
 
     def tick(self) -> None:
         """Bring what is shown up to date, if it is time; the runner calls this often."""
