@@ -186,7 +186,7 @@ def execute(job: Job, store: Store) -> Record:
         if outcome.model is not None:
             record.model_sha256 = _write_model(outcome.model, record, store)
         store.write(record, outcome.predictions, outcome.features)  # before W&B, which may hang
-    if record.failure is None or record.failure.kind != "time_limit":
+    if record.failure is None or record.failure.kind not in ("time_limit", "out_of_memory"):
         checkpoint.remove()
     print(f"{record.finished} {record.status}", flush=True)
     if wandb is not None:
