@@ -16,7 +16,7 @@ FLOORS = [
     "presence batch ranks recipe protocol missing metrics registry arguments experiment.settings "
     "durations generators packing",
     "trial record",
-    "store",
+    "store index",
     "encoders",
     "data.split data.folds data.augment data.cache data.checks data.preparing.raw data.preparing.lists data.preparing.media "
     "data.preparing.pictures data.preparing.frames data.preparing.sound data.preparing.audio "

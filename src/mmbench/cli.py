@@ -111,7 +111,11 @@ def parser() -> argparse.ArgumentParser:
         "--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)"
     )
 
-    add_experiment(command("status", status, "tell what is done of an experiment, or of all in the store"), nargs="?")
+    told = command("status", status, "tell what is done of an experiment, or of all in the store")
+    add_experiment(told, nargs="?")
+    told.add_argument(
+        "--verify", action="store_true", help="read every file, also those that have not changed since they were read"
+    )
     reports = command("report", report, "write an experiment's tables and figures from the store")
     add_experiment(reports)
     reports.add_argument("--publish", action="store_true", help="write the report that git keeps, results/EXPERIMENT")

@@ -16,12 +16,14 @@ from mmbench.runner.choosing import backend_of, check_options
 
 if TYPE_CHECKING:
     from mmbench.experiment.plan import Experiment
+    from mmbench.index import Index
     from mmbench.provenance import Codes
     from mmbench.record import Record
     from mmbench.report.collect import Results
     from mmbench.runner.backend import Backend
     from mmbench.store import Store
     from mmbench.tracking import WandbSettings
+    from mmbench.trial import Trial
 
 REGRESSION = "regression"
 
@@ -145,9 +147,10 @@ def report(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments, imported=True)
     store = open_store(arguments, write=True)
     made = made_elsewhere(experiment, Elsewhere.beside(store))
-    if not set(keys := keys_of(experiment, store)) & set(store.keys()) and not made.rows:
+    trials = trials_of(experiment, store)
+    if not any(store.stamp(trial.key) for trial in trials) and not made.rows:
         raise DataError(
-            f"nothing of {experiment.name} has been run, so there is nothing to report: no result of its {len(keys)} trials in "
+            f"nothing of {experiment.name} has been run, so there is nothing to report: no result of its {len(trials)} trials in "
             f"{store.root}; `mmbench run {arguments.experiment}` runs them"
         )
     if arguments.publish and made.rows:
@@ -185,6 +188,7 @@ def compare_results(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     """``mmbench status``."""
     from mmbench.elsewhere.entries import Elsewhere
+    from mmbench.index import Index
     from mmbench.provenance import Codes, grouped, why_stale
     from mmbench.store import CorruptRecord
 
@@ -193,24 +197,23 @@ def status(arguments: argparse.Namespace) -> int:
         raise UsageError("status --set, --quick, --dataset: name the experiment that they change")
     codes, stale = Codes(), []
     experiment = load_experiment(arguments, imported=True) if arguments.experiment else None
-    keys = keys_of(experiment, store) if experiment else store.keys()
     counts: dict[str, int] = {}
-    for key in keys:
-        try:
-            record = store.record(key)
-            state: str = "not run" if record is None else record.status
-            if record is not None and state == "done":
-                store.done(key)
-                if (reason := why_stale(record, codes)) is not None:
+    with Index(store, anew=arguments.verify) as index:
+        trials = {trial.key: trial for trial in trials_of(experiment, index)} if experiment else {}
+        for key in trials if experiment else store.keys():
+            try:
+                found = index.look(key)
+                state: str = "not run" if found is None else found.status
+                if found is not None and state == "done" and (reason := why_stale(found, codes)) is not None:
                     state = "stale"
                     stale.append(reason)
-        except CorruptRecord as error:
-            state, record = "damaged", None
-            print(f"damaged: {printable(str(error))}")
-        counts[state] = counts.get(state, 0) + 1
-        if record is not None and record.failure is not None:
-            name = experiment.describe(record.trial) if experiment else record.trial.label
-            print(printable(f"failed: {name} ({key}): {record.failure.message}"))
+            except CorruptRecord as error:
+                state, found = "damaged", None
+                print(f"damaged: {printable(str(error))}")
+            counts[state] = counts.get(state, 0) + 1
+            if found is not None and found.failure is not None:
+                name = experiment.describe(trials[key]) if experiment else found.label
+                print(printable(f"failed: {name} ({key}): {found.failure.message}"))
     for line in grouped(stale, "stale"):
         print(printable(line))
     total = sum(counts.values())
@@ -220,12 +223,12 @@ def status(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def keys_of(experiment: Experiment, store: Store) -> list[str]:
+def trials_of(experiment: Experiment, source: Store | Index) -> list[Trial]:
     """The trials of an experiment: of the default settings, those that tune, and of the settings that are chosen by now."""
     from mmbench.tuning import choose, distinct, tuning_trials
 
-    finals = [trial for search in experiment.searches for trial in choose(search, store).finals]
-    return [trial.key for trial in distinct([*experiment.trials, *tuning_trials(experiment.searches), *finals])]
+    finals = [trial for search in experiment.searches for trial in choose(search, source).finals]
+    return distinct([*experiment.trials, *tuning_trials(experiment.searches), *finals])
 
 
 def check_regression(arguments: argparse.Namespace) -> int:

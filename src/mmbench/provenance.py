@@ -19,8 +19,9 @@ from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
 from mmbench.errors import UsageError
+from mmbench.index import Summary
 from mmbench.record import Code, Record
-from mmbench.trial import Trial
+from mmbench.trial import Parts, Trial
 
 CORE = ("mmbench.training", "mmbench.runner.child")
 """The core of mmbench is what these import; every trial runs it."""
@@ -55,6 +56,7 @@ class Codes:
     def __init__(self) -> None:
         self._modules: dict[str, Module] = {}
         self._classes: dict[str, dict[str, str]] = {}
+        self._codes: dict[Parts, Code] = {}
 
     @cached_property
     def core(self) -> str:
@@ -77,15 +79,18 @@ class Codes:
         Raises:
             UsageError: a name of the trial is not registered here.
         """
-        return Code(
-            core=self.core,
-            method=self.of_class(METHODS.target(trial.method)),
-            data=self.of_class(DATASETS.target(trial.dataset)),
-            encoders={
-                name: self.of_class(ENCODERS.target(name))
-                for name in sorted({str(choice["name"]) for choice in trial.encoders.values()})
-            },
-        )
+        return self.of_parts(trial.parts)
+
+    def of_parts(self, parts: Parts) -> Code:
+        """The code of a method, a data set and encoders; as ``of``."""
+        if parts not in self._codes:
+            self._codes[parts] = Code(
+                core=self.core,
+                method=self.of_class(METHODS.target(parts.method)),
+                data=self.of_class(DATASETS.target(parts.dataset)),
+                encoders={name: self.of_class(ENCODERS.target(name)) for name in parts.encoders},
+            )
+        return self._codes[parts]
 
     def of_class(self, target: str) -> dict[str, str]:
         """Module -> hash, of the code of a class that is given as ``"module:Class"``."""
@@ -302,17 +307,18 @@ def _imports(tree: ast.AST, package: str) -> Iterator[tuple[str, tuple[str, str]
 # Results of other code
 
 
-def why_stale(record: Record, codes: Codes) -> str | None:
+def why_stale(record: Record | Summary, codes: Codes) -> str | None:
     """Why a result does not hold for the code that is here, in words; None if it does, or if a name of it is not known here."""
+    ran = record.parts
     try:
-        now = codes.of(record.trial)
+        now = codes.of_parts(ran)
     except UsageError:
         return None
     if record.code is None:
         return "made before code was recorded"
     parts: list[tuple[str, Mapping[str, str], Mapping[str, str]]] = [
-        (f"method {record.trial.method}", record.code.method, now.method),
-        (f"data set {record.trial.dataset}", record.code.data, now.data),
+        (f"method {ran.method}", record.code.method, now.method),
+        (f"data set {ran.dataset}", record.code.data, now.data),
         *((f"encoder {name}", record.code.encoders.get(name, {}), code) for name, code in now.encoders.items()),
     ]
     changed = [

@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from mmbench.missing import MOST_MODALITIES, Pattern, pattern_name, patterns
-from mmbench.trial import Trial
+from mmbench.protocol import SELECTION_METRIC
+from mmbench.trial import Parts, Trial
 
 
 class Arrays:
@@ -211,6 +212,21 @@ class Record(BaseModel):
     model_sha256: str | None = None  # of model.json, which vouches for the model's other files; None: none was kept
     failure: Failure | None = None
     resumed: list[Resumed] = []
+
+    @property
+    def parts(self) -> Parts:
+        """The names of what its trial ran."""
+        return self.trial.parts
+
+    @property
+    def epochs(self) -> int:
+        """How many were trained."""
+        return len(self.curves)
+
+    @property
+    def validation(self) -> list[float]:
+        """What the epoch is chosen by, of each epoch after those of pretraining."""
+        return [row[SELECTION_METRIC] for row in self.curves[self.stages.get("pretraining", 0) :]]
 
     def to_bytes(self) -> bytes:
         """The record as JSON, with the checksum of its own text in the first line."""

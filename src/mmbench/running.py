@@ -15,6 +15,7 @@ from mmbench.experiment.filters import Filters
 from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.sizes import in_words
 from mmbench.experiment.space import TUNED
+from mmbench.index import Index, Summary
 from mmbench.provenance import Codes, grouped, source_state, why_stale
 from mmbench.record import Record
 from mmbench.runner.backend import Backend
@@ -22,13 +23,15 @@ from mmbench.runner.memory import Memory
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbMode, WandbSettings, usable_mode
 from mmbench.trial import Trial
-from mmbench.tuning import Choice, choose, distinct, has_diverged, tuning_trials
+from mmbench.tuning import Choice, Outcome, choose, distinct, has_diverged, tuning_trials
 
 if TYPE_CHECKING:
     from mmbench.experiment.searches import Search
     from mmbench.runner.loop import Times
     from mmbench.runner.view import GridView
 
+Done = tuple[Trial, Summary]
+"""A trial of which there is a result."""
 MOST_KEPT = 3
 """Models whose folders are named when a run has ended."""
 
@@ -58,6 +61,7 @@ class Running:
             backend,
             codes,
         )
+        self.index = Index(store)
         self.filters = Filters(experiment, arguments.filters)
         self.searches: list[Search] = self.filters.searches
         self.tuning = tuning_trials(self.searches)
@@ -88,11 +92,12 @@ class Running:
                 file=sys.stderr,
             )
 
-    def split(self, trials: Sequence[Trial]) -> tuple[list[Record], list[Trial]]:
+    def split(self, trials: Sequence[Trial]) -> tuple[list[Done], list[Trial]]:
         """What the store has of trials, and what is to be run."""
-        done, todo = split_done(trials, self.store, self.codes, self.arguments.keep_stale, self.replaceable, self.keeps)
-        for record in done:
-            self.memory.learn(record)
+        with self.index as index:
+            done, todo = split_done(trials, index, self.codes, self.arguments.keep_stale, self.replaceable, self.keeps)
+        for trial, found in done:
+            self.memory.learn_of(trial, found)
         return done, todo
 
     def run(self) -> bool:
@@ -101,12 +106,12 @@ class Running:
         print(
             f"{self.experiment.name}: {counts(self.first, done, todo)}{self.budget()}{self.room(todo)}", file=sys.stderr
         )
-        self.view.plan(todo, done, [trial for search in self.searches for trial in search.finals(0)])
+        self.view.plan(todo, seconds_of(done), [trial for search in self.searches for trial in search.finals(0)])
         records = self.run_all(todo)
         choices: list[Choice] = []
         known = {trial.key for trial in self.first}
         while self.searches:
-            choices = [choose(search, self.store, self.still_holds) for search in self.searches]
+            choices = [choose(search, self.index, self.still_holds) for search in self.searches]
             trials = distinct((trial for choice in choices for trial in self.finals(choice)), known)
             if not trials:
                 break
@@ -114,7 +119,7 @@ class Running:
             self.replaceable |= {trial.key for trial in trials}
             done, todo = self.split(trials)
             print(f"{self.experiment.name}, chosen settings: {counts(trials, done, todo)}", file=sys.stderr)
-            self.view.plan(todo, done)
+            self.view.plan(todo, seconds_of(done))
             records += self.run_all(todo)
         tell_of_choices(choices)
         failed = tell_of_failures([r for r in records if not self.is_answer(r)], self.experiment)
@@ -128,7 +133,7 @@ class Running:
             self.experiment.labels.setdefault(trial.key, Labels(labels.dataset, labels.method + TUNED))
         return trials
 
-    def still_holds(self, record: Record) -> bool:
+    def still_holds(self, record: Outcome) -> bool:
         """Whether a trial that diverged would do so with the code that is here."""
         return self.arguments.keep_stale or why_stale(record, self.codes) is None
 
@@ -161,7 +166,7 @@ class Running:
         """Lines that say where models are that were kept, and how to ask one; nothing where none are kept."""
         if not self.keeps:
             return []
-        chosen = [trial for search in self.searches for trial in self.finals(choose(search, self.store))]
+        chosen = [trial for search in self.searches for trial in self.finals(choose(search, self.index))]
         trials = distinct([*self.filters.trials, *chosen])
         found = [trial for trial in trials if (self.store.folder(trial.key) / "model.json").is_file()]
         lines = [
@@ -177,7 +182,7 @@ class Running:
         trials = (trial for trial in self.experiment.trials if trial.key not in chosen)
         lines = {f"{self.experiment.describe(trial)}: not run" for trial in trials}
         return lines | {
-            search.line(choose(search, self.store).gap) for search in self.experiment.searches if id(search) not in kept
+            search.line(choose(search, self.index).gap) for search in self.experiment.searches if id(search) not in kept
         }
 
     def run_all(self, trials: Sequence[Trial]) -> list[Record]:
@@ -213,15 +218,20 @@ class Running:
         return tracking_of(self.experiment, self.arguments.wandb, self.arguments.results)
 
 
-def counts(trials: Sequence[Trial], done: Sequence[Record], todo: Sequence[Trial]) -> str:
+def counts(trials: Sequence[Trial], done: Sequence[Done], todo: Sequence[Trial]) -> str:
     """How far a stage is, in words."""
     return f"{len(trials)} trials, {len(done)} done, {len(todo)} to do"
+
+
+def seconds_of(done: Sequence[Done]) -> list[tuple[Trial, float]]:
+    """How long trials took that are done."""
+    return [(trial, found.seconds if found.status == "done" else 0.0) for trial, found in done]
 
 
 def dry_run(running: Running) -> None:
     """Print the trials, how many are done, and what tuning takes."""
     done, todo = running.split(running.first)
-    finished = {record.key for record in done}
+    finished = {trial.key for trial, _ in done}
     for trial in running.first:
         state = "done" if trial.key in finished else "to do"
         print(f"{trial.key}  {state}  {running.experiment.describe(trial)}")
@@ -242,50 +252,51 @@ def tell_of_choices(choices: Sequence[Choice]) -> None:
 
 def split_done(
     trials: Sequence[Trial],
-    store: Store,
+    index: Index,
     codes: Codes,
     keep_stale: bool,
     replaceable: Collection[str] = (),
     keep_models: bool = False,
-) -> tuple[list[Record], list[Trial]]:
+) -> tuple[list[Done], list[Trial]]:
     """The results that the store has, and the trials still to be run.
 
     Results that are damaged, or of other code, are named and run again; with ``keep_stale`` those of other code are kept. That one of
     the ``replaceable`` trials, by their keys, has diverged is a result. With ``keep_models`` a trial that was done without its model is
     run again, too, unless it tunes.
     """
-    done: list[Record] = []
+    done: list[Done] = []
     todo: list[Trial] = []
     reasons: list[str] = []
     without = 0
     for trial in trials:
         try:
-            record = store.done(trial.key)
-            if record is not None and keep_models and not trial.tuning and not has_model(record, store):
-                without, record = without + 1, None
-            if record is None and trial.key in replaceable and has_diverged(failed := store.record(trial.key)):
-                record = failed
+            found = index.look(trial.key)
         except CorruptRecord as error:
             print(f"damaged, will be run again: {error}", file=sys.stderr)
-            record = None
-        if record is not None and (reason := why_stale(record, codes)) is not None:
+            found = None
+        if found is not None and found.status == "failed":
+            if not (trial.key in replaceable and has_diverged(found)):
+                found = None
+        elif found is not None and keep_models and not trial.tuning and not has_model(found, index.store):
+            without, found = without + 1, None
+        if found is not None and (reason := why_stale(found, codes)) is not None:
             reasons.append(reason)
-            record = record if keep_stale else None
-        if record is None:
+            found = found if keep_stale else None
+        if found is None:
             todo.append(trial)
         else:
-            done.append(record)
+            done.append((trial, found))
     for line in grouped(reasons, "kept, of other code than this" if keep_stale else "run again"):
         print(line, file=sys.stderr)
     if without:
         print(
             f"{without} {'trial' if without == 1 else 'trials'} run again: done, but without the model", file=sys.stderr
         )
-    tell_of_code(done, codes)
+    tell_of_code([found for _, found in done], codes)
     return done, todo
 
 
-def has_model(record: Record, store: Store) -> bool:
+def has_model(record: Summary, store: Store) -> bool:
     """Whether the model of a trial was kept and is there; says so if it is there and damaged."""
     from mmbench.models.card import check_files, read_card
 
@@ -299,7 +310,7 @@ def has_model(record: Record, store: Store) -> bool:
     return folder is not None
 
 
-def tell_of_code(done: Sequence[Record], codes: Codes) -> None:
+def tell_of_code(done: Sequence[Summary], codes: Codes) -> None:
     """Say what is no reason to run trials again, but has to be known."""
     if other := sum(record.code is not None and record.code.core != codes.core for record in done):
         print(

@@ -10,7 +10,7 @@ import zlib
 from contextlib import AbstractContextManager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -83,6 +83,18 @@ def read_arrays(path: Path, digest: str | None, kind: type[Kind], most: int) -> 
         raise CorruptRecord(f"{path}: {error}") from error
 
 
+class Vouching(Protocol):
+    """What says which model was kept: a record, or what an index knows of it."""
+
+    @property
+    def key(self) -> str:
+        """Of the trial."""
+
+    @property
+    def model_sha256(self) -> str | None:
+        """Of its ``model.json``; None if none was kept."""
+
+
 class Store:
     """Results under a folder: ``<root>/<key>/{record.json, predictions.npz, features.npz, log.txt}``, and the model if it is kept."""
 
@@ -108,7 +120,8 @@ class Store:
             StoreError: the folder cannot be read.
         """
         try:
-            return sorted(name for name in os.listdir(self.root) if os.path.lexists(self.root / name / "record.json"))
+            root = os.fspath(self.root)
+            return sorted(name for name in os.listdir(root) if os.path.lexists(f"{root}/{name}/record.json"))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -161,7 +174,7 @@ class Store:
         path = self.folder(record.key) / "features.npz"
         return read_arrays(path, record.features_sha256, Features, MOST_BYTES[path.name])
 
-    def model(self, record: Record) -> Path | None:
+    def model(self, record: Vouching) -> Path | None:
         """The folder of the model that belongs to a record; None if none was kept. Only its ``model.json`` is looked at.
 
         Raises:
@@ -185,13 +198,20 @@ class Store:
         record = self.record(key)
         if record is None or record.status != "done":
             return None
+        self.check(record)
+        return record
+
+    def check(self, record: Record) -> None:
+        """Whether what a done record vouches for is there.
+
+        Raises:
+            CorruptRecord: it is not.
+        """
+        folder = self.folder(record.key)
         if not record.trial.tuning:
             self.predictions(record)
-        elif record.predictions_sha256 or record.metrics or os.path.lexists(self.folder(key) / "predictions.npz"):
-            raise CorruptRecord(
-                f"{self.folder(key)}: predictions or metrics of a test, of a trial that tunes and has none"
-            )
-        return record
+        elif record.predictions_sha256 or record.metrics or os.path.lexists(folder / "predictions.npz"):
+            raise CorruptRecord(f"{folder}: predictions or metrics of a test, of a trial that tunes and has none")
 
     def finished(self, key: str, code: Code | None = None, model: bool = False) -> bool:
         """Whether the trial is done, by this code if one is given, and with its model if that is asked for.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +20,14 @@ LATER, LATER_IN_RECIPE = (
     ("precision", "compile", "head_init", "schedule", "warmup", "clip_norm", "patience", "class_weights"),
 )
 """Settings that were added without raising it."""
+
+
+class Parts(NamedTuple):
+    """The names of what a trial runs; its encoders' in alphabetical order, each once."""
+
+    method: str
+    dataset: str
+    encoders: tuple[str, ...]
 
 
 class Trial(BaseModel):
@@ -48,7 +58,7 @@ class Trial(BaseModel):
     tuning: bool = Field(False, description="to choose a setting by: validation alone is read, and nothing is tested")
     cached: bool = Field(False, description="frozen encoders ran once, before training, on data that are not augmented")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The trial's name in the store: a hash of its canonical JSON and the schema version.
 
@@ -61,6 +71,18 @@ class Trial(BaseModel):
                     del place[name]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def parts(self) -> Parts:
+        """The names of what it runs."""
+        names = {str(choice["name"]) for choice in self.encoders.values()}
+        return Parts(self.method, self.dataset, tuple(sorted(names)))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with changes, and with the key that these give it."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("key", None)
+        return copy
 
     @property
     def training(self) -> str:

@@ -8,12 +8,14 @@ from typing import TypeGuard
 
 from mmbench.evidence.tuning import ranking, score
 from mmbench.experiment.searches import Search
-from mmbench.protocol import SELECTION_METRIC
+from mmbench.index import Index, Summary
 from mmbench.record import Record
 from mmbench.store import CorruptRecord, Store
 from mmbench.trial import Trial
 
 NAN = float("nan")
+Outcome = Record | Summary
+"""What came of a trial: its record, or what an index knows of that."""
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Choice:
     """
 
     search: Search
-    records: list[Record | None]
+    records: list[Outcome | None]
     scores: list[float]
     chosen: int | None = None
     passed_over: list[int] = field(default_factory=list)
@@ -42,7 +44,7 @@ class Choice:
         return [] if self.chosen is None else self.search.finals(self.chosen)
 
 
-def choose(search: Search, store: Store, holds: Callable[[Record], bool] = lambda record: True) -> Choice:
+def choose(search: Search, store: Store | Index, holds: Callable[[Outcome], bool] = lambda outcome: True) -> Choice:
     """The best of a search's draws, by the store: of those that no seed is known to diverge with.
 
     A draw that diverged while it was tuned has no score. Nothing is chosen while a draw has not been run, or has failed in another way:
@@ -50,7 +52,7 @@ def choose(search: Search, store: Store, holds: Callable[[Record], bool] = lambd
 
     Args:
         search: whose draws.
-        store: the results.
+        store: the results; with an index, records are not read for it.
         holds: whether it still counts that a trial diverged.
     """
     found = [_record(store, draw.trial) for draw in search.draws]
@@ -73,19 +75,19 @@ def choose(search: Search, store: Store, holds: Callable[[Record], bool] = lambd
     return choice
 
 
-def score_of(record: Record) -> float:
+def score_of(record: Outcome) -> float:
     """What a tuning trial's draw is worth; NaN for one that diverged."""
     if record.status != "done":
         return NAN
-    return score([row[SELECTION_METRIC] for row in record.curves[record.stages.get("pretraining", 0) :]])
+    return score(record.validation)
 
 
-def has_diverged(record: Record | None) -> TypeGuard[Record]:
+def has_diverged(record: Outcome | None) -> TypeGuard[Outcome]:
     """Whether a trial left the numbers that can be computed with, which it would do again."""
     return record is not None and record.failure is not None and record.failure.kind == "diverged"
 
 
-def is_outcome(record: Record | None) -> bool:
+def is_outcome(record: Outcome | None) -> bool:
     """Whether a record says what a draw is worth: it is done, or it has diverged."""
     return record is not None and (record.status == "done" or has_diverged(record))
 
@@ -106,9 +108,9 @@ def tuning_trials(searches: Sequence[Search]) -> list[Trial]:
     return distinct(s.draws[number].trial for number in range(rounds) for s in searches if number < len(s.draws))
 
 
-def _record(store: Store, trial: Trial) -> Record | None:
-    """The record of a trial; a damaged one is none, and is told of where trials are run."""
+def _record(store: Store | Index, trial: Trial) -> Outcome | None:
+    """What came of a trial; a damaged record is none, and is told of where trials are run."""
     try:
-        return store.record(trial.key)
+        return store.look(trial.key) if isinstance(store, Index) else store.record(trial.key)
     except CorruptRecord:
         return None

@@ -17,6 +17,7 @@ from mmbench.errors import UsageError
 from mmbench.experiment import sizes
 from mmbench.experiment.plan import Experiment, load
 from mmbench.experiment.sizes import in_words, model_sizes
+from mmbench.index import Index
 from mmbench.provenance import Codes
 from mmbench.runner.child import Job, execute
 from mmbench.runner.local import LocalBackend
@@ -52,7 +53,7 @@ def test_processes_leave_models_and_a_trial_that_is_done_without_runs_again(
     before = (store.folder(trial.key) / "predictions.npz").read_bytes()
 
     def todo() -> tuple[int, int, str]:
-        done, left = split_done([trial], store, Codes(), keep_stale=True, keep_models=True)
+        done, left = split_done([trial], Index(store), Codes(), keep_stale=True, keep_models=True)
         return len(done), len(left), capsys.readouterr().err
 
     assert todo() == (0, 1, "1 trial run again: done, but without the model\n")
@@ -60,7 +61,7 @@ def test_processes_leave_models_and_a_trial_that_is_done_without_runs_again(
     assert store.model(record) == store.folder(trial.key)
     assert (store.folder(trial.key) / "predictions.npz").read_bytes() == before
     assert todo()[:2] == (1, 0)
-    done, left = split_done([trial], store, Codes(), keep_stale=True)
+    done, left = split_done([trial], Index(store), Codes(), keep_stale=True)
     assert (len(done), len(left)) == (1, 0), "a model that is not asked for is no harm"
     (store.folder(trial.key) / "model.safetensors").write_bytes(b"short")
     count, left_over, told = todo()

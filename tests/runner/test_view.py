@@ -108,7 +108,7 @@ def test_a_run_of_two_thousand_trials_has_a_readable_log(clock: Clock) -> None:
 
 def test_a_trial_of_a_minute_has_a_line_of_its_own_and_counting_goes_on_after_an_earlier_run(clock: Clock) -> None:
     view, written = make()
-    view.plan(TRIALS[2:], [done(one) for one in TRIALS[:2]])
+    view.plan(TRIALS[2:], [(one, 1.0) for one in TRIALS[:2]])
     with view:
         run(view, TRIALS[2], clock, 60)
     lines = written().splitlines()
@@ -152,7 +152,7 @@ def test_an_accuracy_that_tables_do_not_show_is_told_from_one_that_they_do(
 
 def test_what_a_resumed_run_has_done_tells_how_long_the_rest_takes(clock: Clock) -> None:
     view, written = make()
-    view.plan(TRIALS[4:], [done(one, seconds=100) for one in TRIALS[:4]])
+    view.plan(TRIALS[4:], [(one, 100.0) for one in TRIALS[:4]])
     with view:
         view.started(TRIALS[4])
         clock.now += 60
@@ -176,7 +176,7 @@ def test_what_is_still_to_be_chosen_counts_too(clock: Clock) -> None:
         run(view, TRIALS[0], clock, 60)
         run(view, TRIALS[1], clock, 60)
     assert "1/6 trials, 1 running, 2:00 elapsed, about 4:00 left" in written()
-    view.plan(TRIALS[2:4], [done(TRIALS[4])])
+    view.plan(TRIALS[2:4], [(TRIALS[4], 1.0)])
     assert (view.ended, view.total) == (3, 5)
 
 

@@ -17,7 +17,7 @@ from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.space import TUNED
 from mmbench.missing import Missing, pattern_name, patterns
 from mmbench.provenance import Codes, grouped, why_stale
-from mmbench.record import Features, Predictions, Record
+from mmbench.record import Features, Predictions
 from mmbench.report.comparing import compare_rows, hits_of_runs
 from mmbench.report.diagnosing import Diagnosing
 from mmbench.report.elsewhere import Made, add_track, made_elsewhere
@@ -31,7 +31,7 @@ from mmbench.report.trials import trials_of
 from mmbench.report.tuning import Cell, Tuning, cell_of, collect_tuning
 from mmbench.store import Store
 from mmbench.trial import Trial
-from mmbench.tuning import Choice, choose
+from mmbench.tuning import Choice, Outcome, choose
 
 COLUMNS = (
     "dataset", "protocol", "training", "method", "pattern", "metric", "mean", "std", "ci_low", "ci_high", "n", "samples",
@@ -221,7 +221,7 @@ def collect(
     )  # fmt: skip
 
 
-def _holds(record: Record, codes: Codes | None) -> bool:
+def _holds(record: Outcome, codes: Codes | None) -> bool:
     """Whether it still counts that a trial diverged: by the code that is here, if that was asked."""
     return codes is None or why_stale(record, codes) is None
 

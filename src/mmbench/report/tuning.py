@@ -51,7 +51,7 @@ class Tuning:
     @property
     def records(self) -> list[Record]:
         """Those of the trials that tuned."""
-        return [record for choice in self.choices for record in choice.records if record is not None]
+        return [record for choice in self.choices for record in choice.records if isinstance(record, Record)]
 
 
 def cell_of(choice: Choice) -> Cell:
@@ -95,7 +95,7 @@ def _draws(choice: Choice) -> list[tuple]:
     for number, (record, score) in enumerate(zip(choice.records, choice.scores, strict=True)):
         note = "not run" if record is None else "diverged" if has_diverged(record) else ""
         note = "diverged when tested" if number in choice.passed_over else note
-        epochs = 0 if record is None else len(record.curves)
+        epochs = 0 if record is None else record.epochs
         where = (*cell_of(choice), "" if fold is None else fold, number)
         lines.append((*where, settings_of(choice, number) or "default", score, epochs, number == choice.chosen, note))
     return lines

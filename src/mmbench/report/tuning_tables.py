@@ -60,7 +60,7 @@ def _gains(results: Results, tuning: Tuning, title: str, choices: list[Choice]) 
                 *(Cell(DASH if np.isnan(mean) else f"{mean:.1f}") for mean in both),
                 Cell(difference_text(gains[cell], gains[cell].separable) if cell in gains else DASH),
                 Cell(str(len(records))),
-                Cell(f"{sum(len(record.curves) for record in records):,}"),
+                Cell(f"{sum(record.epochs for record in records):,}"),
                 Cell(str(sum(map(has_diverged, records)))),
             ]
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from mmbench.index import Summary
 from mmbench.record import Record
 from mmbench.trial import Trial
 
@@ -25,11 +26,15 @@ class Memory:
 
     def learn(self, record: Record) -> None:
         """Take in what a trial took that is done; of those of a kind, the most counts."""
-        if record.status != "done":
+        self.learn_of(record.trial, record)
+
+    def learn_of(self, trial: Trial, found: Record | Summary) -> None:
+        """The same, of a trial and what came of it."""
+        if found.status != "done":
             return
-        for known, measured in ((self._host, record.memory_mb), (self._gpu, record.gpu_memory_mb)):
+        for known, measured in ((self._host, found.memory_mb), (self._gpu, found.gpu_memory_mb)):
             if measured:
-                kind = kind_of(record.trial)
+                kind = kind_of(trial)
                 known[kind] = max(measured, known.get(kind, 0.0))
 
     def of_host(self, trial: Trial) -> float | None:

@@ -146,18 +146,20 @@ class GridView:
         """Seconds between two looks."""
         return LIVE_SECONDS if self.console.is_terminal else LINE_SECONDS
 
-    def plan(self, todo: Sequence[Trial], done: Iterable[Record] = (), later: Sequence[Trial] = ()) -> None:
+    def plan(
+        self, todo: Sequence[Trial], done: Iterable[tuple[Trial, float]] = (), later: Sequence[Trial] = ()
+    ) -> None:
         """Take in what is about to run, after all that was planned before.
 
         Args:
             todo: trials, in the order in which they start.
-            done: what is there already, which counts, and says how long trials take.
+            done: what is there already, which counts; and how many seconds each took, 0 where that says nothing of others.
             later: what is to come after these, as far as that can be foreseen; of each, a trial like it.
         """
-        for record in done:
+        for trial, seconds in done:
             self.ended += 1
-            if record.status == "done" and record.seconds:
-                self.forecast.learn(Kind.of(record.trial), sum(record.seconds.values()))
+            if seconds:
+                self.forecast.learn(Kind.of(trial), seconds)
         self.waiting |= {trial.key: Kind.of(trial) for trial in todo}
         self.later = [Kind.of(trial) for trial in later]
         self._show()
