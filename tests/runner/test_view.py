@@ -108,7 +108,7 @@ def test_a_run_of_two_thousand_trials_has_a_readable_log(clock: Clock) -> None:
 
 def test_a_trial_of_a_minute_has_a_line_of_its_own_and_counting_goes_on_after_an_earlier_run(clock: Clock) -> None:
     view, written = make()
-    view.plan(TRIALS[2:], [(one, 1.0) for one in TRIALS[:2]])
+    view.plan(TRIALS[2:], [(one, 0.0) for one in TRIALS[:2]])
     with view:
         run(view, TRIALS[2], clock, 60)
     lines = written().splitlines()
