@@ -195,10 +195,8 @@ class Record(BaseModel):
     code: Code | None = None
     seconds: dict[str, float] = {}
     memory_mb: float | None = None
-    gpu_memory_mb: float | None = (
-        None  # the peak that it took of its GPU (``gpus.peak_memory``), and what tensors needed of that
-    )
-    gpu_allocated_mb: float | None = None
+    gpu_memory_mb: float | None = None  # the peak that it took of its GPU (``gpus.peak_memory``)
+    gpu_allocated_mb: float | None = None  # what tensors needed of that
     parameters: int | None = None
     best_epoch: int | None = None
     stages: dict[str, int] = {}
