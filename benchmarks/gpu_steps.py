@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,6 +31,8 @@ from mmbench.task import MultimodalTask
 from mmbench.training import lean_trainer, quieten
 
 CLASSES = 6
+DISTINCT = 512
+"""Samples of a split that differ; so many of CREMA-D's shapes are half a gigabyte."""
 FEATURES = 1e-3
 """How far features, computed on the CPU and on a GPU in float32, may lie apart, as a share of the largest."""
 
@@ -50,18 +54,16 @@ class Shapes(MultimodalDataModule):
         return Loaded(self.draw(self.samples, 0), self.draw(8, 1), self.draw(8, 2))
 
     def draw(self, size: int, number: int) -> Split:
-        """A split: rows of arrays; of tokens, tensors."""
-        generator = np.random.default_rng(number)
+        """A split: rows of arrays, the same again after ``DISTINCT`` samples; of tokens, tensors."""
+        generator, rows = np.random.default_rng(number), np.arange(size) % DISTINCT
         inputs: dict[str, Any] = {}
         for modality, (shape, dtype) in self.shapes.items():
-            values = generator.integers(0, 256, (size, *shape), dtype=np.uint8)
+            values = generator.integers(0, 256, (min(size, DISTINCT), *shape), dtype=np.uint8)
             if dtype == "token":
-                inputs[modality] = {
-                    "token": torch.from_numpy(values).int() + 1000,
-                    "mask": torch.ones(values.shape, dtype=torch.int32),
-                }
+                token = torch.from_numpy(values[rows]).int() + 1000
+                inputs[modality] = {"token": token, "mask": torch.ones_like(token)}
             else:
-                inputs[modality] = Mapped(values.astype(dtype), np.arange(size))
+                inputs[modality] = Mapped(values.astype(dtype), rows)
         present = torch.ones(size, len(self.modalities), dtype=torch.bool)
         label = torch.arange(size) % CLASSES
         return Split(inputs, present, label, 1_000_000 * number + torch.arange(size))
@@ -216,6 +218,7 @@ def encoders(machine: Machine) -> Iterator[Row]:
                     yield Row(what, cost(Steps(workload, recipe, machine), machine))
             except torch.OutOfMemoryError as error:
                 yield Row(what, f"no memory: {first_line(error)}")
+            gc.collect()
             if machine.on_gpu:
                 torch.cuda.empty_cache()
         with computing("32-true"):
@@ -312,7 +315,7 @@ class Watch(pl.Callback):
 def feeding(machine: Machine) -> Iterator[Row]:
     """A step of a trial against one of a batch that is there already: what is between them, the GPU waits."""
     quieten()
-    workload, count = workloads(machine)["resnet18"], 2 if machine.tiny else 12
+    workload, count = workloads(machine)["resnet18"], 2 if machine.tiny else 105  # as many as CREMA-D has
     for precision in ("tf32",) if machine.tiny else ("tf32", "bf16"):
         recipe = Recipe(epochs=3, batch_size=workload.batch_size, precision=precision)
         with computing(precision):
@@ -357,7 +360,8 @@ def used(machine: Machine) -> Iterator[list[float]]:
     if not machine.on_gpu:
         yield found
         return
-    command = ["nvidia-smi", "-i", "0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0] or "0"
+    command = ["nvidia-smi", "-i", first, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
     with TemporaryFile("w+") as out:
         try:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
