@@ -104,11 +104,21 @@ class OgmGe(Concat):
         if not self.start_epoch <= self.current_epoch <= self.end_epoch:
             return
         for k, modality in zip(self.coefficients, self.modalities, strict=True):
-            for weight in modulated_weights(self.encoders[modality]):
-                if weight.grad is None or (self.three == "mla" and weight.dim() != 4):
-                    continue
-                noise = torch.randn_like(weight.grad) * (weight.grad.std() + 1e-8) if self.noise else 0.0
-                weight.grad.mul_(k).add_(noise)
+            weights = modulated_weights(self.encoders[modality])
+            gradients = [w.grad for w in weights if w.grad is not None and (self.three != "mla" or w.dim() == 4)]
+            if not gradients:
+                continue
+            noise = noise_for(gradients) if self.noise else []
+            torch._foreach_mul_(gradients, k)  # all at once, where a GPU has a kernel for that
+            if noise:
+                torch._foreach_add_(gradients, noise)
+
+
+def noise_for(gradients: list[Tensor]) -> list[Tensor]:
+    """ε for each gradient, as large as it spreads."""
+    noise = [torch.randn_like(gradient) for gradient in gradients]
+    torch._foreach_mul_(noise, (torch.stack([gradient.std() for gradient in gradients]) + 1e-8).unbind())
+    return noise
 
 
 def modulated_weights(encoder: nn.Module) -> list[nn.Parameter]:

@@ -7,11 +7,12 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import mean
 from tempfile import TemporaryFile
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytorch_lightning as pl
@@ -28,7 +29,7 @@ from mmbench.gpus import MEGABYTE
 from mmbench.precision import computing
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
-from mmbench.training import lean_trainer, quieten
+from mmbench.training import lean_trainer, put_channels_last, quieten
 
 CLASSES = 6
 DISTINCT = 512
@@ -169,12 +170,19 @@ def loaded(split: Split, size: int, machine: Machine) -> Batch:
     return split.__getitems__(np.arange(size)).to(machine.device)  # type: ignore[arg-type]
 
 
+def prepared(task: MultimodalTask, machine: Machine) -> MultimodalTask:
+    """As a trial does it."""
+    if machine.on_gpu:
+        put_channels_last(task)
+    return task
+
+
 class Steps:
     """Training steps by a loop that is written by hand, on a batch that is on the device; augmented anew each time, as in a trial."""
 
     def __init__(self, workload: Workload, recipe: Recipe, machine: Machine) -> None:
         self.data = workload.data(1, recipe)
-        self.task = workload.task(self.data, recipe).to(machine.device).train()
+        self.task = prepared(workload.task(self.data, recipe), machine).to(machine.device).train()
         (self.optimizer,), _ = self.task.configure_optimizers()
         self.batch, self.machine = loaded(self.data.splits.train, recipe.batch_size, machine), machine
 
@@ -336,20 +344,14 @@ def feeding(machine: Machine) -> Iterator[Row]:
 
 def ways() -> dict[str, Any]:
     """How batches come: as a trial has them, and one after the other."""
-    return {AHEAD: nothing_changed()}
-
-
-@contextmanager
-def nothing_changed() -> Iterator[None]:
-    """As it is."""
-    yield
+    return {AHEAD: nullcontext(), "one after the other": patch.object(MultimodalDataModule, "gathers_ahead", False)}
 
 
 def in_a_trial(workload: Workload, data: Shapes, recipe: Recipe, machine: Machine) -> float:
     """Milliseconds of an epoch's training in the trainer of a trial; the first epoch is not counted."""
     watch = Watch(machine)
     trainer = lean_trainer(recipe, "gpu" if machine.on_gpu else "cpu", [], [watch], limit_val_batches=0)
-    trainer.fit(workload.task(data, recipe), datamodule=data)
+    trainer.fit(prepared(workload.task(data, recipe), machine), datamodule=data)
     return 1e3 * mean(watch.seconds[1:])
 
 

@@ -18,7 +18,7 @@ FLOORS = [
     "trial record",
     "store index",
     "encoders",
-    "data.split data.folds data.augment data.cache data.checks data.preparing.raw data.preparing.lists data.preparing.media "
+    "data.ahead data.split data.folds data.augment data.cache data.checks data.preparing.raw data.preparing.lists data.preparing.media "
     "data.preparing.pictures data.preparing.frames data.preparing.sound data.preparing.audio "
     "data.preparing.texts data.preparing.video data.preparing.vouching",
     "data.adding.declaration data.adding.parquet data.adding.tables data.adding.metadata "

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mmbench.baselines import METHODS
-from mmbench.batch import Batch
+from mmbench.batch import Batch, map_input
+from mmbench.data.augment import RandomCropFlip, RandomResizedCrop, Resize, SpecAugment, WordDropout
 from mmbench.lean import log_epoch
 from mmbench.missing import Missing
 from mmbench.presence import on_host, placed, rows_of
@@ -68,18 +69,18 @@ def fitted(
     trainer = lean_trainer(task.recipe, "cpu", [], [Training()], limit_train_batches=3, limit_val_batches=0)
     task.log_epoch = partial(log_epoch, trainer)
     trainer.strategy._root_device = device
-    train, end = trainer.fit_loop.epoch_loop._train, task.on_train_batch_end
+    arrive, end = data.on_after_batch_transfer, task.on_train_batch_end
 
-    def step(*arguments: Any) -> Any:
+    def arrived(*arguments: Any) -> Batch:
         simulated.waits, simulated.copies = Counter(), Counter()
-        return train(*arguments)
+        return arrive(*arguments)
 
     def ended(*arguments: Any) -> None:
         end(*arguments)
         if not (method in LEARN_LAST and trainer.is_last_batch):
             counts.append((simulated.waits.total(), simulated.copies.total()))
 
-    trainer.fit_loop.epoch_loop._train, task.on_train_batch_end = step, ended  # type: ignore[method-assign]
+    data.on_after_batch_transfer, task.on_train_batch_end = arrived, ended  # type: ignore[method-assign]
     torch.manual_seed(1)
     with simulated:
         trainer.fit(task, datamodule=data)
@@ -105,7 +106,7 @@ def test_steps_wait_for_nothing_and_compute_the_same(method: str, complete: bool
 def test_modality_dropout_is_drawn_on_the_host() -> None:
     missing = Missing(rate=0.4, train_only=True, redraw=True)
     counts, trained = fitted("qmf", DEVICE, missing=missing)
-    assert set(counts) <= {(0, 0), (0, 1)}
+    assert set(counts) <= {(0, 1), (0, 2)}  # of the mask, and of row numbers
     assert same(trained, fitted("qmf", CPU, missing=missing)[1])
 
 
@@ -145,6 +146,28 @@ def test_what_the_host_knows_of_a_mask_is_never_out_of_date() -> None:
         assert all(2 not in rows.tolist() for rows in rows_of(there.present))
         assert torch.equal(there.to(CPU).present, there.present.cpu())
     assert batch.present[2].any()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [RandomCropFlip(2), RandomResizedCrop(12), Resize(12), SpecAugment(5, 5), WordDropout(0.3)],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_nobody_waits_where_batches_are_augmented(transform: Callable[[Any], Any]) -> None:
+    pictures = torch.randint(0, 256, (4, 3, 16, 20), dtype=torch.uint8)
+    token = torch.randint(1, 9, (4, 6))
+    raw: Any = {
+        "SpecAugment": torch.randn(4, 16, 20),
+        "WordDropout": {"token": token, "word": torch.arange(6).expand(4, 6)},
+    }.get(type(transform).__name__, pictures)
+    torch.manual_seed(0)
+    with Simulated() as simulated:
+        there = transform(map_input(raw, lambda t: t.to(DEVICE)))
+        assert simulated.waits.total() == 0, simulated.waits
+    torch.manual_seed(0)
+    here = transform(raw)
+    for one, other in [(there["token"], here["token"])] if isinstance(here, dict) else [(there, here)]:
+        torch.testing.assert_close(one.values, other, rtol=0, atol=1)
 
 
 @pytest.mark.parametrize(

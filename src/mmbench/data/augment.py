@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from mmbench.batch import Input
 from mmbench.errors import UsageError
+from mmbench.presence import sent
 
+CPU = torch.device("cpu")
 CHUNK = 8
 """Samples that are resampled at once: in between, pictures are floats, many times as large as what goes in and comes out."""
 
@@ -74,7 +76,7 @@ class RandomResizedCrop:
         mirrored = torch.rand(count, device=images.device) < self.flip
         return resized_crop(images, boxes, mirrored, self.size)
 
-    def boxes(self, count: int, height: int, width: int, device: torch.device | None = None) -> Tensor:
+    def boxes(self, count: int, height: int, width: int, device: torch.device = CPU) -> Tensor:
         """Draw boxes in pictures of this size: (count, 4), whole numbers as floats: top, left, height and width."""
         tries = (count, 10)
         area = height * width * torch.empty(tries, device=device).uniform_(*self.scale)
@@ -83,9 +85,9 @@ class RandomResizedCrop:
         fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
         first = fits.int().argmax(dim=1, keepdim=True)
         drawn = torch.cat([heights.gather(1, first), widths.gather(1, first)], dim=1)  # (B, 2)
-        room = torch.tensor([height, width], device=device) - drawn
+        room = sent(torch.tensor([height, width]), device) - drawn
         corner = (torch.rand(count, 2, device=device) * (room + 1)).floor()
-        centred = torch.tensor(self.centred(height, width), dtype=area.dtype, device=device)
+        centred = sent(torch.tensor(self.centred(height, width), dtype=area.dtype), device)
         return torch.where(fits.any(dim=1, keepdim=True), torch.cat([corner, drawn], dim=1), centred)
 
     def centred(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -112,7 +114,7 @@ class Resize:
         count, height, width = len(images), *images.shape[-2:]
         if height == width == self.size:
             return images
-        boxes = torch.tensor([0.0, 0.0, height, width], device=images.device).expand(count, 4)
+        boxes = sent(torch.tensor([0.0, 0.0, height, width]), images.device).expand(count, 4)
         return resized_crop(images, boxes, torch.zeros(count, dtype=torch.bool, device=images.device), self.size)
 
 

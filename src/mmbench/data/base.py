@@ -305,11 +305,17 @@ class MultimodalDataModule(LightningDataModule):
         split = getattr(self.splits, self._protocol.selection)
         return self.masked("test", split) if self._protocol.selection == "test" else split
 
+    @property
+    def gathers_ahead(self) -> bool:
+        """Whether a thread gathers the next batch while a step is computed: for a GPU, which else would wait for every batch."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def loader(self, split: Split, batch_size: int, generator: torch.Generator | None = None) -> Batches | Shares:
         """The batches of a split, in an order that the generator draws, or in its own; on one of several devices, the share of each."""
         batches = Batches(
             split, batch_size=batch_size, shuffle=generator is not None, generator=generator, collate_fn=as_is
         )
+        batches.ahead = self.gathers_ahead
         if self.trainer is None or self.trainer.world_size == 1:
             return batches
         whole = {*self.feature_dims, *self.features}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from mmbench.batch import Batch, Input, map_input, select_rows
+from mmbench.data.ahead import gathered_ahead
 from mmbench.errors import UsageError, did_you_mean
 from mmbench.ranks import shares
 
@@ -179,11 +180,17 @@ def select(values: Any, rows: Tensor) -> Any:
 class Batches(DataLoader):
     """A DataLoader of a split, whose way from an epoch's order to its batches is the shortest there is, where it has no workers."""
 
+    ahead = False  # whether a thread gathers the next batch, in pinned memory, while a GPU works on this one
+
     def __iter__(self) -> Any:
         """Go through the batches, in an order that is drawn anew."""
         if self.num_workers or self.batch_sampler is None:
             return super().__iter__()
-        return map(self.dataset.__getitems__, self.rows())  # type: ignore[attr-defined]
+        return self.gathered(self.dataset.__getitems__, self.rows())  # type: ignore[attr-defined]
+
+    def gathered(self, gather: Callable[[Any], Batch], rows: Iterable[Any]) -> Iterator[Batch]:
+        """The batches of rows."""
+        return gathered_ahead(gather, rows) if self.ahead else map(gather, rows)
 
     def rows(self) -> Any:
         """The rows of each batch, in an order that is drawn anew."""
@@ -223,8 +230,10 @@ class Shares:
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through the batches, in an order that is drawn anew."""
-        for rows in self.batches.rows():
-            yield self.dataset.shared(torch.as_tensor(rows), shares(len(rows), self.ranks)[self.rank], self.whole)
+        return self.batches.gathered(self._share, self.batches.rows())
+
+    def _share(self, rows: Any) -> Batch:
+        return self.dataset.shared(torch.as_tensor(rows), shares(len(rows), self.ranks)[self.rank], self.whole)
 
 
 def as_is(batch: Any) -> Any:
