@@ -36,7 +36,7 @@ FLOORS = [
     "evidence",
     "tuning",
     "report",
-    "running bundles",
+    "running submitted bundles",
     "regression dashboard where new experiment_commands commands bundles.commands cli __main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # a process of its own, which starts others for trials
         machine.plan_only()
     arguments = parser().parse_args(argv)
+    arguments.argv = sys.argv[1:] if argv is None else argv
     if arguments.data_dir is not None:
         os.environ["MMBENCH_DATA"] = str(arguments.data_dir)  # also for the processes of trials
     try:

@@ -84,9 +84,14 @@ def run_experiment(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         dry_run(running)
         return strict
-    with closing(backend):
-        failed = running.run()
-    if arguments.no_report:
+    if arguments.backend == "slurm":
+        from mmbench.submitted import run_array
+
+        failed = run_array(running, arguments)
+    else:
+        with closing(backend):
+            failed = running.run()
+    if arguments.no_report or failed is None:
         return max(FAILED if failed else OK, strict)
     collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb)
     print_report(collected, compared_with(experiment, arguments), running.unselected())
