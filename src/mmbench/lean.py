@@ -108,7 +108,9 @@ class LeanEpoch(_TrainingEpochLoop):
         loss = outputs["loss"]
         if task.automatic_optimization:
             optimizer, progress = self.trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer.step
-            optimizer.zero_grad()
+            for group in optimizer.param_groups:  # as zero_grad(), which first looks for a profiler and a compiler
+                for parameter in group["params"]:
+                    parameter.grad = None
             loss.backward()
             progress.increment_ready()
             self._step(optimizer)
