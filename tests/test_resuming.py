@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,11 @@ from mmbench.batch import Batch
 from mmbench.data import DATASETS
 from mmbench.durations import EACH
 from mmbench.encoders import ENCODERS
+from mmbench.errors import Stopped
 from mmbench.missing import Missing
+from mmbench.packing import read_head, write_state
 from mmbench.recipe import Recipe
-from mmbench.resuming import Checkpoint, ResumableFit
+from mmbench.resuming import Checkpoint, OutOfTime, ResumableFit
 from mmbench.training import Outcome, run
 from mmbench.trial import Trial
 from plugin.mmbench_testing import Tiny
@@ -168,3 +172,61 @@ def test_a_trial_without_interruption_is_what_it_was(tmp_path: Path) -> None:
     of = trial("qmf")
     same(run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path)), run(of, device="cpu"))
     assert (tmp_path / "last.ckpt").is_file()
+
+
+def test_only_the_method_says_what_no_attribute_can_hold(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    of = trial("unwilling", epochs=2)
+    outcome = run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path))
+    assert len(outcome.curves) == 2, "the trial goes on without"
+    said = capfd.readouterr().out
+    assert said.count("no checkpoint of this trial: its state has a PosixPath, as extra/path") == 1
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+# Time
+
+
+def test_a_trial_that_is_asked_to_end_writes_its_state_whatever_the_interval(tmp_path: Path) -> None:
+    of = trial("sum")
+    asked = checkpoint_of(of, tmp_path, every=1e9)
+    asked.asked = True
+    with pytest.raises(Stopped):
+        run(of, device="cpu", checkpoint=asked)
+    assert not asked.path.exists(), "before there is an epoch, there is nothing to keep"
+
+
+def test_a_checkpoint_is_written_when_its_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, written = trial("sum", epochs=6), list[int]()
+    clock = itertools.count()
+    monkeypatch.setattr("mmbench.resuming.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr(ResumableFit, "save", lambda loop: written.append(loop.epochs))
+    run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path, every=1e9))
+    assert not written
+    run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path, every=1e-9))
+    assert written == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_limit_that_passes_in_the_last_epoch_is_none(tmp_path: Path) -> None:
+    of = trial("sum", epochs=2)
+    with pytest.raises(
+        OutOfTime, match="the time limit of 1e-06s has passed after 1 of 2 epochs; a larger limit goes on from there"
+    ):
+        run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path, limit=1e-6))
+    single = trial("sum", epochs=1)
+    assert len(run(single, device="cpu", checkpoint=checkpoint_of(single, tmp_path, limit=1e-6)).curves) == 1
+
+
+def test_seconds_are_of_all_processes(until: Any, tmp_path: Path) -> None:
+    of = trial("sum")
+    until(of, 3)
+    head = read_head(tmp_path / "last.ckpt")
+    assert head is not None
+    found = checkpoint_of(of, tmp_path)
+    state = found.read(1e9)
+    assert state is not None
+    assert len(state["curves"]) == head["epochs"] == 3
+    head["seconds"] = {"build": 100.0, "fit": 1000.0}
+    write_state(found.path, head, state)
+    outcome = run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path))
+    assert 100 < outcome.seconds["build"] < 200
+    assert 1000 < outcome.seconds["fit"] < 1100

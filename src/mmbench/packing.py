@@ -160,7 +160,7 @@ def read_head(path: Path) -> dict[str, Any] | None:
         Damaged: it is none, or is cut off.
     """
     try:
-        with path.open("rb") as handle:
+        with opened(path) as handle:
             return _head(handle)[0]
     except FileNotFoundError:
         return None
@@ -168,11 +168,21 @@ def read_head(path: Path) -> dict[str, Any] | None:
         raise Damaged(f"it cannot be read: {error.strerror}") from error
 
 
+def opened(path: Path) -> IO[bytes]:
+    """A file to read; of anything else, such as a pipe, nobody waits for an end.
+
+    Raises:
+        OSError: it cannot be opened.
+        Damaged: it is no file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Damaged("it is not a file")
+    return path.open("rb")
+
+
 def _head(handle: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     """The head, and the line that it was read from."""
-    found = os.fstat(handle.fileno())
-    if not stat.S_ISREG(found.st_mode):
-        raise Damaged("it is not a file")
+    size = os.fstat(handle.fileno()).st_size
     line = handle.readline(MOST_HEAD)
     try:
         head = json.loads(line)
@@ -181,8 +191,8 @@ def _head(handle: IO[bytes]) -> tuple[dict[str, Any], bytes]:
             raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Damaged("it does not begin as a file of state does") from error
-    if (expected := len(line) + sum(sizes) + DIGEST) != found.st_size:
-        raise Damaged(f"it has {found.st_size:,} bytes, and says that it has {expected:,}")
+    if (expected := len(line) + sum(sizes) + DIGEST) != size:
+        raise Damaged(f"it has {size:,} bytes, and says that it has {expected:,}")
     return head, line
 
 
@@ -197,7 +207,7 @@ def read_state(path: Path, most: float) -> Any:
         Damaged: it is not as it was written, or none.
     """
     try:
-        with path.open("rb") as handle:
+        with opened(path) as handle:
             head, line = _head(handle)
             if head["bytes"] > most or head["layout"] > MOST_LAYOUT:
                 raise Damaged(f"it has {head['bytes']:,} bytes of tensors, more than a state of this kind has")

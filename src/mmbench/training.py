@@ -36,8 +36,9 @@ from mmbench.precision import computing
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
 from mmbench.recipe import Recipe
 from mmbench.record import Code, Features, Predictions
-from mmbench.resuming import Checkpoint, ResumableFit, Unusable, most_bytes
+from mmbench.resuming import Checkpoint, ResumableFit, Unusable
 from mmbench.task import DivergedError, MultimodalTask
+from mmbench.training_state import most_bytes
 from mmbench.trial import Trial
 from mmbench.watch import Gap, Training
 
