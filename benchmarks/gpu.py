@@ -84,13 +84,13 @@ PARTS = {
     "methods": Part("gpu_parts:methods", 90),
     "precision": Part("gpu_parts:precisions", 25),
     "encoders": Part("gpu_steps:encoders", 90),
-    "compile": Part("gpu_steps:compiled", 90),
-    "feeding": Part("gpu_steps:feeding", 60, checks=False),
     "packing": Part("gpu_trials:packing", 75),
     "resume": Part("gpu_trials:resume", 75),
     "ranks": Part("gpu_trials:ranks", 60),
+    "feeding": Part("gpu_steps:feeding", 75, checks=False),
+    "compile": Part("gpu_steps:compiled", 90, checks=False),
 }
-"""By name, in their order. Their seconds are more than ``LONGEST`` together: most need a half of theirs."""
+"""By name, in their order: the last ones are what can be done without, if time is short. Most need a half of their seconds."""
 PRELOADED = ["mmbench.runner.preload", "mmbench.testing", "gpu_parts", "gpu_steps", "gpu_trials"]
 
 

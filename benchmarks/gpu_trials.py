@@ -85,7 +85,7 @@ def same(one: Sequence[Record], other: Sequence[Record]) -> bool:
 def packing(machine: Machine) -> Iterator[Row]:
     """Four trials one after the other, and at the same time on the same device."""
     with TemporaryDirectory() as folder:
-        runs = Runs(Path(folder), machine, 2 if machine.tiny else 30, 4)
+        runs = Runs(Path(folder), machine, 2 if machine.tiny else 6, 4)
         alone, seconds = runs.run("alone", "--jobs", "1")
         packed, together = runs.run("packed", "--jobs", "4")
     where = "one GPU" if machine.on_gpu else "the CPU"
@@ -103,7 +103,7 @@ def resume(machine: Machine) -> Iterator[Row]:
         yield Row("resume", "not run: mmbench run has no --checkpoint-every here")
         return
     with TemporaryDirectory() as folder:
-        runs = Runs(Path(folder), machine, 8 if machine.tiny else 40, 1)
+        runs = Runs(Path(folder), machine, 8 if machine.tiny else 20, 1)
         whole, _ = runs.run("whole")
         process = runs.start(runs.command("killed", "--checkpoint-every", "epoch"))
         found = wait_for_checkpoint(runs.folder / "killed/runs", process)
@@ -144,7 +144,7 @@ def ranks(machine: Machine) -> Iterator[Row]:
         yield Row("two devices a trial", "not run: there is one GPU")
         return
     with TemporaryDirectory() as folder:
-        runs = Runs(Path(folder), machine, 2 if machine.tiny else 30, 1)
+        runs = Runs(Path(folder), machine, 2 if machine.tiny else 10, 1)
         one, seconds = runs.run("one")
         two, other = runs.run("two", "--devices-per-trial", "2", devices="0,1")
         stores = [Store(runs.folder / name / "runs") for name in ("one", "two")]
