@@ -7,7 +7,7 @@ is no network, ``pip install --no-deps --no-build-isolation --editable .`` is en
 transformers, pandas, pyarrow, scikit-learn, pydantic and rich.
 
 Prints a table, and writes it to ``results/gpu/<card>.md`` if it is of a GPU. Exits with 1 if a check failed (timings have goals, and
-are no checks), with 2 if there is no GPU. ``--device cpu --tiny`` runs what needs no GPU, on small shapes, in about a minute.
+are no checks), with 2 if there is no GPU. ``--device cpu --tiny`` runs what needs no GPU, on small shapes, in about two minutes.
 """
 
 from __future__ import annotations
