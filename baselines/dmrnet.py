@@ -127,8 +127,8 @@ class Dmrnet(MultimodalTask):
 
     def record(self, variance: Tensor, combination: Tensor) -> None:
         """Add σ² (B, W) of samples to the sums of the combinations (B, P) that they showed."""
-        self.variance_sum += self.mean_over_ranks((variance.mean(dim=1, keepdim=True) * combination).sum(dim=0))
-        self.variance_count += self.mean_over_ranks(combination.sum(dim=0).float())
+        self.variance_sum += (variance.mean(dim=1, keepdim=True) * combination).sum(dim=0)
+        self.variance_count += combination.sum(dim=0).float()
 
     def on_train_epoch_start(self) -> None:
         """Rank the combinations when the warm-up is over: half of the incomplete ones become hard."""

@@ -112,7 +112,7 @@ class Mla(MultimodalTask):
             optimizer.zero_grad()  # type: ignore[union-attr]
             self.manual_backward(loss)
             if self.head_gradient_modification and self.global_step > 0:
-                self.modify_head_gradient(self.mean_over_ranks(feature.detach().mean(dim=0)), self.alpha * 0.1**passed)
+                self.modify_head_gradient(feature.detach().mean(dim=0), self.alpha * 0.1**passed)
             optimizer.step()  # type: ignore[union-attr]
             total += loss.detach()
         return total

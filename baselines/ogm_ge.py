@@ -82,8 +82,8 @@ class OgmGe(Concat):
         parts = self.modality_logits(self.encode(batch))  # (B, M, C)
         label = batch.label[:, None, None].expand(-1, parts.shape[1], 1)
         correct = parts.detach().softmax(dim=-1).gather(2, label).squeeze(2)  # (B, M)
-        total = self.mean_over_ranks((correct * batch.present).sum(dim=0))
-        count = self.mean_over_ranks(batch.present.sum(dim=0, dtype=total.dtype))
+        total = (correct * batch.present).sum(dim=0)
+        count = batch.present.sum(dim=0, dtype=total.dtype)
         self.coefficients = self.modulation(total / count.clamp(min=1))
         return self.cross_entropy((parts * batch.present.unsqueeze(-1)).sum(dim=1), batch.label)
 

@@ -104,7 +104,7 @@ def test_several_processes_are_refused(world3):
     for world_size in (1, 2):
         task._trainer = SimpleNamespace(world_size=world_size, fast_dev_run=True)
         with pytest.raises(UsageError, match="devices: 1") if world_size > 1 else nullcontext():
-            task.on_fit_start()
+            task.setup("fit")
 
 
 def test_evaluation_mode_gives_every_mode_back():

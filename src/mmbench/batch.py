@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
@@ -24,8 +24,9 @@ class Batch:
         present: (B, M) bool, in the data module's order of modalities; True where the sample has the modality.
         label: (B,) int64 class numbers.
         index: (B,) int64, each sample's stable number within its split.
-        share: on one of several devices, the rows whose inputs this one encodes; None: all. ``present``, ``label`` and ``index`` are of
-            all rows on every device, and so are inputs that are feature vectors; the other inputs have the rows of the share alone.
+        shares: on one of several devices, the rows whose inputs each of them encodes; none: there is one. ``present``, ``label`` and
+            ``index`` are of all rows on every device, and so are inputs that are feature vectors; other inputs have the rows of the
+            device's own share alone.
     """
 
     inputs: dict[str, Input]
@@ -33,7 +34,7 @@ class Batch:
     label: Tensor
     index: Tensor
 
-    share = cast("slice | None", None)  # no field: Lightning looks for the size of a batch in each
+    shares = cast("Sequence[slice]", ())  # no field: Lightning looks for the size of a batch in each
 
     def __len__(self) -> int:
         return len(self.label)
@@ -60,7 +61,7 @@ class Batch:
         """A batch of what a function makes of the other tensors."""
         inputs = {name: map_input(value, function) for name, value in self.inputs.items()}
         other = replace(self, inputs=inputs, present=present, label=function(self.label), index=function(self.index))
-        other.share = self.share
+        other.shares = self.shares
         return other
 
 

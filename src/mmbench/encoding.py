@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from mmbench.batch import Batch, Input, select_rows
 from mmbench.optimised import Optimised
 from mmbench.presence import on_host, rows_of, sent
-from mmbench.ranks import OwnGenerator, gathered, is_synchronised, synchronise
+from mmbench.ranks import OwnGenerator, gathered, is_synchronised, joined, synchronise
 
 
 class Encoding(Optimised):
@@ -23,9 +24,14 @@ class Encoding(Optimised):
         self.own_generator = OwnGenerator()  # of one of several devices, whose encoders drop out on its share
 
     def setup(self, stage: str) -> None:
-        """On several devices, let the encoders' batch normalisation see the rows of all."""
+        """On several devices, let encoders' batch normalisation see all rows, and make one batch of what each has read itself."""
         if self.trainer.world_size > 1:
             synchronise(self.encoders, self.trainer.strategy.root_device)
+            if self.trainer.datamodule is None:  # type: ignore[attr-defined]  # mmbench's give each its share of one
+                self.on_after_batch_transfer = self._joined  # type: ignore[method-assign]
+
+    def _joined(self, batch: Any, dataloader_idx: int) -> Any:
+        return joined(batch, self.spec.feature_dims) if isinstance(batch, Batch) and not batch.shares else batch
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Encode the present samples of each modality.
@@ -41,7 +47,7 @@ class Encoding(Optimised):
 
         On one of several devices, on those of its share; the others' features are gathered.
         """
-        if batch.share is not None:
+        if batch.shares:
             return self._embed_share(encoders, batch, cells)
         if on_host(cells).all():  # one look for all modalities
             return {
@@ -62,8 +68,7 @@ class Encoding(Optimised):
         return features
 
     def _embed_share(self, encoders: nn.ModuleDict, batch: Batch, cells: Tensor) -> dict[str, Tensor]:
-        share, device, features = batch.share, cells.device, {}
-        assert share is not None
+        share, device, features = batch.shares[self.trainer.global_rank], cells.device, {}
         for here, (modality, encoder) in zip(on_host(cells).T, encoders.items(), strict=True):
             rows, width = sent(here[share].nonzero().squeeze(1), device), int(encoder.out_dim)  # type: ignore[arg-type]
             out = torch.zeros(share.stop - share.start, width, device=device, dtype=self.log_prior.dtype)
@@ -74,7 +79,7 @@ class Encoding(Optimised):
                 with self.own_generator.drawn_from(device) if self.training else nullcontext():
                     encoded = self.run_encoder(encoder, select_rows(value, rows))  # (B', D)
                 out = out.to(encoded.dtype).index_copy(0, rows, encoded)
-            features[modality] = gathered(out, len(batch))
+            features[modality] = gathered(out, batch.shares)
         return features
 
     def run_encoder(self, encoder: nn.Module, value: Input) -> Tensor:

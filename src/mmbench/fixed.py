@@ -84,13 +84,12 @@ class FixedFeatureTask(MultimodalTask):
         """
         raise NotImplementedError
 
-    def on_fit_start(self) -> None:
+    def setup(self, stage: str) -> None:
         """Refuse several processes, each of which would learn from its share of the rows alone.
 
         Raises:
-            UsageError: there are several, or the trainer contradicts the recipe.
+            UsageError: there are several.
         """
-        super().on_fit_start()
         if self.trainer.world_size > 1:
             raise UsageError(
                 f"{type(self).__name__} learns from the whole split in one process; use devices: 1 (got {self.trainer.world_size})"

@@ -10,9 +10,9 @@ augmentation and in the dropout of encoders, comes from a generator of the rank'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmbench.batch import Batch, map_input
 
 
 def shares(size: int, ranks: int) -> list[slice]:
@@ -34,24 +36,38 @@ def shares(size: int, ranks: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
-def gathered(own: Tensor, size: int) -> Tensor:
-    """The rows of all ranks, (size, …), of which this one has ``own``, its share.
+def gathered(own: Tensor, parts: Sequence[slice]) -> Tensor:
+    """The rows of all ranks, of which this one has ``own``, and each has its part.
 
     Gradients reach the own rows, times the number of ranks: every rank has the loss of the whole batch, and the mean over ranks, which
     data-parallel training takes of gradients, then is the gradient of that loss.
     """
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    parts = shares(size, ranks)
-    most = parts[0].stop
-    padded = F.pad(own.detach(), [*[0, 0] * (own.dim() - 1), 0, most - len(own)]).contiguous()
+    sizes = [part.stop - part.start for part in parts]
+    padded = F.pad(own.detach(), [*[0, 0] * (own.dim() - 1), 0, max(sizes) - len(own)]).contiguous()
     found = [torch.empty_like(padded) for _ in parts]
     dist.all_gather(found, padded)
-    rows = [values[: part.stop - part.start] for values, part in zip(found, parts, strict=True)]
+    rows = [values[:size] for values, size in zip(found, sizes, strict=True)]
     if own.requires_grad:
         own = own.view_as(own)
-        own.register_hook(lambda gradient: gradient * ranks)
-    rows[rank] = own
+        own.register_hook(lambda gradient: gradient * len(parts))
+    rows[dist.get_rank()] = own
     return torch.cat(rows)
+
+
+def joined(own: Batch, whole: Collection[str]) -> Batch:
+    """One batch of all ranks' rows, where each has read its own: of a loader that does not know of ranks.
+
+    Args:
+        own: this rank's.
+        whole: modalities of whose inputs every rank gets all rows, since methods read them.
+    """
+    sizes: list[int] = of_all_ranks(len(own))
+    ends = [0, *accumulate(sizes)]
+    parts = [slice(start, stop) for start, stop in pairwise(ends)]
+    inputs = {m: map_input(v, lambda t: gathered(t, parts)) if m in whole else v for m, v in own.inputs.items()}
+    batch = Batch(inputs, *(gathered(value, parts) for value in (own.present, own.label, own.index)))
+    batch.shares = parts
+    return batch
 
 
 def of_all_ranks(value: Any) -> list[Any]:

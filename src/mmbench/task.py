@@ -292,12 +292,6 @@ class MultimodalTask(Encoding):
         data = getattr(self.trainer, "datamodule", None)
         return batch if data is None else data.evaluated(batch)
 
-    def mean_over_ranks(self, value: Tensor) -> Tensor:
-        """The mean of a batch statistic over data-parallel ranks; gradient modulation must be the same on all of them."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return value
-        return self.trainer.strategy.reduce(value, reduce_op="mean")
-
 
 def modality_cross_entropy(logits: Tensor, present: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of each modality's own prediction.

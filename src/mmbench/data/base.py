@@ -350,7 +350,7 @@ class MultimodalDataModule(LightningDataModule):
         if self.missing is not None and self.missing.redraw:
             keep = self.missing.draw(self.modalities, len(batch), self._redraws)
             batch.present = placed(on_host(batch.present) & torch.from_numpy(keep), batch.present.device)
-        with nullcontext() if batch.share is None else self.own_generator.drawn_from(batch.present.device):
+        with self.own_generator.drawn_from(batch.present.device) if batch.shares else nullcontext():
             batch.inputs = transformed(batch.inputs, self.augmentations)
         return batch
 

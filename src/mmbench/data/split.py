@@ -116,13 +116,12 @@ class Split(Dataset):
             index=index,
         )
 
-    def shared(self, rows: Tensor, share: slice, whole: Collection[str]) -> Batch:
-        """The batch of these rows, of which one of several devices has a share; all inputs of the modalities in ``whole``."""
-        inputs: dict[str, Input] = {}
-        for name, value in self.inputs.items():
-            inputs[name] = select_rows(value, rows if name in whole else rows[share])
+    def shared(self, rows: Tensor, parts: Sequence[slice], rank: int, whole: Collection[str]) -> Batch:
+        """The batch of these rows, of which one of several devices has its part; all inputs of the modalities in ``whole``."""
+        own = rows[parts[rank]]
+        inputs = {name: select_rows(value, rows if name in whole else own) for name, value in self.inputs.items()}
         batch = Batch(inputs, self.present[rows], self.label[rows], rows)
-        batch.share = share
+        batch.shares = parts
         return batch
 
     def rows(self, index: np.ndarray) -> Split:
@@ -233,7 +232,7 @@ class Shares:
         return self.batches.gathered(self._share, self.batches.rows())
 
     def _share(self, rows: Any) -> Batch:
-        return self.dataset.shared(torch.as_tensor(rows), shares(len(rows), self.ranks)[self.rank], self.whole)
+        return self.dataset.shared(torch.as_tensor(rows), shares(len(rows), self.ranks), self.rank, self.whole)
 
 
 def as_is(batch: Any) -> Any:
