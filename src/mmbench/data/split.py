@@ -229,7 +229,9 @@ class Shares:
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through the batches, in an order that is drawn anew."""
-        return self.batches.gathered(self._share, self.batches.rows())
+        yield from self.batches.gathered(
+            self._share, self.batches.rows()
+        )  # an order is drawn where batches are asked for
 
     def _share(self, rows: Any) -> Batch:
         return self.dataset.shared(torch.as_tensor(rows), shares(len(rows), self.ranks), self.rank, self.whole)
