@@ -70,6 +70,7 @@ benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/runners.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/trial.py
 

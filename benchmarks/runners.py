@@ -1,0 +1,122 @@
+"""What runners lose between trials, as ratios measured in one run.
+
+Several runners on one store: how many times as fast two are as one, on two cores, with trials that train. And slots: how much of the
+time eight of them are busy, with trials that sleep. Runners have their imports done before the clock starts.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from mmbench.record import Record
+from mmbench.runner import local
+from mmbench.runner.child import Job, now
+from mmbench.runner.local import LocalBackend
+from mmbench.runner.loop import run_trials
+from mmbench.runner.view import GridView
+from mmbench.store import Store
+from mmbench.trial import Trial
+
+TURNS = 3
+TRIALS, EPOCHS = 24, 12
+SLOTS, SLEEPS, SECONDS = 8, 48, 2.0
+
+
+def main() -> None:
+    """Print both ratios."""
+    one, two = [], []
+    for _ in range(TURNS):
+        one.append(together(1))
+        two.append(together(2))
+    ratio = statistics.median(a / b for a, b in zip(one, two, strict=True))
+    spread = ", ".join(f"{a / b:.2f}" for a, b in zip(one, two, strict=True))
+    print(
+        f"two runners on one store: {ratio:.2f} times as fast as one (goal: at least 1.85; {spread}; {TRIALS} trials in "
+        f"{statistics.median(one):.1f} s and {statistics.median(two):.1f} s)",
+        flush=True,
+    )
+    share = SLEEPS * SECONDS / SLOTS / asleep()
+    print(
+        f"{SLOTS} slots of {SLEEPS} trials that sleep {SECONDS:g} s: busy {share:.1%} of the time (goal: at least 97 %)"
+    )
+
+
+def trials(count: int) -> list[Trial]:
+    """Trials on the embedded data, which differ in their seeds."""
+    from mmbench.experiment.plan import expand
+
+    raw = {
+        "title": "",
+        "datasets": {"openclipart": {"recipe": {"epochs": EPOCHS}}},
+        "methods": {"concat": None},
+        "seeds": list(range(count)),
+    }
+    return list(expand(raw).trials)
+
+
+def together(count: int) -> float:
+    """The seconds that so many runners, of one trial at a time, take for all trials."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--serve", folder]
+        runners = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+        for runner in runners:
+            assert runner.stdout is not None
+            assert runner.stdout.readline() == "ready\n"
+        began = time.perf_counter()
+        for runner in runners:
+            assert runner.stdin is not None
+            runner.stdin.write("go\n")
+            runner.stdin.flush()
+        for runner in runners:
+            runner.communicate()
+        seconds = time.perf_counter() - began
+        assert all(runner.returncode == 0 for runner in runners)
+        assert len(Store(folder).keys()) == TRIALS
+    return seconds
+
+
+def serve(folder: str) -> None:
+    """One runner: gets ready, waits for a line, and runs what there is to run."""
+    backend, todo = LocalBackend(1), trials(TRIALS)
+    with tempfile.TemporaryDirectory() as other:
+        run_trials(todo[:1], Store(other), backend, GridView())  # the server has done its imports
+    print("ready", flush=True)
+    sys.stdin.readline()
+    run_trials(todo, Store(folder), backend, GridView())
+
+
+def asleep() -> float:
+    """The seconds that trials take that sleep, in slots of this process."""
+    local.main = sleep
+    todo = [trial.model_copy(update={"tuning": True}) for trial in trials(SLEEPS + SLOTS)]
+    backend = LocalBackend(SLOTS)
+    with tempfile.TemporaryDirectory() as folder:
+        run_trials(todo[:SLOTS], Store(folder), backend, GridView())
+        began = time.perf_counter()
+        run_trials(todo[SLOTS:], Store(folder), backend, GridView())
+        return time.perf_counter() - began
+
+
+def sleep(job: Job) -> None:
+    """In a trial's process: no work, and a record."""
+    began, store = now(), Store(job.root)
+    with store.lock(job.trial.key, wait=False, sign=True):
+        time.sleep(SECONDS)
+        store.write(
+            Record(key=job.trial.key, trial=job.trial, status="done", started=began, finished=now(), environment={})
+        )
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2])
+    else:
+        main()
