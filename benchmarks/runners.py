@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+from rich.console import Console
+
 from mmbench.record import Record
 from mmbench.runner import local
 from mmbench.runner.child import Job, now
@@ -23,7 +25,7 @@ from mmbench.store import Store
 from mmbench.trial import Trial
 
 TURNS = 3
-TRIALS, EPOCHS = 24, 12
+TRIALS, EPOCHS = 16, 4
 SLOTS, SLEEPS, SECONDS = 8, 48, 2.0
 
 
@@ -86,10 +88,12 @@ def serve(folder: str) -> None:
     """One runner: gets ready, waits for a line, and runs what there is to run."""
     backend, todo = LocalBackend(1), trials(TRIALS)
     with tempfile.TemporaryDirectory() as other:
-        run_trials(todo[:1], Store(other), backend, GridView())  # the server has done its imports
+        run_trials(
+            todo[:1], Store(other), backend, GridView(console=Console(quiet=True))
+        )  # the server has done its imports
     print("ready", flush=True)
     sys.stdin.readline()
-    run_trials(todo, Store(folder), backend, GridView())
+    run_trials(todo, Store(folder), backend, GridView(console=Console(quiet=True)))
 
 
 def asleep() -> float:
@@ -98,9 +102,9 @@ def asleep() -> float:
     todo = [trial.model_copy(update={"tuning": True}) for trial in trials(SLEEPS + SLOTS)]
     backend = LocalBackend(SLOTS)
     with tempfile.TemporaryDirectory() as folder:
-        run_trials(todo[:SLOTS], Store(folder), backend, GridView())
+        run_trials(todo[:SLOTS], Store(folder), backend, GridView(console=Console(quiet=True)))
         began = time.perf_counter()
-        run_trials(todo[SLOTS:], Store(folder), backend, GridView())
+        run_trials(todo[SLOTS:], Store(folder), backend, GridView(console=Console(quiet=True)))
         return time.perf_counter() - began
 
 

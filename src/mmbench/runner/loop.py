@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from signal import SIGTERM, Signals
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mmbench.durations import CHECKPOINT_EVERY
 from mmbench.errors import Interrupted, NotedSignals, StoreError, counted
@@ -28,7 +28,7 @@ LOST = 10
 """How often after its node, or its worker, went away."""
 TICK_SECONDS = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
-"""Seconds until trials that other runners are at are looked at again, once nothing else is left to run."""
+"""Seconds until trials that other runners are at are looked at again: few at first, if nothing else is left to run."""
 
 
 class View(Protocol):
@@ -201,28 +201,52 @@ class _Loop:
         raise Interrupted(self.signals.stop or SIGTERM, f"{self.stopped}: {', '.join(parts)}")
 
     def fill(self) -> None:
-        """Start trials while there is room; if none waits, look again at those that others are at, now and then."""
+        """Start trials while there is room."""
         if self.stopped:
             return
+        if self.busy and time.monotonic() >= self.looked + self.between:
+            self.look()
         while self.waiting and self.backend.has_room(self.request(self.waiting[0])):
             self.begin(self.waiting.popleft())
-        if self.waiting or not self.busy or time.monotonic() < self.looked + self.patience:
-            return
+
+    @property
+    def between(self) -> float:
+        """Seconds between two looks at what other runners are at: few, and then more, once nothing else is left to run."""
+        return LONGEST_PAUSE if self.waiting or self.running else self.patience
+
+    def look(self) -> None:
+        """Look at the trials that other runners are at: what they have finished is done, what they have left is to be run."""
         before = len(self.busy)
-        for _ in range(before):
-            turn = self.busy.popleft()
-            if self.backend.has_room(self.request(turn)):
-                self.begin(turn)
-            else:
+        for turn in [self.busy.popleft() for _ in range(before)]:
+            if (state := self.ask(turn.trial)) == "busy":
                 self.busy.append(turn)
+            elif state == "free":
+                self.waiting.append(turn)
         self.looked = time.monotonic()
         self.patience = FIRST_PAUSE if len(self.busy) < before else min(1.5 * self.patience, LONGEST_PAUSE)
 
     def pause(self) -> float:
         """Seconds to wait for something to end."""
-        if not self.waiting and self.busy:
-            return min(TICK_SECONDS, max(0.0, self.looked + self.patience - time.monotonic()))
-        return TICK_SECONDS if self.waiting or self.running else 0.0
+        if self.waiting or self.running:
+            return TICK_SECONDS
+        return min(TICK_SECONDS, max(0.0, self.looked + self.patience - time.monotonic())) if self.busy else 0.0
+
+    def ask(self, trial: Trial) -> Literal["free", "busy", "done"]:
+        """Whether a trial is to be run here; if another runner has run it, its record is kept."""
+        self.signals.check()
+        state = self.store.discard(trial.key, self.code[trial.key], self.keeps(trial), self.known[trial.key])
+        if state != "done":
+            return state
+        if (record := self.record_of(trial)) is None:
+            return "free"
+        self.records.append(record)
+        self.memory.learn(record)
+        self.view.elsewhere(trial, record)
+        return state
+
+    def keeps(self, trial: Trial) -> bool:
+        """Whether its model is kept."""
+        return self.keep_models and not trial.tuning
 
     def request(self, turn: Turn) -> Request:
         """What a trial asks for; the first of a kind has its GPU alone."""
@@ -238,17 +262,10 @@ class _Loop:
 
     def begin(self, turn: Turn) -> None:
         """Start a process on a trial, unless another runner is at it or has run it."""
-        trial, code = turn.trial, self.code[turn.trial.key]
-        keep = self.keep_models and not trial.tuning
-        self.signals.check()
-        state = self.store.discard(trial.key, code, keep, self.known[trial.key])
-        if state == "busy":
-            self.leave(turn)
-            return
-        if state == "done" and (record := self.record_of(trial)) is not None:
-            self.records.append(record)
-            self.memory.learn(record)
-            self.view.elsewhere(trial, record)
+        trial = turn.trial
+        if (state := self.ask(trial)) != "free":
+            if state == "busy":
+                self.leave(turn)
             return
         wandb = self.wandb.labelled(*self.labels(trial))
         request = self.request(turn)
@@ -257,8 +274,8 @@ class _Loop:
             str(self.store.root),
             source=self.source,
             wandb=wandb,
-            code=code,
-            keep_model=keep,
+            code=self.code[trial.key],
+            keep_model=self.keeps(trial),
             devices=request.devices,
             checkpoint_every=self.times.checkpoint_every,
             time_limit=self.times.trial,
