@@ -48,11 +48,11 @@ def import_ray() -> Any:
 
 def start_local(ray: Any, local: LocalBackend) -> None:
     """Start a cluster on this machine, with the devices of the local back end."""
-    there = local.capacity()
+    there, shown = local.capacity(), "CUDA_VISIBLE_DEVICES"
     cpus = max(machine.cores(), there.jobs * there.cores)
-    before = dict(os.environ)
+    before = os.environ.get(shown)
     if not local.on_cpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local.devices)
+        os.environ[shown] = ",".join(local.devices)
     try:
         init(
             ray,
@@ -63,8 +63,9 @@ def start_local(ray: Any, local: LocalBackend) -> None:
             include_dashboard=False,
         )
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        os.environ.pop(shown, None)
+        if before is not None:
+            os.environ[shown] = before
 
 
 def connect(ray: Any, address: str) -> None:
