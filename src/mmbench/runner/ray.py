@@ -109,7 +109,7 @@ class RayBackend:
         cores, gpus = (sum(int(node["Resources"].get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
         print(
             f"Ray: {counted(len(nodes), 'node')}, {counted(cores, 'core')}, {counted(gpus, 'GPU')}; "
-            f"{self._capacity.jobs} trials at a time",
+            f"{counted(self._capacity.jobs, 'trial')} at a time",
             file=sys.stderr,
         )
 
