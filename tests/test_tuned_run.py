@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_and_ends_well(story: Story) -> None:
     assert rest.returncode == 0, rest.stderr
     assert f"fair: 24 trials, {story.before} done, {24 - story.before} to do; 20 of them tune, 5 draws" in rest.stderr
     assert "fair, chosen settings: 4 trials, 0 done, 4 to do" in rest.stderr
-    assert "fair, chosen settings: 1 trials, 0 done, 1 to do" in rest.stderr, "the next best draw"
+    assert "fair, chosen settings: 1 trial, 0 done, 1 to do" in rest.stderr, "the next best draw"
 
 
 def test_a_dry_run_tells_the_budget(story: Story) -> None:

@@ -147,9 +147,10 @@ class Running:
             return ""
         draws = max(len(search.draws) for search in self.searches)
         finals = sum(len(search.seeds) for search in self.searches)
+        choices = f"{len(self.searches)} setting{'s' * (len(self.searches) != 1)} to choose"
         return (
-            f"; {len(self.tuning)} of them tune, {draws} draws for each of {len(self.searches)} settings to choose; then at most "
-            f"{finals} trials of what is chosen, more where one diverges"
+            f"; {len(self.tuning)} of them tune, {draws} draws for each of {choices}; then at most "
+            f"{finals} trial{'s' * (finals != 1)} of what is chosen, more where one diverges"
         )
 
     def room(self, todo: Sequence[Trial]) -> str:
@@ -220,7 +221,7 @@ class Running:
 
 def counts(trials: Sequence[Trial], done: Sequence[Done], todo: Sequence[Trial]) -> str:
     """How far a stage is, in words."""
-    return f"{len(trials)} trials, {len(done)} done, {len(todo)} to do"
+    return f"{len(trials)} trial{'s' * (len(trials) != 1)}, {len(done)} done, {len(todo)} to do"
 
 
 def seconds_of(done: Sequence[Done]) -> list[tuple[Trial, float]]:

@@ -70,6 +70,9 @@ def test_a_recipe_is_told_in_words(tmp_path: Path) -> None:
     assert rows["gradients"] == "cut back to a norm of 1"
     assert rows["heads"] == "start as xavier"
     assert {"classes", "encoders"} <= set(rows)
+    shorter = recipe.model_copy(update={"warmup": 1, "schedule": "constant"})
+    rows = told([of("concat", recipe=shorter)], tmp_path / "shorter")
+    assert rows["learning rate"] == "0.01, rises over one epoch, then constant"
 
 
 def test_what_differs_by_method_has_a_row_of_its_own(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def _recipe(recipe: Recipe) -> Rows:
         "cosine": "falls to zero as a cosine",
         "constant": "constant",
     }
-    warm = f"rises over {recipe.warmup} epochs, then " if recipe.warmup else ""
+    rise = f"{recipe.warmup} epochs" if recipe.warmup > 1 else "one epoch"
+    warm = f"rises over {rise}, then " if recipe.warmup else ""
     patience = f"; stops after {recipe.patience} without a better one" if recipe.patience else ""
     momentum = "momentum" if recipe.optimizer == "sgd" else "first beta"
     rows = [
