@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,14 +19,16 @@ from mmbench.baselines import METHODS
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data import DATASETS
+from mmbench.data.split import Loaded
 from mmbench.durations import EACH
 from mmbench.encoders import ENCODERS
 from mmbench.errors import Stopped
 from mmbench.missing import Missing
-from mmbench.packing import read_head, write_state
+from mmbench.packing import read_head, read_state, write_state
 from mmbench.recipe import Recipe
 from mmbench.resuming import Checkpoint, OutOfTime, ResumableFit
 from mmbench.training import Outcome, run
+from mmbench.training_state import same as alike
 from mmbench.trial import Trial
 from plugin.mmbench_testing import Tiny
 
@@ -68,6 +71,15 @@ class Remembers(Concat):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.told = set(checkpoint["told"])
+
+
+class OtherTest(Tiny):
+    """The same data, but for the test split."""
+
+    def load(self) -> Loaded:
+        parts = super().load()
+        inputs = {modality: 5 - values for modality, values in parts.test.inputs.items()}
+        return replace(parts, test=replace(parts.test, inputs=inputs, label=2 - parts.test.label))
 
 
 class Unwilling(Concat):
@@ -230,3 +242,25 @@ def test_seconds_are_of_all_processes(until: Any, tmp_path: Path) -> None:
     outcome = run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path))
     assert 100 < outcome.seconds["build"] < 200
     assert 1000 < outcome.seconds["fit"] < 1100
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "knows"),
+    [
+        *((method, {"tuning": True}, False) for method in ("cpm_net", "mla", "mmin", "qmf")),
+        ("mla", {"protocol": "peek"}, True),
+    ],
+)
+def test_the_state_of_a_trial_that_tunes_knows_nothing_of_the_test_split(
+    method: str, changes: dict[str, Any], knows: bool, until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other test samples it is the same to the last bit; that of a trial which chooses its epoch by them is not."""
+    of = trial(method).model_copy(update=changes)
+    states = []
+    for data in ("plugin.mmbench_testing:Tiny", "test_resuming:OtherTest"):
+        monkeypatch.setitem(DATASETS._targets, "tiny", data)
+        until(of, 3)
+        found = checkpoint_of(of, tmp_path)
+        states.append(read_state(found.path, 2**30))
+        found.remove()
+    assert alike(*states) is not knows
