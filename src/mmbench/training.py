@@ -114,8 +114,7 @@ def build(trial: Trial, device: str = "auto", code: Code | None = None) -> tuple
                 source = [trial.data, split, view, choice, trial.weights.get(modality), sizes.get(modality)]
                 source += [] if trial.fold is None else [f"fold {trial.fold}"]
                 source += [code.data, code.encoders[choice["name"]]] if code else []
-                with computing("32-true"):  # whatever the trial computes in: others use what is cached
-                    data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
+                data.encode_once(modality, encoder, json.dumps(source, sort_keys=True), device)
                 encoders[modality] = Given(int(encoder.out_dim))  # type: ignore[arg-type]
     task = METHODS[trial.method](data.spec, encoders, trial.recipe, **trial.params)
     return task, data

@@ -15,6 +15,7 @@ from mmbench.data.cache import FeatureCache, Given
 from mmbench.data.split import Split
 from mmbench.errors import DataError
 from mmbench.experiment.plan import expand
+from mmbench.precision import computing
 from mmbench.provenance import Codes
 from mmbench.record import Code
 from mmbench.training import build, run
@@ -83,6 +84,16 @@ def test_only_present_rows_are_encoded_and_only_once(split: Split, folder: Path)
     assert (first.seen, second.seen) == (100, 0)
     assert torch.equal(features, again)
     assert len(list(folder.glob("*.npy"))) == 1
+
+
+def test_what_trials_of_any_precision_share_is_computed_in_float32(split: Split) -> None:
+    seen = []
+    cache = FeatureCache(own := encoder(), "a key", "cpu")
+    own.register_forward_hook(lambda *_: seen.append(torch.backends.cuda.matmul.fp32_precision))
+    with computing("tf32"):
+        read(cache, split)
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32", "and the trial goes on as it was"
+    assert set(seen) == {"ieee"}
 
 
 def test_other_weights_other_data_and_other_splits_are_other_features(split: Split, folder: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmbench.batch import Batch
 from mmbench.errors import DataError
 from mmbench.files import atomic_write, data_root
+from mmbench.precision import computing
 
 if TYPE_CHECKING:
     from mmbench.data.split import Split
@@ -124,11 +125,15 @@ class FeatureCache:
 
     @torch.no_grad()
     def encode(self, split: Split, modality: str, column: int, prepare: Callable[[Batch], Batch]) -> Tensor:
-        """Run the encoder on the samples that have the modality; it leaves the device again."""
+        """Run the encoder on the samples that have the modality, in float32: trials of any precision share the file.
+
+        It leaves the device again.
+        """
         encoder = self.encoder.to(self.device)
         features, split = torch.zeros(len(split), self.width), replace(split, inputs={modality: split.inputs[modality]})
-        for rows in split.present[:, column].nonzero().squeeze(1).split(ROWS):
-            batch = prepare(split.__getitems__(rows).to(self.device))
-            features[rows] = encoder(batch.inputs[modality]).float().cpu()
+        with computing("32-true"):
+            for rows in split.present[:, column].nonzero().squeeze(1).split(ROWS):
+                batch = prepare(split.__getitems__(rows).to(self.device))
+                features[rows] = encoder(batch.inputs[modality]).float().cpu()
         encoder.to("cpu")
         return features
