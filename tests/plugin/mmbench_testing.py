@@ -172,6 +172,26 @@ class Touchy(Concat):
         return loss * float("nan") if self.recipe.lr > (1 if tunes else 0.2) else loss
 
 
+class OneRank(Concat):
+    """A method that has a bug on the second of several devices alone, in the second epoch."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.global_rank and self.current_epoch:
+            raise ValueError("broken on one device")
+        return super().training_step(batch, batch_idx)
+
+
+class OneRankKilled(Concat):
+    """A method whose second process the system kills the first time."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        marker = Path(os.environ["MMBENCH_TESTING_MARKER"] + "-rank")
+        if self.global_rank and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().training_step(batch, batch_idx)
+
+
 class Hungry(Concat):
     """A method that asks for an exbibyte."""
 
