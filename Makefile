@@ -67,6 +67,7 @@ gpu: $(READY) ## check and time the suite on a GPU, in six minutes; writes resul
 benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/adding.py
+	$(BIN)/python benchmarks/devices.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/ray_trials.py
