@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 
 from mmbench.evidence.groups import LARGE, group_accuracy, worst_group
-from mmbench.evidence.resampling import RESAMPLES, resamples, summarise
+from mmbench.evidence.resampling import RESAMPLES, resamples, summarise_all
 from mmbench.metrics import ATTACK_METRICS, METRICS, evaluate, statistics
 from mmbench.record import Predictions
 
@@ -67,6 +67,8 @@ def fingerprint(p: Predictions) -> str:
     return sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
+EXACT = 2**24
+"""Whole numbers below it are exact in float32."""
 ROUNDING = 2.0**-9
 """How far two log-probabilities of one run may lie apart, relatively or as they are: two units of the last place of float16."""
 
@@ -76,8 +78,10 @@ def same_run(one: Predictions, other: Predictions) -> bool:
     alike = all(
         np.array_equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one) if f.name != "log_probs"
     )
+    if not alike or one.log_probs.shape != other.log_probs.shape:
+        return False
     first, second = (p.log_probs.astype(np.float32) for p in (one, other))
-    return alike and first.shape == second.shape and np.allclose(first, second, ROUNDING, ROUNDING, equal_nan=True)
+    return np.allclose(first, second, ROUNDING, ROUNDING, equal_nan=True)
 
 
 def twins(predictions: Sequence[Predictions]) -> list[int]:
@@ -121,33 +125,36 @@ def estimate(
     if not predictions:
         return {(name, metric): (np.nan,) * 4 for name in [*names, MEAN] for metric in (*METRICS, GROUP_ACCURACY)}
     predictions = [predictions[i] for i in distinct_runs(predictions)]
-    weights, chosen = resamples(len(np.unique(predictions[0].group)), len(predictions))
-    sizes = np.unique(predictions[0].group, return_counts=True)[1]
+    first, given = predictions[0], predictions[0].given
+    sizes = np.unique(first.group, return_counts=True)[1]
+    weights, chosen = resamples(len(sizes), len(predictions))
+    whole = weights.astype(np.float32) if len(sizes) * sizes.max() < EXACT else None
     by_group = (GROUP_ACCURACY, *([WORST_GROUP] if sizes.max() >= LARGE else []))
-    metrics = (*METRICS, *(ATTACK_METRICS if len(predictions[0].attack) else ()))
-    point = {metric: np.empty((len(names), len(predictions))) for metric in (*metrics, *by_group)}  # (P, S)
-    draws = {metric: np.empty((len(names), RESAMPLES)) for metric in (*metrics, *by_group)}  # (P, R)
-    for values in (*point.values(), *draws.values()):
-        values[~predictions[0].given] = np.nan
-    for i in np.flatnonzero(predictions[0].given).tolist():
-        drawn = []
-        for seed, p in enumerate(predictions):
-            sums = statistics(p.label, p.predicted[i], p.log_probs[i], p.group, p.attack)
-            for metric, value in evaluate(sums, np.ones((1, weights.shape[1]))).items():
-                point[metric][i, seed] = value[0]
-            drawn.append(evaluate(sums, weights))
-        for metric in metrics:
-            draws[metric][i] = (np.stack([d[metric] for d in drawn], axis=1) * chosen).sum(axis=1)
+    metrics = (*METRICS, *(ATTACK_METRICS if len(first.attack) else ()))
+    point = {metric: np.full((len(names), len(predictions)), np.nan) for metric in (*metrics, *by_group)}  # (P, S)
+    draws = {metric: np.full((len(names), RESAMPLES), np.nan) for metric in (*metrics, *by_group)}  # (P, R)
+    for metric in metrics:
+        draws[metric][given] = 0
+    for seed, p in enumerate(predictions):
+        sums = statistics(p.label, p.predicted[given], p.log_probs[given], p.group, p.attack)
+        for metric, value in evaluate(sums, np.ones((1, len(sizes)))).items():
+            point[metric][given, seed] = value[:, 0]
+        for metric, values in evaluate(sums, weights, whole).items():
+            draws[metric][given] += values * chosen[:, seed]
+    for i in np.flatnonzero(given).tolist():
         right = np.stack([p.predicted[i] == p.label for p in predictions])
         for metric in by_group:
             statistic = group_accuracy if metric == GROUP_ACCURACY else worst_group
-            point[metric][i], draws[metric][i] = statistic(right, predictions[0].group)
+            point[metric][i], draws[metric][i] = statistic(right, first.group)
     result = {}
-    for i, name in enumerate([*names, MEAN]):
-        for metric in (*metrics, *by_group):
-            over = slice(None) if name == MEAN else slice(i, i + 1)
-            result[name, metric] = summarise(point[metric][over].mean(axis=0), draws[metric][over].mean(axis=0))
-    return result
+    for metric in (*metrics, *by_group):
+        every = (
+            np.vstack([point[metric], point[metric].mean(axis=0)]),
+            np.vstack([draws[metric], draws[metric].mean(axis=0)]),
+        )
+        for name, values in zip([*names, MEAN], summarise_all(*every), strict=True):
+            result[name, metric] = values
+    return {(name, metric): result[name, metric] for name in [*names, MEAN] for metric in (*metrics, *by_group)}
 
 
 def describe_test(p: Predictions) -> SplitFacts:

@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 
 RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)
+"""The ends of an interval, in percent of the draws."""
 
 
 @cache
@@ -33,10 +35,27 @@ def summarise(values: np.ndarray, draws: np.ndarray) -> tuple[float, float, floa
 
     Draws in which the metric has no value (nothing to count) are left out. The deviation of a single seed is NaN.
     """
-    draws = draws[~np.isnan(draws)]
-    low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
-    std = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-    return float(values.mean()), std, float(low), float(high)
+    return summarise_all(values[None], draws[None])[0]
+
+
+def summarise_all(values: np.ndarray, draws: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """The same of K quantities at once: values (K, S), draws (K, R)."""
+    means = values.mean(axis=1)
+    deviations = values.std(axis=1, ddof=1) if values.shape[1] > 1 else np.full(len(values), np.nan)
+    ends = intervals(draws)
+    return list(zip(means.tolist(), deviations.tolist(), ends[:, 0].tolist(), ends[:, 1].tolist(), strict=True))
+
+
+def intervals(draws: np.ndarray) -> np.ndarray:
+    """The 95 % percentile intervals of K quantities, (K, 2), of their draws (K, R) that have a value; NaN where none has."""
+    ends = np.full((len(draws), 2), np.nan)
+    holes = np.isnan(draws).any(axis=1)
+    if not holes.all():
+        ends[~holes] = np.percentile(draws[~holes], INTERVAL, axis=1).T
+    for i in np.flatnonzero(holes):
+        if len(own := draws[i][~np.isnan(draws[i])]):
+            ends[i] = np.percentile(own, INTERVAL)
+    return ends
 
 
 def means(sums: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,8 +69,9 @@ def means(sums: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The means (K,), and the bootstrap's draws of them (K, R); NaN where a resample has no samples to take the mean of.
     """
     weights, chosen = resamples(sizes.shape[-1], len(sums))
-    draws = np.zeros((sums.shape[1], len(weights)))
-    for of_seed, share in zip(sums, chosen.T, strict=True):
-        draws += of_seed @ weights.T * share
+    drawn = (sums.reshape(-1, sums.shape[-1]) @ weights.T).reshape(*sums.shape[:2], -1)  # (S, K, R)
+    draws = np.zeros(drawn.shape[1:])
+    for of_seed, share in zip(drawn, chosen.T, strict=True):
+        draws += of_seed * share
     with np.errstate(invalid="ignore"):
         return sums.sum(axis=2).mean(axis=0) / sizes.sum(axis=-1), draws / (sizes @ weights.T)

@@ -14,7 +14,7 @@ from mmbench.evidence.accuracy import distinct_runs
 from mmbench.evidence.calibration import expected_error, reliability, risk_coverage
 from mmbench.evidence.diagnostics import Scores, equity, gradient_variation, lost, score, shapley
 from mmbench.evidence.information import decompose, few_classes, joint_table
-from mmbench.evidence.resampling import means
+from mmbench.evidence.resampling import intervals, means
 from mmbench.record import Predictions
 from mmbench.report.comparing import against
 from mmbench.report.rates import REFERENCE, Rates
@@ -173,23 +173,16 @@ def _role(row: Row, names: Sequence[str]) -> str:
     return "role" if set(names) & set(row.artefacts) else ""
 
 
-def _interval(draws: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of draws (R,), without those that have no value."""
-    draws = draws[~np.isnan(draws)]
-    low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
-    return float(low), float(high)
-
-
 def _of_patterns(row: Row, p: Predictions, groups: _Groups, scores: Sequence[Scores]) -> list[Line]:
     """What is a mean over samples of how they are answered under the patterns, and equity, which follows from such means."""
     lines: list[Line] = []
     for name, of, sums in _sums(p, groups, scores):
         values, draws = means(sums, groups.sizes)
-        for (what, names), value, drawn in zip(of.items(), values, draws, strict=True):
+        for (what, names), value, (low, high) in zip(of.items(), values, intervals(draws).tolist(), strict=True):
             if not row.lacks(names):
-                lines.append((name, what, float(value), *_interval(drawn), len(scores), _role(row, names)))
+                lines.append((name, what, float(value), low, high, len(scores), _role(row, names)))
         if name.startswith("contribution") and not row.lacks(p.pattern_names):
-            even = float(equity(values)), *_interval(equity(draws))
+            even = float(equity(values)), *intervals(equity(draws)[None])[0].tolist()
             lines.append((name.replace("contribution", "equity"), "", *even, len(scores), _role(row, p.pattern_names)))
     return lines
 
@@ -255,7 +248,8 @@ def _recall(row: Row, predictions: Sequence[Predictions], groups: _Groups) -> li
     names = known if len(known) == classes else [str(c) for c in range(classes)]
     of = [name for name, there in zip(names, occurs, strict=True) if there]
     rest = len(predictions), ""
-    return [("recall", c, float(v), *_interval(d), *rest) for c, v, d in zip(of, values, draws, strict=True)]
+    ends = intervals(draws).tolist()
+    return [("recall", c, float(v), *end, *rest) for c, v, end in zip(of, values, ends, strict=True)]
 
 
 def _pairs(row: Row, key: Key, predictions: Sequence[Predictions]) -> Iterator[_Pair]:
@@ -297,11 +291,12 @@ def _laziness(own: _Alone, reference: _Alone) -> list[Line]:
         return []
     sums = np.stack([100 * (reference.hits[seed] - own.hits[seed]) for seed in seeds])
     lines: list[Line] = []
-    for modality, value, drawn in zip(own.modalities, *means(sums, own.sizes), strict=True):
+    values, draws = means(sums, own.sizes)
+    for modality, value, (low, high) in zip(own.modalities, values, intervals(draws).tolist(), strict=True):
         if own.row.lacks([modality]):
             continue
         artefact = _role(own.row, [modality])
-        found = (np.nan,) * 3 if artefact else (float(value), *_interval(drawn))
+        found = (np.nan,) * 3 if artefact else (float(value), low, high)
         lines.append(("laziness", modality, *found, len(seeds), artefact))
     return lines
 
