@@ -152,8 +152,8 @@ def estimate(
             np.vstack([point[metric], point[metric].mean(axis=0)]),
             np.vstack([draws[metric], draws[metric].mean(axis=0)]),
         )
-        for name, values in zip([*names, MEAN], summarise_all(*every), strict=True):
-            result[name, metric] = values
+        for name, found in zip([*names, MEAN], summarise_all(*every), strict=True):
+            result[name, metric] = found
     return {(name, metric): result[name, metric] for name in [*names, MEAN] for metric in (*metrics, *by_group)}
 
 
