@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +19,12 @@ from mmbench.cli import main
 from mmbench.errors import RunnerError, UsageError
 from mmbench.provenance import Codes
 from mmbench.record import Record
-from mmbench.runner.backend import Capacity, Request
+from mmbench.runner.backend import Capacity, Ended, Request
+from mmbench.runner.child import Job
 from mmbench.runner.cluster import Needs, capacity, connect, import_ray
 from mmbench.runner.loop import run_trials
 from mmbench.runner.ray import RayBackend
-from mmbench.runner.worker import other_code
+from mmbench.runner.worker import Arrival, Worker, other_code
 from mmbench.store import Store
 from mmbench.trial import Trial
 
@@ -30,8 +33,8 @@ from mmbench.trial import Trial
 
 def test_ray_and_submitit_are_imported_by_their_back_ends_alone() -> None:
     program = (
-        "import sys, mmbench.cli, mmbench.commands, mmbench.running, mmbench.runner.loop, mmbench.runner.local, "
-        "mmbench.runner.preload; print(sorted({'ray', 'submitit'} & set(sys.modules)))"
+        "import sys; from mmbench import machine; machine.plan_only(); import mmbench.cli, mmbench.running, mmbench.submitted, "
+        "mmbench.runner.loop; print(sorted({'ray', 'submitit'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "[]\n"
@@ -103,7 +106,12 @@ class Answering:
 
 def node(number: int, cpus: float, gpus: float = 0) -> dict[str, Any]:
     resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-    return {"NodeID": str(number), "NodeManagerHostname": f"node{number}", "Alive": True, "Resources": resources}
+    return {
+        "NodeID": f"{number + 1:056x}",
+        "NodeManagerHostname": f"node{number}",
+        "Alive": True,
+        "Resources": resources,
+    }
 
 
 @pytest.mark.parametrize(
@@ -168,6 +176,210 @@ def test_more_than_any_node_has_is_refused_in_words() -> None:
 def test_a_refusal_names_some_modules() -> None:
     assert "(a, b):" in other_code(["a", "b"])
     assert "(m0, m1, m2, m3, m4 and 3 more):" in other_code([f"m{n}" for n in range(8)])
+
+
+class Handle:
+    """The handle of a worker that answers what a test puts into ``answers``."""
+
+    def __init__(self, *folders: object) -> None:
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def remote(*_: object) -> tuple[Handle, str, int]:
+            self.asked.append(name)
+            return self, name, len(self.asked)
+
+        return SimpleNamespace(remote=remote)
+
+
+class Ray:
+    """As much of Ray as the back end uses: nodes, and workers that answer when a test says what."""
+
+    def __init__(self, *nodes: dict[str, Any]) -> None:
+        self.there, self.hired, self.killed = list(nodes), [], []  # type: ignore[var-annotated]
+        self.answers: dict[Any, Any] = {}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self.there
+
+    def remote(self, kind: type) -> Any:
+        def hire(*arguments: object) -> Handle:
+            self.hired.append(Handle(*arguments))
+            return self.hired[-1]
+
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=hire))
+
+    def wait(self, answers: list[Any], num_returns: int = 1, timeout: float = 0) -> tuple[list[Any], list[Any]]:
+        ready = [answer for answer in answers if (answer[0], answer[1]) in self.answers]
+        return ready[:num_returns], [answer for answer in answers if answer not in ready[:num_returns]]
+
+    def get(self, answer: Any) -> Any:
+        told = self.answers.pop((answer[0], answer[1]))
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def kill(self, actor: Handle) -> None:
+        self.killed.append(actor)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[RayBackend, Ray]]:
+    """Makes a back end on made-up nodes; no other user is on them."""
+
+    def make(jobs: int, *nodes: dict[str, Any]) -> tuple[RayBackend, Ray]:
+        ray = Ray(*nodes)
+        available = {one["NodeID"]: one["Resources"] for one in nodes}
+        monkeypatch.setattr("ray._private.state.available_resources_per_node", lambda: available)
+        backend = RayBackend(None, "cpu", jobs, 1, tmp_path, {})
+        backend.ray = ray
+        return backend, ray
+
+    return make
+
+
+def job_of(trial: Trial, folder: Path) -> Job:
+    return Job(trial, str(folder))
+
+
+def test_jobs_of_workers_that_do_not_come_up_go_to_those_that_are_free(
+    made_up: Callable[..., tuple[RayBackend, Ray]], tiny: MakeTrial, tmp_path: Path
+) -> None:
+    """As where somebody else has the node: the trial would wait for as long as they do."""
+    backend, ray = made_up(2, node(0, 1), node(1, 1))
+    first, second = (job_of(tiny(seed=seed), tmp_path) for seed in range(2))
+    for job in (first, second):
+        assert backend.has_room(Request())
+        backend.submit(job, Request())
+    assert not backend.has_room(Request())
+    up, late = ray.hired
+    ray.answers[up, "arrive"] = Arrival("node0")
+    assert backend.wait(0) == []
+    ray.answers[up, "run"] = Ended(first, "ended"), False
+    (over,) = backend.wait(0)
+    assert (over.job, over.how, over.shared) == (first, "ended", True)
+    assert up.asked == ["arrive", "run"]
+    assert backend.wait(0) == []
+    assert up.asked == ["arrive", "run", "run"]
+    assert ray.killed == [late]
+    ray.answers[up, "run"] = Ended(second, "ended"), False
+    assert [over.job for over in backend.wait(0)] == [second]
+
+
+@pytest.mark.parametrize(
+    ("message", "gone", "how", "cause"),
+    [
+        ("killed by SIGKILL", False, "lost", "its worker on node0 died"),
+        ("", True, "lost", "node node0 went away"),
+        ("the node was running low on memory", False, "killed", "since memory ran out there"),
+    ],
+)
+def test_a_worker_that_dies_is_told_and_another_one_is_started(
+    made_up: Callable[..., tuple[RayBackend, Ray]],
+    tiny: MakeTrial,
+    tmp_path: Path,
+    message: str,
+    gone: bool,
+    how: str,
+    cause: str,
+) -> None:
+    from ray.exceptions import RayActorError
+
+    backend, ray = made_up(1, node(0, 1), node(1, 1))
+    job = job_of(tiny(), tmp_path)
+    backend.submit(job, Request())
+    ray.answers[ray.hired[0], "arrive"] = Arrival("node0")
+    backend.wait(0)
+    ray.there = ray.there[1:] if gone else ray.there
+    ray.answers[ray.hired[0], "run"] = RayActorError(error_msg=message)
+    (over,) = backend.wait(0)
+    assert (over.job, over.how) == (job, how)
+    assert cause in over.cause
+    assert backend.has_room(Request())
+    backend.submit(job, Request())
+    assert len(ray.hired) == 2
+
+
+def test_a_worker_that_cannot_begin_ends_the_run(
+    made_up: Callable[..., tuple[RayBackend, Ray]], tiny: MakeTrial, tmp_path: Path
+) -> None:
+    from ray.exceptions import RayActorError
+
+    backend, ray = made_up(1, node(0, 1))
+    backend.submit(job_of(tiny(), tmp_path), Request())
+    error = RayActorError(error_msg="Traceback\nModuleNotFoundError: No module named 'mmbench'", actor_init_failed=True)
+    ray.answers[ray.hired[0], "arrive"] = error
+    with pytest.raises(
+        RunnerError, match="no worker can be started on node0: ModuleNotFoundError: No module named 'mmbench'"
+    ):
+        backend.wait(0)
+
+
+def test_workers_of_another_size_make_way(
+    made_up: Callable[..., tuple[RayBackend, Ray]], tiny: MakeTrial, tmp_path: Path
+) -> None:
+    backend, ray = made_up(4, node(0, 4))
+    job = job_of(tiny(), tmp_path)
+    backend.submit(job, Request(cores=2))
+    ray.answers[ray.hired[0], "arrive"] = Arrival("node0")
+    backend.wait(0)
+    assert not backend.has_room(Request(cores=3))
+    ray.answers[ray.hired[0], "run"] = Ended(job, "ended"), False
+    backend.wait(0)
+    assert backend.has_room(Request(cores=3))
+    assert ray.killed == ray.hired
+
+
+def test_who_is_asked_to_stop_stops(
+    made_up: Callable[..., tuple[RayBackend, Ray]], tiny: MakeTrial, tmp_path: Path
+) -> None:
+    """A trial that runs is told; one whose worker is not up yet is over."""
+    backend, ray = made_up(2, node(0, 2))
+    jobs = [job_of(tiny(seed=seed), tmp_path) for seed in range(2)]
+    for job in jobs:
+        backend.submit(job, Request())
+    up, late = ray.hired
+    ray.answers[up, "arrive"] = Arrival("node0")
+    backend.wait(0)
+    backend.stop()
+    assert up.asked == ["arrive", "run", "stop"]
+    assert ray.killed == [late]
+    assert [(over.job, over.how) for over in backend.wait(0)] == [(jobs[1], "stopped")]
+    ray.answers[up, "run"] = Ended(jobs[0], "stopped"), False
+    assert [(over.job, over.how) for over in backend.wait(0)] == [(jobs[0], "stopped")]
+
+
+# A worker
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """One in this process, which Ray gave two GPUs."""
+    context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": ["3", "5"]})
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get_runtime_context=lambda: context))
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    monkeypatch.setenv("MMBENCH_DATA", "/of/the/node")
+    monkeypatch.setenv("MMBENCH_WEIGHTS", "")
+    monkeypatch.delenv("MMBENCH_WEIGHTS")
+    return Worker({"MMBENCH_DATA": "/of/the/run", "MMBENCH_WEIGHTS": "/of/the/run"})
+
+
+def test_what_a_node_says_of_data_and_weights_counts_more_than_what_the_run_says(worker: Worker) -> None:
+    assert os.environ["MMBENCH_DATA"] == "/of/the/node"
+    assert os.environ["MMBENCH_WEIGHTS"] == "/of/the/run"
+
+
+def test_a_worker_has_the_gpus_that_ray_gave_it(worker: Worker) -> None:
+    assert worker._local.devices == ["3", "5"]
+
+
+@pytest.mark.parametrize("text", [None, "of another run"])
+def test_a_worker_that_does_not_see_the_store_says_so(worker: Worker, text: str | None, tmp_path: Path) -> None:
+    worker._local.start = lambda: None  # type: ignore[method-assign]
+    if text:
+        (tmp_path / "proof").write_text(text)
+    mistake = worker.arrive({}, str(tmp_path / "proof"), "of this run").mistake
+    assert mistake == f"does not see this run's {tmp_path}: --results has to be on a file system that all nodes share"
 
 
 # On a cluster

@@ -166,7 +166,7 @@ class RayBackend:
             if worker.task is not None and worker.arrived:
                 worker.actor.stop.remote()
             elif worker.task is not None:
-                self.over.append(Ended(worker.task[0], "stopped"))
+                self.over.append(Ended(worker.task[0], "stopped", "it was asked to end"))
                 self._dismiss(worker)
 
     def cancel(self) -> None:
@@ -296,9 +296,15 @@ class RayBackend:
         if error.actor_init_failed:
             raise RunnerError(f"no worker can be started on {worker.host}: {last_line(error)}") from error
         self._dismiss(worker)
+        if worker.task is None:
+            return []
+        if "memory" in str(error):
+            return [
+                Ended(worker.task[0], "killed", f"its worker on {worker.host} was killed since memory ran out there")
+            ]
         there = any(node["NodeID"] == worker.node for node in self._nodes())
         cause = f"its worker on {worker.host} died" if there else f"node {worker.host} went away"
-        return [Ended(worker.task[0], "lost", cause)] if worker.task is not None else []
+        return [Ended(worker.task[0], "lost", cause)]
 
 
 def wait_for_record(folder: Path) -> None:
