@@ -208,7 +208,8 @@ def status(arguments: argparse.Namespace) -> int:
         for key in trials if experiment else store.keys():
             try:
                 found = index.look(key)
-                state: str = "not run" if found is None else found.status
+                unfinished = "interrupted" if store.checkpoint(key).exists() else "not run"
+                state: str = unfinished if found is None else found.status
                 if found is not None and state == "done" and (reason := why_stale(found, codes)) is not None:
                     state = "stale"
                     stale.append(reason)
@@ -343,7 +344,8 @@ def show_trial(arguments: argparse.Namespace) -> int:
         print(f"damaged: {printable(str(error))}", file=sys.stderr)
         return FAILED
     assert record is not None
-    content = record.model_dump(mode="json", exclude={"metrics", "curves", "failure"}, exclude_none=True)
+    hidden = {"metrics", "curves", "failure", *([] if record.resumed else ["resumed"])}
+    content = record.model_dump(mode="json", exclude=hidden, exclude_none=True)
     print(printable(yaml.safe_dump(content, sort_keys=False, allow_unicode=True)))
     for pattern, values in record.metrics.items():
         print(

@@ -55,7 +55,9 @@ def scrub(record: Record) -> Record:
     environment = scrubbed(record.environment)
     if "host" in environment:  # whichever of several machines it was
         environment["host"] = "<host>"
-    return record.model_copy(update={"environment": environment, "failure": failure, "model_sha256": None})
+    resumed = [went_on.model_copy(update={"host": "<host>"}) for went_on in record.resumed]
+    changes = {"environment": environment, "failure": failure, "model_sha256": None, "resumed": resumed}
+    return record.model_copy(update=changes)
 
 
 def check_settings(trials: Sequence[Trial]) -> None:
