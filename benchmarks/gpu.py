@@ -31,6 +31,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LONGEST = 350.0
 """Seconds for all parts together; what is left then is not run."""
+GRACE = 5
+"""Seconds for a part that has to end."""
 SLOW = 4
 """How many times as long all may take that is tiny: it runs on machines that have other things to do."""
 
@@ -162,6 +164,8 @@ def run(name: str, part: Part, machine: Machine, seconds: float, context: Any) -
         ended = True
     if not ended:
         yield broken(name, part, f"not over after {seconds:.0f} s")
+        process.terminate()
+        process.join(GRACE)
     kill(process.pid)
     process.join()
     here.close()
@@ -185,6 +189,7 @@ def kill(pid: int) -> None:
 def serve(function: str, machine: Machine, rows: Connection) -> None:
     """A part's process: sends rows, and None when there are no more."""
     os.setsid()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out, what the part has started is ended
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as deterministic products need it
     if not machine.on_gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -220,7 +225,7 @@ def markdown(rows: list[Row], machine: Machine, seconds: float) -> str:
     failed, held = (sum(row.ok is ok for row in rows) for ok in (False, True))
     how = "python benchmarks/gpu.py" + ("" if machine.on_gpu else " --device cpu") + (" --tiny" if machine.tiny else "")
     lines = [
-        f"# {rows[0].figure}" if rows else "# Nothing",
+        f"# {rows[0].figure}",
         "",
         f"`{how}`, {datetime.now(UTC):%Y-%m-%d}, {seconds:.0f} s: {held} checks held, {failed} failed. Goals of timings are no checks.",
         "",

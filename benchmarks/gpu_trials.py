@@ -11,15 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from gpu import Machine, Row
 
-from mmbench.cli import parser
 from mmbench.record import Record
 from mmbench.store import Store
 
@@ -32,14 +30,25 @@ seeds: [{seeds}]
 """Of trials on the embedded pictures, which take a few seconds each, or on their features."""
 
 
+@contextmanager
+def experiment(machine: Machine, epochs: int, seeds: int) -> Iterator[Runs]:
+    """An experiment in a folder of its own; nothing that was started of it outlives this."""
+    with TemporaryDirectory() as folder:
+        runs = Runs(Path(folder), machine, epochs, seeds)
+        try:
+            yield runs
+        finally:
+            for process in runs.started:
+                end(process)
+
+
 class Runs:
-    """An experiment in a folder of its own, and runs of it."""
+    """An experiment, and runs of it."""
 
     def __init__(self, folder: Path, machine: Machine, epochs: int, seeds: int) -> None:
         self.folder, self.machine, self.seeds = folder, machine, seeds
-        self.file = folder / "gpu.yaml"
-        numbers = ", ".join(map(str, range(seeds)))
-        dataset = "openclipart_features" if machine.tiny else "openclipart"
+        self.file, self.started = folder / "gpu.yaml", list[subprocess.Popen[bytes]]()
+        dataset, numbers = "openclipart_features" if machine.tiny else "openclipart", ", ".join(map(str, range(seeds)))
         self.file.write_text(EXPERIMENT.format(dataset=dataset, epochs=epochs, seeds=numbers))
 
     def command(self, results: str, *options: str, devices: str = "0") -> list[str]:
@@ -51,7 +60,8 @@ class Runs:
     def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a command as the leader of a group, so that all of it can be killed; what it says goes to a file."""
         with (self.folder / "said.txt").open("ab") as said:
-            return subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+            self.started.append(subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True))
+        return self.started[-1]
 
     def run(self, results: str, *options: str, devices: str = "0") -> tuple[list[Record], float]:
         """The records of a run, in the order of the seeds, and the seconds from the first trial's start to the last one's end.
@@ -84,8 +94,7 @@ def same(one: Sequence[Record], other: Sequence[Record]) -> bool:
 
 def packing(machine: Machine) -> Iterator[Row]:
     """Four trials one after the other, and at the same time on the same device."""
-    with TemporaryDirectory() as folder:
-        runs = Runs(Path(folder), machine, 2 if machine.tiny else 6, 4)
+    with experiment(machine, 2 if machine.tiny else 6, 4) as runs:
         alone, seconds = runs.run("alone", "--jobs", "1")
         packed, together = runs.run("packed", "--jobs", "4")
     where = "one GPU" if machine.on_gpu else "the CPU"
@@ -99,11 +108,7 @@ def packing(machine: Machine) -> Iterator[Row]:
 
 def resume(machine: Machine) -> Iterator[Row]:
     """A trial that is killed while it trains, started again, and the same trial left alone."""
-    if not has_option("--checkpoint-every"):
-        yield Row("resume", "not run: mmbench run has no --checkpoint-every here")
-        return
-    with TemporaryDirectory() as folder:
-        runs = Runs(Path(folder), machine, 8 if machine.tiny else 20, 1)
+    with experiment(machine, 8 if machine.tiny else 20, 1) as runs:
         whole, _ = runs.run("whole")
         process = runs.start(runs.command("killed", "--checkpoint-every", "epoch"))
         found = wait_for_checkpoint(runs.folder / "killed/runs", process)
@@ -137,14 +142,12 @@ def wait_for_checkpoint(runs: Path, process: subprocess.Popen[bytes]) -> bool:
 
 def ranks(machine: Machine) -> Iterator[Row]:
     """A trial on two devices, and on one."""
-    if not has_option("--devices-per-trial"):
-        yield Row("two devices a trial", "not run: mmbench run has no --devices-per-trial here")
-        return
+    import torch
+
     if machine.on_gpu and torch.cuda.device_count() < 2:
         yield Row("two devices a trial", "not run: there is one GPU")
         return
-    with TemporaryDirectory() as folder:
-        runs = Runs(Path(folder), machine, 2 if machine.tiny else 10, 1)
+    with experiment(machine, 2 if machine.tiny else 10, 1) as runs:
         one, seconds = runs.run("one")
         two, other = runs.run("two", "--devices-per-trial", "2", devices="0,1")
         stores = [Store(runs.folder / name / "runs") for name in ("one", "two")]
@@ -152,9 +155,3 @@ def ranks(machine: Machine) -> Iterator[Row]:
         alike = float((first.predicted == second.predicted).mean())
     yield Row("a trial on two devices", f"{other:.0f} s (on one {seconds:.0f} s)")
     yield Row("its answers, and those of one device: equal", f"{100 * alike:.1f} %", "at least 90 %", alike >= 0.9)
-
-
-def has_option(name: str) -> bool:
-    """Whether ``mmbench run`` knows an option."""
-    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    return any(name in action.option_strings for action in commands["run"]._actions)  # type: ignore[index, call-overload]

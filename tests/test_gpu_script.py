@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,27 +44,44 @@ def hangs(machine: Machine) -> Iterator[Row]:
     time.sleep(100)
 
 
-def run(function: str, seconds: float = 30, checks: bool = True) -> list[Row]:
+def hangs_with_a_run(machine: Machine) -> Iterator[Row]:
+    from gpu_trials import experiment
+
+    with experiment(Machine("cpu", tiny=True), 1, 1) as runs:
+        child = runs.start([sys.executable, "-c", "import time; time.sleep(100)"])
+        yield Row("child", str(child.pid))
+        time.sleep(100)
+
+
+def rows_of(function: str, seconds: float = 60, checks: bool = True) -> Iterator[Row]:
     part = Part(f"test_gpu_script:{function}", seconds, checks)
-    return list(gpu.run("part", part, Machine("cuda"), seconds, get_context("spawn")))
+    return gpu.run("part", part, Machine("cuda"), seconds, get_context("spawn"))
 
 
 def test_the_rows_of_a_part_come_out_of_its_process() -> None:
-    assert run("answers") == [Row("one", "on cuda", ok=True, part="part"), Row("two", "a timing", part="part")]
+    assert list(rows_of("answers")) == [
+        Row("one", "on cuda", ok=True, part="part"),
+        Row("two", "a timing", part="part"),
+    ]
 
 
 def test_an_error_is_a_row_and_fails() -> None:
-    assert run("raises")[1:] == [Row("raises", "RuntimeError: no kernel image", ok=False, part="part")]
+    assert list(rows_of("raises"))[1:] == [Row("raises", "RuntimeError: no kernel image", ok=False, part="part")]
 
 
 @pytest.mark.parametrize(("checks", "ok"), [(True, False), (False, None)])
 def test_a_part_that_breaks_off_fails_if_it_checks_anything(checks: bool, ok: bool | None) -> None:
-    assert run("breaks_off", checks=checks)[1:] == [Row("part", "broke off with exit code 7", ok=ok, part="part")]
+    assert list(rows_of("breaks_off", checks=checks))[1:] == [
+        Row("part", "broke off with exit code 7", ok=ok, part="part")
+    ]
 
 
-def test_a_part_that_hangs_is_ended_with_what_it_started() -> None:
-    first, last = run("hangs", 6)
-    assert last == Row("part", "not over after 6 s", ok=False, part="part")
+@pytest.mark.parametrize("function", ["hangs", "hangs_with_a_run"])
+def test_a_part_that_hangs_is_ended_with_what_it_started(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(function)
+    first = next(rows)
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: math.inf))
+    assert list(rows) == [Row("part", "not over after 60 s", ok=False, part="part")]
     until = time.monotonic() + 10
     while is_running(int(first.figure)):
         assert time.monotonic() < until, "its child lives on"
@@ -80,7 +99,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_what_there_is_no_time_for_is_told() -> None:
-    (row,) = run("answers", 0)
+    (row,) = rows_of("answers", 0)
     assert (row.figure, row.ok) == ("not run: 350 s are over", False)
 
 

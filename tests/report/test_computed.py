@@ -15,7 +15,7 @@ from mmbench.report.collect import Results, collect
 from mmbench.report.computed import computed_on
 from mmbench.report.html import to_html
 from mmbench.report.latex import to_latex
-from mmbench.report.tables import to_markdown
+from mmbench.report.tables import sections, to_markdown
 from mmbench.report.terminal import print_report
 from mmbench.report.trained import of_training
 from mmbench.store import Store
@@ -91,6 +91,15 @@ def test_a_table_that_mixes_devices_says_so_in_every_format(tmp_path: Path, caps
 )
 def test_what_is_a_mixture(tmp_path: Path, other: dict[str, Any], mixed: bool) -> None:
     assert ("Mixed devices" in to_markdown(collected(tmp_path, [H100, other]))) is mixed
+
+
+def test_protocols_on_different_devices_are_told_where_they_are_compared(tmp_path: Path) -> None:
+    trials = [trial for trial in experiment().trials if trial.method == "concat"]
+    for trial in trials:
+        environment = CPU if trial.protocol == "clean" else H100
+        Store(tmp_path).write(record(trial, environment), predictions(trial))
+    made = sections(collect(Experiment("golden", experiment().grid, trials), Store(tmp_path)))
+    assert [s.title for s in made if any("Mixed devices" in note for note in s.notes)] == ["crema_d, inflation"]
 
 
 def test_another_cpu_or_the_number_of_threads_is_no_mixture(tmp_path: Path) -> None:
