@@ -16,7 +16,7 @@ from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
 from mmbench.data import DATASETS
 from mmbench.encoders import ENCODERS
-from mmbench.lean import LeanEpoch, LeanValidation
+from mmbench.lean import LeanEpoch, LeanValidation, zero_grad
 from mmbench.missing import Missing
 from mmbench.recipe import Recipe
 from mmbench.training import Outcome, run
@@ -114,3 +114,13 @@ def test_a_method_with_another_hook_gets_lightnings_steps() -> None:
     run(trial("hooked"), device="cpu")
     assert SEEN[:4] == ["step 0", "after backward", "before", "end 0 1"]
     assert SEEN.count("validation") == 4, "after each of three epochs, and of the best one"
+
+
+def test_gradients_are_let_go_of_or_are_zero() -> None:
+    layers = torch.nn.Linear(2, 3), torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD([{"params": layer.parameters()} for layer in layers], lr=0.1)
+    layers[1](layers[0](torch.ones(1, 2))).sum().backward()
+    zero_grad(optimizer, set_to_none=False)
+    assert all((p.grad == 0).all() for layer in layers for p in layer.parameters())
+    zero_grad(optimizer)
+    assert all(p.grad is None for layer in layers for p in layer.parameters())

@@ -8,6 +8,7 @@ which order, is the same, and so are its numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -67,6 +68,8 @@ class LeanEpoch(_TrainingEpochLoop):
             if self.lean:
                 strategy: Any = self.trainer.strategy
                 strategy.backward, strategy.optimizer_step = self._backward, self._step
+                for wrapped, optimizer in zip(strategy._lightning_optimizers, strategy.optimizers, strict=True):
+                    wrapped.zero_grad = partial(zero_grad, optimizer)
                 self.manual_optimization.on_run_start()  # counts the steps that a method takes itself
         if not self.lean:
             super().advance(data_fetcher)
@@ -108,9 +111,7 @@ class LeanEpoch(_TrainingEpochLoop):
         loss = outputs["loss"]
         if task.automatic_optimization:
             optimizer, progress = self.trainer.optimizers[0], self.automatic_optimization.optim_progress.optimizer.step
-            for group in optimizer.param_groups:  # as zero_grad(), which first looks for a profiler and a compiler
-                for parameter in group["params"]:
-                    parameter.grad = None
+            zero_grad(optimizer)
             loss.backward()
             progress.increment_ready()
             self._step(optimizer)
@@ -159,6 +160,16 @@ class LeanValidation(_EvaluationLoop):
                 callback.on_validation_end(trainer, task)
         self._module_mode.restore(task)
         return []
+
+
+def zero_grad(optimizer: Optimizer, set_to_none: bool = True) -> None:
+    """Let go of an optimiser's gradients, without the look for a profiler and a compiler that its own method has first."""
+    if not set_to_none:
+        optimizer.zero_grad(set_to_none=False)
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
