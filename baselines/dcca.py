@@ -107,7 +107,8 @@ class Dcca(MultimodalTask):
         correlations, host = [], on_host(present)
         for (i, one), (j, other) in combinations(enumerate(self.modalities), 2):
             both = row_numbers(host[:, i] & host[:, j], present.device)
-            rows, others = taken(outputs[one], both), taken(outputs[other], both)
+            # Views: gradients are added up by pair.
+            rows, others = (taken(outputs[m].view_as(outputs[m]), both) for m in (one, other))
             if len(rows) > 1:
                 with self.factorising():
                     value = total_correlation(rows, others, self.regularisation)

@@ -1,5 +1,6 @@
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,9 +8,17 @@ import pytest
 import torch
 from torch import nn
 
+from mmbench.baselines import METHODS
+from mmbench.data.split import Loaded
 from mmbench.errors import UsageError
 from mmbench.fixed import NEVER, Centring, FixedFeatureTask, LinearSvm, evaluation
+from mmbench.lean import log_epoch
+from mmbench.missing import Missing
+from mmbench.recipe import Recipe
+from mmbench.testing.planted import Planted2, set_up
+from mmbench.training import lean_trainer
 from planted import RECIPE, Planted3, batch_of, fit, make_world, planted_encoders, same, trainer, weights
+from simulated import CPU, DEVICE, Simulated
 
 
 class Recorder(FixedFeatureTask):
@@ -182,3 +191,80 @@ def test_an_encoder_that_gives_no_numbers_is_named(world3):
         next(iter(task.encoders["sensor"].parameters())).fill_(float("nan"))
     with pytest.raises(UsageError, match="the encoder of sensor gives features that are not finite"):
         fit(task, world3.complete)
+
+
+class Many(Planted2):
+    """Enough samples for batches in which every encoder gets many rows."""
+
+    def load(self):
+        generator = torch.Generator().manual_seed(0)
+        assert self.protocol.split == "clean"
+        return Loaded(
+            *(self.draw(sizes, generator, 200 * i) for i, sizes in enumerate([(70, 50, 40), (30, 30, 20), (5, 5, 5)]))
+        )
+
+
+class Augmented(Many):
+    augmentations = {"picture": lambda images: images.roll(1, dims=-1)}
+
+
+class OwnHook(Many):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return super().on_after_batch_transfer(batch, dataloader_idx)
+
+
+def encoded_rows(data_class, monkeypatch, device, missing=None, keep=True):
+    """How many rows the picture's encoder gets in each of three epochs' training and validation, and the weights in the end."""
+    monkeypatch.setattr("pytorch_lightning.accelerators.CPUAccelerator.setup_device", lambda self, device: None)
+    world = set_up(data_class, lambda: planted_encoders(data_class.modalities))
+    data = world.data
+    data.batch_size, data.missing = 64, missing
+    task = world.build(METHODS["cpm_net"], recipe=Recipe(epochs=3, batch_size=64), steps=1)
+    rows = {"train": [0] * 3, "validation": [0] * 3}
+
+    def count(module, inputs, output):
+        rows["train" if task.trainer.training else "validation"][task.current_epoch] += len(output)
+
+    task.encoders["picture"].register_forward_hook(count)
+    run = lean_trainer(task.recipe, "cpu", [], [])
+    run.strategy._root_device = device
+    task.log_epoch = partial(log_epoch, run)
+    with monkeypatch.context() as patch, Simulated():
+        if not keep:
+            patch.setattr(FixedFeatureTask, "_kept_for", lambda self, batch: None)
+        run.fit(task, datamodule=data)
+    assert not task._kept
+    return rows["train"], rows["validation"], weights(task)
+
+
+@pytest.mark.parametrize("device", [CPU, DEVICE], ids=str)
+def test_encoders_that_never_move_run_once(monkeypatch, device):
+    train, validation, trained = encoded_rows(Many, monkeypatch, device)
+    always, validated, expected = encoded_rows(Many, monkeypatch, device, keep=False)
+    splits = set_up(Many, lambda: planted_encoders(Many.modalities)).data.splits
+    first, second = (int(split.present[:, 1].sum()) for split in (splits.train, splits.validation))
+    assert validated == 3 * [second]
+    assert validation == [second, 0, 0]
+    assert always == 3 * [first]
+    assert train == (always if device == CPU else [first, 0, 0])
+    for name, value in expected.items():
+        torch.testing.assert_close(trained[name], value, **({"rtol": 0, "atol": 0} if device == CPU else {}))
+
+
+def test_modality_dropout_shows_them_samples_that_it_hid_before(monkeypatch):
+    missing = Missing(rate=0.3, train_only=True, redraw=True)
+    train, _, trained = encoded_rows(Many, monkeypatch, DEVICE, missing)
+    always, _, expected = encoded_rows(Many, monkeypatch, DEVICE, missing, keep=False)
+    assert train[0] == always[0]
+    assert 0 < sum(train[1:]) <= sum(always[1:])
+    for name, value in expected.items():
+        torch.testing.assert_close(trained[name], value)
+
+
+@pytest.mark.parametrize("data_class", [Augmented, OwnHook])
+def test_encoders_run_on_in_training_where_inputs_change(data_class, monkeypatch):
+    train, validation, trained = encoded_rows(data_class, monkeypatch, DEVICE)
+    always, _, expected = encoded_rows(data_class, monkeypatch, DEVICE, keep=False)
+    assert train == always
+    assert validation[1:] == [0, 0]
+    assert same(trained, expected)

@@ -40,7 +40,7 @@ class Batch:
         return len(self.label)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The same batch on another device (Lightning calls this). What the host knows of presence it goes on knowing.
+        """The same batch on another device (Lightning calls this). What the host knows of presence and numbers it goes on knowing.
 
         Args:
             device: where to.
@@ -48,19 +48,20 @@ class Batch:
         """
         device = torch.device(device)
         non_blocking = non_blocking and device.type != "cpu"
-        there = self._with(lambda t: t.to(device, non_blocking=non_blocking), placed(self.present, device))
+        there = self._with(lambda t: t.to(device, non_blocking=non_blocking))
+        there.present, there.index = placed(self.present, device), placed(self.index, device)
         if device.type != "cpu":
             rows_of(there.present)  # they travel with it
         return there
 
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory, from which copies to a GPU need not be waited for."""
-        return self._with(Tensor.pin_memory, self.present)
+        return self._with(Tensor.pin_memory)
 
-    def _with(self, function: Callable[[Tensor], Tensor], present: Tensor) -> Batch:
-        """A batch of what a function makes of the other tensors."""
+    def _with(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """A batch of what a function makes of inputs and labels."""
         inputs = {name: map_input(value, function) for name, value in self.inputs.items()}
-        other = replace(self, inputs=inputs, present=present, label=function(self.label), index=function(self.index))
+        other = replace(self, inputs=inputs, label=function(self.label))
         other.shares = self.shares
         return other
 

@@ -49,10 +49,6 @@ class Encoding(Optimised):
         """
         if batch.shares:
             return self._embed_share(encoders, batch, cells)
-        if on_host(cells).all():  # one look for all modalities
-            return {
-                modality: self.run_encoder(encoder, batch.inputs[modality]) for modality, encoder in encoders.items()
-            }
         features = {}
         for rows, (modality, encoder) in zip(rows_of(cells), encoders.items(), strict=True):
             value = batch.inputs[modality]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
@@ -38,7 +39,7 @@ class FixedFeatureTask(MultimodalTask):
 
     Where the data set consists of feature vectors, the method works on these and its encoders are not even run; elsewhere, it works
     on the embeddings of the encoders *as they are given*: pass pretrained ones, as what random ones see is poor. They are
-    run in evaluation mode and never move.
+    run in evaluation mode and never move: what they make of inputs that are not augmented is kept from one epoch to the next.
 
     With features that do not change, there is nothing to gain from small batches: an epoch's rows are collected, and ``learn`` gets
     all of them in its last step, before the validation of that epoch; without the samples that have nothing. Where modality dropout
@@ -61,6 +62,7 @@ class FixedFeatureTask(MultimodalTask):
         self.encoders.requires_grad_(False)
         self.dims = self.target_dims
         self._collected: list[tuple[dict[str, Tensor], Tensor, Tensor, Tensor]] = []
+        self._kept: dict[str, Kept] = {}  # of a fit, by split
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> dict[str, Tensor]:
@@ -68,7 +70,31 @@ class FixedFeatureTask(MultimodalTask):
         if set(self.modalities) <= set(self.spec.feature_dims):
             return self.reconstruction_targets(batch, {})
         with evaluation(self.encoders):
-            return self.reconstruction_targets(batch, super().encode(batch))
+            return self.reconstruction_targets(batch, self._embedded(batch))
+
+    def _embedded(self, batch: Batch) -> dict[str, Tensor]:
+        """The embeddings of a batch, of epochs before this one if they were computed there."""
+        if (kept := self._kept_for(batch)) is None:
+            return super().encode(batch)
+        if (embedded := kept.find(batch)) is None:
+            embedded = super().encode(batch)
+            kept.add(batch, embedded)
+        return embedded
+
+    def _kept_for(self, batch: Batch) -> Kept | None:
+        """Where the embeddings of a batch are kept; None if they would not be the same in another epoch.
+
+        A CPU computes the last digits of a sample's in an order that depends on the rest of its batch, which in training is another one
+        every time. So there, they are kept of validation alone, whose batches are the same, and no number depends on whether they are.
+        """
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != "fit" or not (trainer.training or trainer.validating):
+            return None
+        if trainer.training:
+            data, run = getattr(trainer, "datamodule", None), set(self.modalities) - set(self.spec.feature_dims)
+            if batch.present.device.type == "cpu" or not (data is None or all(map(data.keeps, run))):
+                return None
+        return self._kept.setdefault("train" if trainer.training else "validation", Kept(len(self.modalities)))
 
     def learn(self, features: dict[str, Tensor], present: Tensor, label: Tensor, index: Tensor) -> Tensor:
         """Learn from all training samples of an epoch.
@@ -90,6 +116,7 @@ class FixedFeatureTask(MultimodalTask):
         Raises:
             UsageError: there are several.
         """
+        self._kept = {}
         if self.trainer.world_size > 1:
             raise UsageError(
                 f"{type(self).__name__} learns from the whole split in one process; use devices: 1 (got {self.trainer.world_size})"
@@ -116,10 +143,49 @@ class FixedFeatureTask(MultimodalTask):
                 )
         return self.learn(features, placed(torch.cat(presents), device), torch.cat(label), torch.cat(index))
 
+    def on_train_end(self) -> None:
+        """Let go of what was kept from epoch to epoch."""
+        super().on_train_end()
+        self._kept = {}
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Take the loss of the one step that had one."""
         if self.trainer.is_last_batch:
             super().on_train_batch_end(outputs, batch, batch_idx)
+
+
+class Kept:
+    """Embeddings of the samples of a split, by their numbers.
+
+    Args:
+        modalities: M.
+    """
+
+    def __init__(self, modalities: int) -> None:
+        self.known = torch.zeros(0, modalities, dtype=torch.bool)  # (N, M), on the host; N grows
+        self.vectors: dict[str, Tensor] = {}  # (N, D_m)
+
+    def find(self, batch: Batch) -> dict[str, Tensor] | None:
+        """The embeddings (B, D_m) of a batch, zero where absent; None if not all of them are known."""
+        index, cells = on_host(batch.index), on_host(batch.present)
+        if int(index.max()) >= len(self.known) or (cells & ~self.known[index]).any():
+            return None
+        found = {}
+        for column, (modality, vectors) in enumerate(self.vectors.items()):
+            found[modality] = torch.where(batch.present[:, column : column + 1], vectors[batch.index], 0.0)
+        return found
+
+    def add(self, batch: Batch, embedded: dict[str, Tensor]) -> None:
+        """Take the embeddings of a batch."""
+        index, cells = on_host(batch.index), on_host(batch.present)
+        more = (0, 0, 0, max(0, int(index.max()) + 1 - len(self.known)))
+        self.known = functional.pad(self.known, more)
+        self.known[index] |= cells
+        for column, (modality, rows) in enumerate(embedded.items()):
+            vectors = functional.pad(self.vectors.get(modality, rows[:0]), more)
+            here = batch.present[:, column : column + 1]
+            vectors[batch.index] = torch.where(here, rows, vectors[batch.index])
+            self.vectors[modality] = vectors
 
 
 class Centring(nn.Module):

@@ -1,7 +1,7 @@
 """Which samples have what, as the host knows it: presence comes from there, and whoever asks the device for it has to wait for it.
 
 A mask on a device that ``placed`` took there remembers what it was made of, so that ``on_host`` and ``rows_of`` answer without waiting.
-Of any other mask they ask the device, once.
+Of any other mask they ask the device, once. The same goes for the samples' numbers.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def on_host(mask: Tensor) -> Tensor:
 def rows_of(mask: Tensor) -> list[Tensor | None]:
     """For each column of a mask (B, M), the numbers (B',) of the rows in which it is True, on the mask's device; None for all rows."""
     if mask.device.type == "cpu":
-        return [row_numbers(here, mask.device) for here in mask.T]
+        return _rows_on_host(mask)
     note = _note(mask)
     if note.rows is None:
-        rows = [row_numbers(here, note.host.device) for here in note.host.T]
+        rows = _rows_on_host(note.host)
         some = [numbers for numbers in rows if numbers is not None]
         if some:  # one copy for all of them
             there = iter(sent(torch.cat(some), mask.device).split([len(numbers) for numbers in some]))
@@ -70,8 +70,8 @@ def row_numbers(here: Tensor, device: torch.device) -> Tensor | None:
 
 
 def taken(values: Tensor, rows: Tensor | None) -> Tensor:
-    """The given rows of values (B, …), as ``rows_of`` tells them; a tensor of its own, of which gradients are added up first."""
-    return values.view_as(values) if rows is None else values[rows]
+    """The given rows of values (B, …), as ``rows_of`` tells them."""
+    return values if rows is None else values[rows]
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
@@ -81,6 +81,12 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and not values.is_pinned():
         values = values.pin_memory()  # torch keeps it until the copy is made
     return values.to(device, non_blocking=True)
+
+
+def _rows_on_host(mask: Tensor) -> list[Tensor | None]:
+    if mask.all():  # one look for all columns
+        return [None] * mask.shape[1]
+    return [row_numbers(here, mask.device) for here in mask.T]
 
 
 def _note(mask: Tensor) -> _Note:

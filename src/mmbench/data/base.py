@@ -354,6 +354,11 @@ class MultimodalDataModule(LightningDataModule):
             batch.inputs = transformed(batch.inputs, self.augmentations)
         return batch
 
+    def keeps(self, modality: str) -> bool:
+        """Whether the input of a sample is the same in all epochs of training, as far as is known: it is not augmented."""
+        plain = type(self).on_after_batch_transfer is MultimodalDataModule.on_after_batch_transfer
+        return plain and modality not in self.augmentations
+
     def evaluated(self, batch: Batch) -> Batch:
         """The batch as it is evaluated: not augmented, and of the size that the encoders take."""
         batch.inputs = transformed(batch.inputs, self.resizing)
