@@ -61,7 +61,7 @@ def equal(one: Batch, other: Batch) -> bool:
         (one.label, other.label),
         (one.index, other.index),
     ]
-    return all(torch.equal(a, b) for a, b in pairs) and one.share == other.share
+    return all(torch.equal(a, b) for a, b in pairs) and one.shares == other.shares
 
 
 def test_epochs_are_the_same_and_so_is_what_is_drawn_between_them(pinned: list[str]) -> None:
