@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -31,21 +32,27 @@ SLOTS, SLEEPS, SECONDS = 8, 48, 2.0
 
 def main() -> None:
     """Print both ratios."""
-    one, two = [], []
-    for _ in range(TURNS):
-        one.append(together(1))
-        two.append(together(2))
-    ratio = statistics.median(a / b for a, b in zip(one, two, strict=True))
-    spread = ", ".join(f"{a / b:.2f}" for a, b in zip(one, two, strict=True))
-    print(
-        f"two runners on one store: {ratio:.2f} times as fast as one (goal: at least 1.85; {spread}; {TRIALS} trials in "
-        f"{statistics.median(one):.1f} s and {statistics.median(two):.1f} s)",
-        flush=True,
-    )
     share = SLEEPS * SECONDS / SLOTS / asleep()
     print(
-        f"{SLOTS} slots of {SLEEPS} trials that sleep {SECONDS:g} s: busy {share:.1%} of the time (goal: at least 97 %)"
+        f"{SLOTS} slots of {SLEEPS} trials that sleep {SECONDS:g} s: busy {share:.1%} of the time (goal: at least 97 %)",
+        flush=True,
     )
+    command = [sys.executable, __file__, "--serve"]
+    runners = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for runner in runners:
+        answer(runner)
+    one, two = [], []
+    for _ in range(TURNS):
+        one.append(together(runners[:1]))
+        two.append(together(runners))
+        print(
+            f"one runner: {one[-1]:.1f} s, two on one store: {two[-1]:.1f} s, {one[-1] / two[-1]:.2f} times as fast",
+            flush=True,
+        )
+    for runner in runners:
+        runner.communicate()
+    ratio = statistics.median(a / b for a, b in zip(one, two, strict=True))
+    print(f"two runners on one store: {ratio:.2f} times as fast as one (goal: at least 1.85; {TRIALS} trials)")
 
 
 def trials(count: int) -> list[Trial]:
@@ -61,39 +68,38 @@ def trials(count: int) -> list[Trial]:
     return list(expand(raw).trials)
 
 
-def together(count: int) -> float:
-    """The seconds that so many runners, of one trial at a time, take for all trials."""
+def together(runners: Sequence[subprocess.Popen[str]]) -> float:
+    """The seconds that runners, of one trial at a time, take for all trials."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, "--serve", folder]
-        runners = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
-        ]
-        for runner in runners:
-            assert runner.stdout is not None
-            assert runner.stdout.readline() == "ready\n"
         began = time.perf_counter()
         for runner in runners:
             assert runner.stdin is not None
-            runner.stdin.write("go\n")
+            runner.stdin.write(f"{folder}\n")
             runner.stdin.flush()
         for runner in runners:
-            runner.communicate()
+            answer(runner)
         seconds = time.perf_counter() - began
-        assert all(runner.returncode == 0 for runner in runners)
         assert len(Store(folder).keys()) == TRIALS
     return seconds
 
 
-def serve(folder: str) -> None:
-    """One runner: gets ready, waits for a line, and runs what there is to run."""
+def answer(runner: subprocess.Popen[str]) -> None:
+    """Wait until a runner is ready for the next turn."""
+    assert runner.stdout is not None
+    assert runner.stdout.readline() == "ready\n", "the runner has died"
+
+
+def serve() -> None:
+    """One runner: for every folder that it is given, runs there what there is to run."""
     backend, todo = LocalBackend(1), trials(TRIALS)
-    with tempfile.TemporaryDirectory() as other:
+    with tempfile.TemporaryDirectory() as folder:
         run_trials(
-            todo[:1], Store(other), backend, GridView(console=Console(quiet=True))
+            todo[:1], Store(folder), backend, GridView(console=Console(quiet=True))
         )  # the server has done its imports
     print("ready", flush=True)
-    sys.stdin.readline()
-    run_trials(todo, Store(folder), backend, GridView(console=Console(quiet=True)))
+    for line in sys.stdin:
+        run_trials(todo, Store(line.strip()), backend, GridView(console=Console(quiet=True)))
+        print("ready", flush=True)
 
 
 def asleep() -> float:
@@ -121,6 +127,6 @@ def sleep(job: Job) -> None:
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2])
+        serve()
     else:
         main()

@@ -16,6 +16,7 @@ from mmbench.machine import host
 from mmbench.runner.loop import run_trials
 from mmbench.store import Store
 from test_cli import COMMAND, environment, mmbench, wait_until, workplace
+from test_tuned_run import FAIR
 
 GRID = """\
 title: trials that take a second each, and are counted
@@ -60,6 +61,14 @@ def test_a_record_that_another_machine_wrote_meanwhile_stays(tiny: MakeTrial, tm
     assert "does not pass locks (flock) on" in said
 
 
+def start(folder: Path, name: str, variables: dict[str, str]) -> subprocess.Popen[str]:
+    """A runner of one trial at a time."""
+    return subprocess.Popen(
+        [*COMMAND, "run", name, "--jobs", "1"],
+        cwd=folder, env=variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
 def records(folder: Path) -> int:
     return len(list((folder / "results" / "runs").glob("*/record.json")))
 
@@ -69,13 +78,7 @@ def test_three_runners_that_are_killed_in_turn_run_everything_once(tmp_path: Pat
     seeds = 24
     folder = workplace(tmp_path, grid=GRID.replace("SEEDS", ", ".join(map(str, range(seeds)))))
     variables = environment(MMBENCH_TESTING_MARKER=str(tmp_path / "marker"), MMBENCH_TESTING_SLEEP="0.1")
-    runners = [
-        subprocess.Popen(
-            [*COMMAND, "run", "grid", "--jobs", "1"],
-            cwd=folder, env=variables, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
+    runners = [start(folder, "grid", variables) for _ in range(3)]
     try:
         for runner, count in zip(runners[:2], (3, 9), strict=True):
             assert wait_until(lambda count=count: records(folder) >= count, 200)  # type: ignore[misc]
@@ -98,3 +101,21 @@ def test_three_runners_that_are_killed_in_turn_run_everything_once(tmp_path: Pat
     assert again <= 2, "only what a runner was at when it was killed, after the training, has been trained twice"
     assert " run elsewhere" in said
     assert f"{seeds} trials, {seeds} done, 0 to do" in mmbench(folder, "run", "grid").stderr
+
+
+@pytest.mark.slow
+def test_two_runners_tune_together(tmp_path: Path) -> None:
+    """The second stage begins in both when the trials of the first are done, whoever ran them; both choose the same."""
+    folder = workplace(tmp_path, fair=FAIR.replace("late_fusion", "tiny_noted"))
+    variables = environment(MMBENCH_TESTING_MARKER=str(tmp_path / "marker"), MMBENCH_TESTING_SLEEP="0.05")
+    runners = [start(folder, "fair", variables) for _ in range(2)]
+    said = [runner.communicate(timeout=250)[1] for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], said
+    store = Store(folder / "results" / "runs")
+    found = [record for record in map(store.record, store.keys()) if record and record.status == "done"]
+    noted = [record for record in found if record.trial.method == "tiny_noted"]
+    assert len(noted) > 10, "five draws and the default in two folds, and what was chosen of them"
+    assert len((tmp_path / "marker-noted").read_text().split()) == len(noted), "none has been trained twice"
+    for one in said:
+        assert "fair, chosen settings: 4 trials" in one
+        assert " run elsewhere" in one
