@@ -13,21 +13,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from mmbench.record import Record
-from mmbench.runner import local
 from mmbench.runner.child import Job, now
-from mmbench.runner.local import LocalBackend
-from mmbench.runner.loop import run_trials
-from mmbench.runner.view import GridView
 from mmbench.store import Store
-from mmbench.trial import Trial
+
+if TYPE_CHECKING:  # trials' processes import this file: above is only what they have already
+    from mmbench.runner.view import GridView
+    from mmbench.trial import Trial
 
 TURNS = 3
 TRIALS, EPOCHS = 16, 4
-SLOTS, SLEEPS, SECONDS = 8, 48, 2.0
+SLOTS, SLEEPS, SECONDS = 8, 40, 4.0
 
 
 def main() -> None:
@@ -38,7 +36,10 @@ def main() -> None:
         flush=True,
     )
     command = [sys.executable, __file__, "--serve"]
-    runners = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    runners = [  # of a session each, as users' are: Linux shares out the time of cores by session first
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        for _ in range(2)
+    ]
     for runner in runners:
         answer(runner)
     one, two = [], []
@@ -68,6 +69,15 @@ def trials(count: int) -> list[Trial]:
     return list(expand(raw).trials)
 
 
+def quiet() -> GridView:
+    """A view that shows nothing."""
+    from rich.console import Console
+
+    from mmbench.runner.view import GridView
+
+    return GridView(console=Console(quiet=True))
+
+
 def together(runners: Sequence[subprocess.Popen[str]]) -> float:
     """The seconds that runners, of one trial at a time, take for all trials."""
     with tempfile.TemporaryDirectory() as folder:
@@ -91,26 +101,30 @@ def answer(runner: subprocess.Popen[str]) -> None:
 
 def serve() -> None:
     """One runner: for every folder that it is given, runs there what there is to run."""
+    from mmbench.runner.local import LocalBackend
+    from mmbench.runner.loop import run_trials
+
     backend, todo = LocalBackend(1), trials(TRIALS)
     with tempfile.TemporaryDirectory() as folder:
-        run_trials(
-            todo[:1], Store(folder), backend, GridView(console=Console(quiet=True))
-        )  # the server has done its imports
+        run_trials(todo[:1], Store(folder), backend, quiet())  # the server has done its imports
     print("ready", flush=True)
     for line in sys.stdin:
-        run_trials(todo, Store(line.strip()), backend, GridView(console=Console(quiet=True)))
+        run_trials(todo, Store(line.strip()), backend, quiet())
         print("ready", flush=True)
 
 
 def asleep() -> float:
     """The seconds that trials take that sleep, in slots of this process."""
+    from mmbench.runner import local
+    from mmbench.runner.loop import run_trials
+
     local.main = sleep
     todo = [trial.model_copy(update={"tuning": True}) for trial in trials(SLEEPS + SLOTS)]
-    backend = LocalBackend(SLOTS)
+    backend = local.LocalBackend(SLOTS)
     with tempfile.TemporaryDirectory() as folder:
-        run_trials(todo[:SLOTS], Store(folder), backend, GridView(console=Console(quiet=True)))
+        run_trials(todo[:SLOTS], Store(folder), backend, quiet())
         began = time.perf_counter()
-        run_trials(todo[SLOTS:], Store(folder), backend, GridView(console=Console(quiet=True)))
+        run_trials(todo[SLOTS:], Store(folder), backend, quiet())
         return time.perf_counter() - began
 
 
