@@ -15,6 +15,7 @@ import pandas as pd
 from mmbench.report.cells import columns
 from mmbench.report.colours import Style
 from mmbench.report.comparing import against
+from mmbench.report.lean import column
 
 if TYPE_CHECKING:
     from mmbench.report.collect import Results
@@ -169,9 +170,7 @@ def _curves(results: Results) -> Iterator[Chart]:
         where = {"dataset": row.dataset, "protocol": row.protocol, "training": row.training, "method": row.method}
         for measure, name in MEASURES.items():
             scale = 100 if measure.endswith("accuracy") else 1
-            values = _by_epoch(
-                [[scale * epoch.get(measure, np.nan) for epoch in record.curves] for record in row.records]
-            )
+            values = scale * _by_epoch([column(record, measure) for record in row.records])
             n = (~np.isnan(values)).sum(axis=0)
             epochs = np.flatnonzero(n)
             for epoch in epochs[:: -(-len(epochs) // MOST_EPOCHS) or 1]:

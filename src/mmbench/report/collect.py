@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mmbench.report.comparing import compare_rows, hits_of_runs
 from mmbench.report.diagnosing import Diagnosing
 from mmbench.report.elsewhere import Made, add_track, made_elsewhere
 from mmbench.report.inflation import INFLATION_COLUMNS, inflation_of
+from mmbench.report.lean import Lean
 from mmbench.report.outcomes import Outcomes
 from mmbench.report.papers import Printed, differences, read_printed, setting
 from mmbench.report.ranking import rank_methods
@@ -137,7 +139,7 @@ def collect(
         codes: the code that is here; what came from other code is then noted.
         elsewhere: predictions made elsewhere, beside the store, have rows as well.
     """
-    printed = read_printed(reported)
+    printed, store = read_printed(reported), Lean(store.root)
     by_cell: dict[tuple[Labels, str, Missing | None], list[Trial]] = {}
     for trial in experiment.trials:
         by_cell.setdefault((experiment.labels_of(trial), trial.protocol, trial.missing), []).append(trial)
@@ -147,7 +149,9 @@ def collect(
         choices.setdefault(cell, []).append(choose(search, store, lambda record: _holds(record, codes)))
     protocols = {labels: {p for own, p, m in by_cell if own == labels and m is None} for labels, _, _ in by_cell}
     rows, lines, modalities, tests, outcomes, hits = [], [], {}, {}, [], []
-    complete: dict[Labels, dict[str, tuple[Row, list[Run]]]] = {}
+    complete: dict[
+        Labels, dict[str, tuple[Row, Callable[[], list[Run]]]]
+    ] = {}  # runs are read again when their turn comes
     gains: dict[Cell, Difference] = {}
     diagnosing = Diagnosing()
     for (labels, protocol, missing), trials in by_cell.items():
@@ -166,7 +170,7 @@ def collect(
         lines += _lines(row, trials[0], predictions, printed if comparable else Printed())
         outcomes.append(replace(_outcomes(row, runs), comparable=comparable))
         if missing is None and len(protocols[labels]) > 1:
-            complete.setdefault(labels, {})[protocol] = row, runs
+            complete.setdefault(labels, {})[protocol] = row, partial(_runs_again, labels, trials, store)
         if found := choices.get((labels, protocol, missing)):
             finals = [trial for choice in found for trial in choice.finals]
             tuned, tuned_runs = read_row(Labels(labels.dataset, labels.method + TUNED), trials, finals, store)
@@ -190,7 +194,7 @@ def collect(
             outcomes.append(_outcomes(row, runs))
         if predictions:
             tests.setdefault((row.dataset, row.protocol), describe_test(predictions[0]))
-        complete.setdefault(Labels(row.dataset, row.method), {})[row.protocol] = row, runs
+        complete.setdefault(Labels(row.dataset, row.method), {})[row.protocol] = row, partial(list, runs)
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype({"reported": float})
     tuning = collect_tuning([choice for found in choices.values() for choice in found], gains)
     records = [*(r for row in rows for r in row.records), *(tuning.records if tuning else ())]
@@ -207,7 +211,13 @@ def collect(
         frame["track"] = [", ".join(_tracks(experiment, rows, dataset)) for dataset in frame.dataset]
         add_track(frame)
     inflation = pd.DataFrame(
-        [line for cells in complete.values() for line in inflation_of(cells, tests)], columns=list(INFLATION_COLUMNS)
+        [
+            line
+            for cells in complete.values()
+            if len(cells) > 1
+            for line in inflation_of({protocol: (row, runs()) for protocol, (row, runs) in cells.items()}, tests)
+        ],
+        columns=list(INFLATION_COLUMNS),
     )
     reasons = [why_stale(record, codes) for record in records] if codes else []
     stale = grouped(filter(None, reasons), "of other code than this")
@@ -219,6 +229,11 @@ def collect(
         rank_methods(table, rows, modalities),
         diagnosed.lines, diagnosed.confusions, diagnosed.reliability, points, tuning, made.damaged,
     )  # fmt: skip
+
+
+def _runs_again(labels: Labels, trials: Sequence[Trial], store: Store) -> list[Run]:
+    """The runs of a row, read once more: to keep them all would take the memory of all predictions."""
+    return read_row(labels, trials, trials, store)[1]
 
 
 def _holds(record: Outcome, codes: Codes | None) -> bool:

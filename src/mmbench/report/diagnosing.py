@@ -17,6 +17,7 @@ from mmbench.evidence.information import decompose, few_classes, joint_table
 from mmbench.evidence.resampling import intervals, means
 from mmbench.record import Predictions
 from mmbench.report.comparing import against
+from mmbench.report.lean import rows_with
 from mmbench.report.rates import REFERENCE, Rates
 from mmbench.report.rows import Key, Row, Run
 
@@ -120,7 +121,8 @@ class Diagnosing:
             self._confusions[key] = np.bincount(np.concatenate(pairs), minlength=classes**2).reshape(classes, classes)
         self._lines[key] = lines
         alone = {
-            r.seed: groups.sums(p.predicted[: len(modalities)] == p.label) for r, p in zip(runs, every, strict=True)
+            r.seed: groups.sums(p.predicted[: len(modalities)] == p.label).astype(np.int32)
+            for r, p in zip(runs, every, strict=True)
         }
         self._alone[key] = _Alone(row, modalities, alone, groups.sizes)
         for pair in _pairs(row, key, counted):
@@ -271,7 +273,7 @@ def _of_training(row: Row, modalities: Sequence[str]) -> list[Line]:
     lines: list[Line] = []
     for diagnostic, ending in (("gradient_balance", ""), ("gradient_balance_modulated", "/modulated")):
         keys = [f"gradient/{m}{ending}" for m in modalities]
-        logs = [[[e[key] for key in keys] for e in r.curves if all(key in e for key in keys)] for r in row.records]
+        logs = [rows_with(record, keys) for record in row.records]
         values = [gradient_variation(np.array(of_trial)) for of_trial in logs if of_trial]
         if values:
             lines.append((diagnostic, "", float(np.mean(values)), np.nan, np.nan, row.runs, ""))

@@ -163,6 +163,8 @@ def _try(trial: Trial, store: Store) -> tuple[Tried, Predictions | None]:
     """What a trial came to, and its predictions if it is done."""
     try:
         record = store.record(trial.key)
+        if record is not None:
+            record.trial = trial  # equal to its own, but kept anyway
         if record is not None and record.status == "done":
             predictions = store.predictions(record)
             return Tried(trial, record, "done", samples=len(predictions.label)), predictions

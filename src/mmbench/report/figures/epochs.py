@@ -35,6 +35,7 @@ from mmbench.report.figures.base import (
     short,
     tidy,
 )
+from mmbench.report.lean import column
 
 LOSS = "train/loss"
 QUANTITIES = {
@@ -60,7 +61,7 @@ def numbered(values: np.ndarray) -> np.ndarray:
 
 def by_epoch(records: Sequence[Record], name: str) -> np.ndarray | None:
     """What the records' curves have of a quantity: (trials, epochs), NaN after the end of one; None if none has it."""
-    curves = [[epoch.get(name, np.nan) for epoch in record.curves] for record in records]
+    curves = [column(record, name) for record in records]
     longest = max(map(len, curves), default=0)
     values = np.array([curve + [np.nan] * (longest - len(curve)) for curve in curves])
     return values if longest and np.isfinite(values).any() else None
