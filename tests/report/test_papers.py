@@ -76,6 +76,8 @@ def test_the_papers_numbers_of_the_repository_are_read() -> None:
         ({"recipe": Recipe(optimizer="adam")}, None),
         ({"recipe": Recipe(batch_size=32)}, None),
         ({"recipe": Recipe(compile=True)}, ""),
+        ({"recipe": Recipe(precision="tf32")}, ""),  # as torch's convolutions are by themselves
+        ({"recipe": Recipe(precision="bf16")}, None),
         ({**FACES, "method": "shaspec", "recipe": Recipe()}, None),
         # The protocol
         ({"protocol": "clean"}, None),
