@@ -12,6 +12,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import pytorch_lightning as pl
@@ -130,7 +132,8 @@ def suite(method: str, data: Random, recipe: Recipe) -> float:
     """CPU seconds of an epoch as a trial has it."""
     task, watch = METHODS[method](data.spec, encoders_of(data), recipe), Watch()
     trainer = lean_trainer(recipe, "cpu", [CurveLogger()], [watch], limit_val_batches=0)
-    trainer.fit(task, datamodule=data)
+    with redirect_stdout(StringIO()):  # the epoch's line
+        trainer.fit(task, datamodule=data)
     return watch.seconds
 
 
