@@ -27,7 +27,7 @@ FLOORS = [
     "data.prepared",
     "data data.sets data.found",
     "data.preparing data.adding data.demo",
-    "task encoding fixed optimised patience curves checkpoint lean watch training_state resuming",
+    "task encoding fixed optimised patience curves checkpoint lean watch best_epoch training_state resuming",
     "baselines",
     "models",
     "training testing elsewhere",

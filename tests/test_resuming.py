@@ -62,7 +62,8 @@ class Remembers(Concat):
             self.late = (torch.rand(2), len(self.told))
             self.told = {3}
         late = self.late[0].sum() if hasattr(self, "late") else 0.0
-        return loss * (self.scale + self.sums.sum() + self.hidden.sum() + late + len(self.history["losses"]))
+        told = sum(self.told) + self.encoders["right"].training
+        return loss * (self.scale + self.sums.sum() + self.hidden.sum() + late + told + len(self.history["losses"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -184,6 +185,18 @@ def test_a_trial_without_interruption_is_what_it_was(tmp_path: Path) -> None:
     of = trial("qmf")
     same(run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path)), run(of, device="cpu"))
     assert (tmp_path / "last.ckpt").is_file()
+
+
+def test_a_model_that_is_kept_is_that_of_the_whole_trial(until: Any, tmp_path: Path) -> None:
+    of = trial("dmrnet", epochs=6)
+    whole = run(of, device="cpu", keep_model=True).model
+    until(of, 5)
+    again = run(of, device="cpu", keep_model=True, checkpoint=checkpoint_of(of, tmp_path)).model
+    assert whole is not None
+    assert again is not None
+    assert again.content == whole.content
+    assert again.tensors.keys() == whole.tensors.keys()
+    assert all(torch.equal(again.tensors[name], value) for name, value in whole.tensors.items())
 
 
 def test_only_the_method_says_what_no_attribute_can_hold(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

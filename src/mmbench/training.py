@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 import warnings
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from mmbench.baselines import METHODS
+from mmbench.best_epoch import BestEpoch
 from mmbench.curves import CurveLogger
 from mmbench.data import DATASETS
 from mmbench.data.base import MultimodalDataModule
@@ -131,41 +130,6 @@ def check_unchanged(trial: Trial, data: MultimodalDataModule) -> None:
         raise RuntimeError(
             f"the weights of {', '.join(changed)} have changed since the trial was planned; run the experiment again"
         )
-
-
-class BestEpoch(pl.Callback):
-    """Keeps the method as it was after the best epoch, pretraining aside; in memory, as a checkpoint would on disk."""
-
-    def __init__(self) -> None:
-        self.score = -math.inf
-        self.checkpoint: dict[str, Any] = {}
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the epoch if it is the best so far."""
-        if trainer.state.fn != "fit":
-            return
-        score = float(trainer.callback_metrics[SELECTION_METRIC])
-        if score <= self.score or (isinstance(pl_module, MultimodalTask) and pl_module.is_pretraining):
-            return
-        self.score, extra = score, dict[str, Any]()
-        pl_module.on_save_checkpoint(extra)
-        state = {
-            n: v.clone() if isinstance(v, torch.Tensor) else deepcopy(v) for n, v in pl_module.state_dict().items()
-        }
-        self.checkpoint = {"state_dict": state, **deepcopy(extra)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a trial that goes on later has to know."""
-        return {"score": self.score, "checkpoint": self.checkpoint}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from it."""
-        self.score, self.checkpoint = state_dict["score"], state_dict["checkpoint"]
-
-    def restore(self, task: MultimodalTask) -> None:
-        """Make the method what it was then."""
-        task.on_load_checkpoint(self.checkpoint)
-        task.load_state_dict(self.checkpoint["state_dict"])
 
 
 def run(

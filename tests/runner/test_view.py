@@ -220,6 +220,24 @@ def test_the_log_of_an_earlier_run_is_not_this_ones(clock: Clock, tmp_path: Path
         assert view.rows[TRIALS[0].key].epochs == 0
 
 
+def test_the_time_of_a_trial_that_goes_on_is_told_by_its_own_epochs(clock: Clock, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("".join(EPOCH.format(epoch, 0.5) for epoch in range(20)))
+    view, written = make(terminal=True, log=lambda key: log, slots=2)
+    view.plan(TRIALS)
+    with view:
+        view.started(TRIALS[0])
+        for epoch in range(18, 22):  # from a checkpoint after 18 epochs on
+            clock.now += 6
+            with log.open("a") as file:
+                file.write(EPOCH.format(epoch, 0.25))
+            os.utime(log, (epoch, epoch))
+            view.tick()
+        view.live.refresh()
+    for words in ("epoch 22/30", "0:48 left"):
+        assert words in written()
+
+
 def test_rows_fit_into_a_narrow_terminal(clock: Clock) -> None:
     name = "a label that is longer than a terminal is wide " * 3 + "seed 7"
     view, written = make(terminal=True, width=80, describe=lambda _: name)

@@ -88,7 +88,7 @@ def keep(trial: Trial, data: MultimodalDataModule, checkpoint: Mapping[str, Any]
     Args:
         trial: what was run.
         data: its data, loaded.
-        checkpoint: of the method, as ``training.BestEpoch`` has it.
+        checkpoint: of the method, as ``best_epoch.BestEpoch`` has it.
 
     Raises:
         UsageError: the method puts something into a checkpoint that is neither a tensor nor a plain value.

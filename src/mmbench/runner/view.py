@@ -44,6 +44,8 @@ class Running:
         epochs: how many have ended.
         measured: seconds until the last of these was seen.
         metrics: of that epoch.
+        old: how many the log told of when the process began, of one before it.
+        before: how many of the epochs were that one's.
     """
 
     trial: Trial
@@ -56,6 +58,8 @@ class Running:
     epochs: int = 0
     measured: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    old: int = 0
+    before: int = 0
 
     def look(self, now: float) -> forecast.Progress:
         """Read what its log says by now."""
@@ -63,9 +67,11 @@ class Running:
         if self.log is not None and written != self.changed:
             self.changed = written
             epochs, metrics = last_epoch(self.log)
-            if epochs != self.epochs:
+            if epochs not in (self.epochs, self.old):
+                self.before, self.old = (epochs - 1 if self.old else self.before), 0
                 self.epochs, self.metrics, self.measured = epochs, metrics, now - self.began
-        return forecast.Progress(self.kind, now - self.began, self.epochs, self.measured)
+        earlier = self.before * self.measured / max(1, self.epochs - self.before)  # seconds that those epochs took
+        return forecast.Progress(self.kind, now - self.began + earlier, self.epochs, self.measured + earlier)
 
     @property
     def words(self) -> str:
@@ -190,6 +196,7 @@ class GridView:
         self.rows[trial.key] = Running(
             trial, kind, time.monotonic(), task, self.starts < self.slots, log, last_write(log)
         )
+        self.rows[trial.key].old = last_epoch(log)[0] if log else 0
         self.starts += 1
 
     def retried(self, trial: Trial, reason: str) -> None:
@@ -203,7 +210,7 @@ class GridView:
         seconds = time.monotonic() - row.began
         self.ended += 1
         if record.status == "done":
-            spent = sum(record.seconds.values()) if row.cold else 0.0
+            spent = sum(record.seconds.values()) if row.cold or record.resumed else 0.0
             self.forecast.learn(row.kind, spent or seconds)
         else:
             self.failed += 1
