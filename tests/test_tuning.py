@@ -332,6 +332,7 @@ def test_default_and_tuned_stand_side_by_side(filled: tuple[Experiment, Store]) 
         ("late_fusion", "50.0 ± 0.0"),
         ("late_fusion, tuned", "75.0 ± 0.0"),
     ]
+    assert [row[5].partition(" [")[0] for row in table] == ["+0.0", "-12.5", "–", "–"], "tuned from tuned late fusion"
     assert results.planned == 8 + 2 + 4
 
 
