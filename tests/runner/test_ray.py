@@ -23,6 +23,7 @@ from mmbench.runner.backend import Capacity, Ended, Request
 from mmbench.runner.child import Job
 from mmbench.runner.cluster import Needs, capacity, connect, import_ray
 from mmbench.runner.loop import run_trials
+from mmbench.runner.memory import Memory
 from mmbench.runner.ray import RayBackend
 from mmbench.runner.worker import Arrival, Worker, other_code
 from mmbench.store import Store
@@ -414,6 +415,13 @@ def test_a_worker_with_other_code_is_refused_by_name(cluster: Any, tiny: MakeTri
     assert Store(tmp_path).record(tiny().key) is None, "no record of a failure"
 
 
+class Known(Memory):
+    """It is known what trials take of a GPU; else the first of a kind would have it alone."""
+
+    def of_gpu(self, trial: Trial) -> float:
+        return 100.0
+
+
 @pytest.mark.slow
 def test_two_trials_share_a_gpu(cluster: Any, tiny: MakeTrial, tmp_path: Path) -> None:
     """A made-up one, so that the trials fail; their records say which one they were given."""
@@ -421,7 +429,7 @@ def test_two_trials_share_a_gpu(cluster: Any, tiny: MakeTrial, tmp_path: Path) -
     backend = backend_on(cluster, store, "auto", jobs=2)
     try:
         assert backend.capacity().share == 0.5
-        records = run_trials(trials, store, backend, view)
+        records = run_trials(trials, store, backend, view, memory=Known())
         assert [record.environment["device"] for record in records] == ["0"] * 4
         assert view.most == 2
     finally:
@@ -429,10 +437,12 @@ def test_two_trials_share_a_gpu(cluster: Any, tiny: MakeTrial, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_when_a_node_goes_away_the_grid_ends_complete(cluster: Any, tiny: MakeTrial, tmp_path: Path) -> None:
+def test_when_a_node_goes_away_the_grid_ends_complete(
+    cluster: Any, tiny: MakeTrial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The trial that ran there runs again elsewhere, and no other one does."""
     other = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    trials, store = [tiny("tiny_sleeps", seed, epochs=4) for seed in range(12)], Store(tmp_path)
+    trials, store = [tiny("tiny_sleeps", seed, epochs=16) for seed in range(8)], Store(tmp_path)
     backend = backend_on(cluster, store, "cpu")
     removed: list[str] = []
 
@@ -457,3 +467,4 @@ def test_when_a_node_goes_away_the_grid_ends_complete(cluster: Any, tiny: MakeTr
     assert "went away" in view.reasons[0] or "died" in view.reasons[0]
     assert [kind for kind, _ in view.events].count("started") == len(trials) + 1
     assert not list(store.root.glob(".shared-*"))
+    assert capsys.readouterr().out == ""

@@ -7,7 +7,9 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from mmbench import machine
 from mmbench.errors import UsageError
@@ -39,6 +41,10 @@ def import_ray() -> Any:
     os.environ.setdefault(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
     )  # as it will be by default; it warns where this is not set
+    if has_token():
+        os.environ.setdefault(
+            "RAY_AUTH_MODE", "token"
+        )  # as Ray does by itself at some addresses; a cluster without takes it too
     try:
         import ray
     except ImportError as error:
@@ -46,10 +52,18 @@ def import_ray() -> Any:
     return ray
 
 
+def has_token() -> bool:
+    """Whether there is a token that clusters of this user's ask for."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token")
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or file.expanduser().is_file()
+
+
 def start_local(ray: Any, local: LocalBackend) -> None:
     """Start a cluster on this machine, with the devices of the local back end."""
     there, shown = local.capacity(), "CUDA_VISIBLE_DEVICES"
     cpus = max(machine.cores(), there.jobs * there.cores)
+    if not has_token():
+        os.environ["RAY_AUTH_TOKEN"] = uuid4().hex  # of this cluster alone; Ray would leave one in the home folder
     before = os.environ.get(shown)
     if not local.on_cpu:
         os.environ[shown] = ",".join(local.devices)
@@ -108,6 +122,10 @@ def check_answers(host: str, port: int) -> None:
 
 def init(ray: Any, **options: Any) -> None:
     """Call ``ray.init`` quietly; signals are handled as before."""
+    from ray._private import worker
+
+    # Of a node that goes away Ray prints a page, among what a command prints; the run says it in its own words.
+    worker.print_to_stdstream = lambda *_, **__: None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
