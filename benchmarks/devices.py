@@ -98,7 +98,7 @@ def trained(name: str, ranks: int) -> list[Weights]:
     pl.Trainer(
         accelerator="cpu",
         devices=ranks,
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if ranks > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False) if ranks > 1 else "auto",
         max_epochs=2,
         callbacks=[watch],
         logger=False,

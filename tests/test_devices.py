@@ -97,7 +97,7 @@ def run(name: str, ranks: int, kind=Made, epochs: int = 2, dropout: float = 0.0,
     data.setup()
     task = build(name, data, epochs, dropout, lr)
     pl.seed_everything(1, verbose=False)
-    strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if ranks > 1 else "auto"
+    strategy = DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False) if ranks > 1 else "auto"
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=ranks,

@@ -70,9 +70,20 @@ def lock(path: Path, wait: bool = True, sign: bool = False) -> Iterator[bool]:
             raise StoreError(f"cannot lock {path}: {error.strerror}; {advice}") from error
         if sign:
             _sign(handle, path)
+        _held.add(handle)
         yield True
     finally:
+        _held.discard(handle)
         os.close(handle)
+
+
+_held: set[int] = set()
+
+
+def let_go() -> None:
+    """Let go of the locks of the process that this one was forked from: they are to be free as soon as that one has ended."""
+    while _held:
+        os.close(_held.pop())
 
 
 def _sign(handle: int, path: Path) -> None:

@@ -33,6 +33,7 @@ from mmbench.models.keeping import Kept, check_keepable, keep
 from mmbench.patience import Patience
 from mmbench.precision import computing
 from mmbench.protocol import PROTOCOLS, SELECTION_METRIC
+from mmbench.ranks import of_all_ranks
 from mmbench.recipe import Recipe
 from mmbench.record import Code, Features, Predictions
 from mmbench.resuming import Checkpoint, ResumableFit, Unusable
@@ -196,7 +197,7 @@ def _run(
     for split, shares in data.realised.items():
         print(f"{split} split:", *(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
     curves = CurveLogger()
-    task.validates_patterns = bool(loggers)
+    task.validates_patterns = any(of_all_ranks(bool(loggers)))  # of several devices one alone has loggers
     chosen = BestEpoch()
     trainer = lean_trainer(
         trial.recipe, device, [curves, *loggers], [Training()] if trial.tuning else [Training(), chosen], devices
@@ -276,7 +277,7 @@ def lean_trainer(
     """A trainer that does what a trial needs and nothing else."""
     if devices > 1:
         # A rank may have no row of a modality, and so no gradient of its encoder. Buffers are the same on all ranks by themselves.
-        more["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        more["strategy"] = DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
     trainer = pl.Trainer(
         accelerator=device,
         devices=devices,

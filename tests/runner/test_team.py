@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from test_local import Watcher
 
+from mmbench.locks import let_go, lock
 from mmbench.record import Record
 from mmbench.runner.local import LocalBackend
 from mmbench.runner.loop import Times, run_trials
 from mmbench.store import Store
+from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
 
 MakeTrial = Callable[..., Trial]
@@ -84,3 +87,35 @@ def test_a_trial_on_two_devices_goes_on_to_the_bit(tiny: MakeTrial, tmp_path: Pa
     assert [resumed.epoch for resumed in record.resumed] == [1]
     assert parts.predictions(record).log_probs.tobytes() == whole.predictions(expected).log_probs.tobytes()
     assert record.curves == expected.curves
+
+
+def test_what_is_always_killed_is_given_up(tiny: MakeTrial, tmp_path: Path) -> None:
+    record = run(tiny("tiny_killed"), Store(tmp_path))
+    assert record.failure is not None
+    assert record.failure.kind == "killed"
+    assert record.failure.message.endswith("3 times")
+
+
+def test_another_process_that_was_forked_does_not_hold_the_trials_lock(tmp_path: Path) -> None:
+    ready, stay = os.pipe(), os.pipe()
+    with lock(tmp_path / "lock"):
+        if not (process := os.fork()):
+            let_go()
+            os.write(ready[1], b".")
+            os.close(stay[1])
+            os.read(stay[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+    with lock(tmp_path / "lock", wait=False) as mine:
+        assert mine
+    os.close(stay[1])
+    os.waitpid(process, 0)
+
+
+@pytest.mark.slow
+def test_one_run_in_wandb_and_every_pattern_in_each_epoch(tiny: MakeTrial, tmp_path: Path) -> None:
+    wandb = WandbSettings(mode="offline", group="several", folder=str(tmp_path / "wandb"))
+    record = run(tiny("mla"), Store(tmp_path), wandb=wandb)
+    assert record.status == "done"
+    assert len(list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))) == 1
+    assert all("validation/accuracy/left" in row for row in record.curves)

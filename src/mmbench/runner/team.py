@@ -15,6 +15,7 @@ from shutil import rmtree
 from typing import Any, Literal, NoReturn
 
 from mmbench.errors import Stopped
+from mmbench.locks import let_go
 
 Kind = Literal["exception", "diverged", "out_of_memory", "time_limit"]
 
@@ -106,6 +107,7 @@ class Team:
         """Be another rank, to the end of this process."""
         code = 1
         try:
+            let_go()
             threading.Thread(target=lambda: (os.read(alive, 1), os._exit(1)), daemon=True).start()
             quiet = os.open(os.devnull, os.O_WRONLY)
             os.dup2(quiet, 1)  # rank 0 prints the same
