@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,14 +13,10 @@ from torch import Tensor
 from mmbench.baselines import METHODS
 from mmbench.batch import Batch, map_input
 from mmbench.data.augment import RandomCropFlip, RandomResizedCrop, Resize, SpecAugment, WordDropout
-from mmbench.lean import log_epoch
 from mmbench.missing import Missing
 from mmbench.presence import on_host, placed, rows_of
-from mmbench.recipe import Recipe
-from mmbench.testing.planted import Planted3, batch_of, planted_world, same, weights
-from mmbench.training import lean_trainer
-from mmbench.watch import Training
-from simulated import CPU, DEVICE, Simulated
+from mmbench.testing.planted import Planted3, batch_of, planted_world, same
+from simulated import CPU, DEVICE, LEARN_LAST, Simulated, fitted
 
 # Method -> (waits, copies) of a step with a complete batch, and of one with gaps; of three modalities. A copy is one from the host, of
 # row numbers or of what was drawn there, for which nobody waits. Of four methods, without an epoch's last step, in which they learn.
@@ -47,45 +41,11 @@ COUNTS = {
     "dcca": ((10, 0), (10, 3)),  # factors of matrices, which torch looks at
     "dccae": ((10, 0), (10, 3)),
 }
-LEARN_LAST = {"cca", "cpm_net", "dcca", "dccae"}
 
 
 @pytest.fixture(autouse=True)
-def trainers_take_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytorch_lightning.accelerators.CPUAccelerator.setup_device", lambda self, device: None)
+def memory_is_not_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.utils.deterministic.fill_uninitialized_memory", False)
-
-
-def fitted(
-    method: str, device: torch.device, complete: bool = False, missing: Missing | None = None
-) -> tuple[list[tuple[int, int]], dict[str, Tensor]]:
-    """(waits, copies) of each step, from the batch on the device until the loss is noted; and the weights."""
-    world, simulated, counts = planted_world(Planted3), Simulated(), []
-    data = world.data
-    data.missing = missing
-    if complete:
-        data.splits.train.present[:] = True
-    task = world.build(METHODS[method], recipe=Recipe(epochs=2, batch_size=8, lr=0.01))
-    trainer = lean_trainer(task.recipe, "cpu", [], [Training()], limit_train_batches=3, limit_val_batches=0)
-    task.log_epoch = partial(log_epoch, trainer)
-    trainer.strategy._root_device = device
-    arrive, end = data.on_after_batch_transfer, task.on_train_batch_end
-
-    def arrived(*arguments: Any) -> Batch:
-        simulated.waits, simulated.copies = Counter(), Counter()
-        return arrive(*arguments)
-
-    def ended(*arguments: Any) -> None:
-        end(*arguments)
-        if not (method in LEARN_LAST and trainer.is_last_batch):
-            counts.append((simulated.waits.total(), simulated.copies.total()))
-
-    data.on_after_batch_transfer, task.on_train_batch_end = arrived, ended  # type: ignore[method-assign]
-    torch.manual_seed(1)
-    with simulated:
-        trainer.fit(task, datamodule=data)
-    assert trainer.fit_loop.epoch_loop.lean
-    return counts, weights(task)
 
 
 def test_every_method_is_counted() -> None:
