@@ -75,6 +75,7 @@ benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/runners.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/trial.py
+	$(BIN)/python benchmarks/waiting.py
 
 clean: ## remove the environment and caches; results are kept
 	rm -rf $(VENV) build *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
