@@ -93,7 +93,7 @@ def run_experiment(arguments: argparse.Namespace) -> int:
             failed = running.run()
     if arguments.no_report or failed is None:
         return max(FAILED if failed else OK, strict)
-    collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb)
+    collected = write_report(experiment, store, arguments.results, running.codes, wandb=running.wandb, keep=True)
     print_report(collected, compared_with(experiment, arguments), running.unselected())
     for line in running.kept():
         print(line, file=sys.stderr)
@@ -107,6 +107,7 @@ def write_report(
     codes: Codes,
     publish: bool = False,
     wandb: WandbSettings | None = None,
+    keep: bool = False,
 ) -> Results:
     """Write the tables and the figures of an experiment; says where.
 
@@ -117,20 +118,32 @@ def write_report(
         codes: today's code; what came from other code is noted in the report.
         publish: write to ``<experiment>`` instead, which git keeps.
         wandb: where it is tracked besides, if it is.
+        keep: leave files that were made of the same, by the same code, as they are.
 
     Raises:
         UsageError: ``publish``, of a report that is not fit for it.
     """
+    from mmbench.index import Index
     from mmbench.report.collect import collect
     from mmbench.report.committed import LOCAL, unfit
+    from mmbench.report.fresh import files_of, made_of, note
     from mmbench.report.page import write
 
-    collected = collect(experiment, store, published(results, "reported"), codes, elsewhere=not publish)
+    reported = published(results, "reported")
+    with Index(store) as index:
+        trials = trials_of(experiment, index)
+    made = made_of(experiment, trials, store, reported)
+    collected = collect(experiment, store, reported, codes, elsewhere=not publish)
     if publish and (reasons := unfit(collected)):
         raise UsageError("\n  ".join([f"--publish: {experiment.name} cannot be published", *reasons]))
     folder = results / experiment.name if publish else results / LOCAL / experiment.name
     check_folder(folder, "report folder", write=True)
-    written = write(collected, folder, None if publish else store.root)
+    made += "".join([*collected.stale, *collected.not_run])  # code of other packages says what is stale
+    written = files_of(folder, made) if keep else []
+    if not written:
+        written = write(collected, folder, None if publish else store.root)
+        if not publish:
+            note(folder, written, made)
     figures = ", ".join(path.name for path in written if path.suffix == ".png")
     print(f"report: {folder}/table.html, .md, .csv, .tex; {figures}", file=sys.stderr)
     if wandb is not None and wandb.mode != "off":
