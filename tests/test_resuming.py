@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,14 +20,16 @@ from mmbench.arguments import resolve_arguments
 from mmbench.baselines import METHODS
 from mmbench.baselines.concat import Concat
 from mmbench.batch import Batch
+from mmbench.bundles.scrubbing import scrub
 from mmbench.data import DATASETS
 from mmbench.data.split import Loaded
 from mmbench.durations import EACH
 from mmbench.encoders import ENCODERS
-from mmbench.errors import Stopped
+from mmbench.errors import Stopped, StoreError
 from mmbench.missing import Missing
 from mmbench.packing import read_head, read_state, write_state
 from mmbench.recipe import Recipe
+from mmbench.record import Record, Resumed
 from mmbench.resuming import Checkpoint, OutOfTime, ResumableFit
 from mmbench.training import Outcome, run
 from mmbench.training_state import same as alike
@@ -277,3 +281,29 @@ def test_the_state_of_a_trial_that_tunes_knows_nothing_of_the_test_split(
         states.append(read_state(found.path, 2**30))
         found.remove()
     assert alike(*states) is not knows
+
+
+# The rest of the house
+
+
+def test_a_full_disk_is_told_as_for_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    of = trial("sum", epochs=2)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        StoreError, match=r"cannot write .*last\.ckpt: No space left on device; free some space and run again"
+    ):
+        run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_records_of_trials_that_did_not_go_on_are_written_as_ever() -> None:
+    of = trial("sum")
+    record = Record(key=of.key, trial=of, status="done", started="then", finished="now", environment={"host": "here"})
+    assert b"resumed" not in record.to_bytes()
+    assert Record.from_bytes(record.to_bytes()) == record
+    record.resumed = [Resumed(epoch=3, host="here", when="then")]
+    assert Record.from_bytes(record.to_bytes()).resumed == record.resumed
+    assert [went_on.host for went_on in scrub(record).resumed] == ["<host>"], "nobody else need know on which machine"
