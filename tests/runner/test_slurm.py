@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import submitit
 
 from mmbench.cli import main, parser
 from mmbench.errors import RunnerError, UsageError
-from mmbench.runner.slurm import Array, Runner, pairs, runner_arguments, seconds_of, submit
+from mmbench.runner.slurm import Array, Runner, pairs, runner_arguments, seconds_of, submit, what_failed
 from mmbench.store import Store
 
 TWO = """
@@ -141,6 +142,22 @@ def test_a_runner_with_other_code_refuses(tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match=r"has other code than the trials were planned with \(mmbench.trial\)"):
         runner()
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (None, ""),
+        (
+            "trace:\nTraceback:\n  File\nmmbench.errors.RunnerError: node1 has other code: install it\n---",
+            "node1 has other code: install it",
+        ),
+        ("Job 7 has not produced any output", "left no result, and is CANCELLED"),
+    ],
+)
+def test_why_a_runner_failed_is_one_line(error: str | None, words: str) -> None:
+    job = SimpleNamespace(exception=lambda: None if error is None else RuntimeError(error), state="CANCELLED")
+    assert what_failed(job) == words
 
 
 SLEEPS = """

@@ -154,9 +154,8 @@ def what_failed(job: Any) -> str:
     error = job.exception()
     if error is None:
         return ""
-    said = str(error).splitlines() or ["it left no result"]
-    raised = [line for line in said if re.match(r"[\w.]+Error: ", line)]
-    return raised[-1].partition(": ")[2] if raised else said[0]
+    raised = [line for line in str(error).splitlines() if re.match(r"[\w.]+Error: ", line)]
+    return raised[-1].partition(": ")[2] if raised else f"left no result, and is {job.state}"
 
 
 def submit(arguments: argparse.Namespace, name: str, modules: Mapping[str, str]) -> Array:
