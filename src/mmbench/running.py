@@ -27,7 +27,7 @@ from mmbench.tuning import Choice, Outcome, choose, distinct, has_diverged, tuni
 
 if TYPE_CHECKING:
     from mmbench.experiment.searches import Search
-    from mmbench.runner.loop import Times
+    from mmbench.runner.turns import Times
     from mmbench.runner.view import GridView
 
 Done = tuple[Trial, Summary]
@@ -207,7 +207,7 @@ class Running:
     @cached_property
     def times(self) -> Times:
         """How long trials and the run may take."""
-        from mmbench.runner.loop import Times
+        from mmbench.runner.turns import Times
 
         arguments = self.arguments
         until = None if arguments.stop_after is None else arguments.began + arguments.stop_after

@@ -17,7 +17,8 @@ from mmbench.durations import EACH
 from mmbench.errors import Interrupted, NotedSignals
 from mmbench.packing import read_head
 from mmbench.record import Record
-from mmbench.runner.loop import Times, run_trials
+from mmbench.runner.loop import run_trials
+from mmbench.runner.turns import Times
 from mmbench.store import Store
 from mmbench.trial import Trial
 

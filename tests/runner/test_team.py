@@ -14,7 +14,8 @@ from test_local import Watcher
 from mmbench.locks import let_go, lock
 from mmbench.record import Record
 from mmbench.runner.local import LocalBackend
-from mmbench.runner.loop import Times, run_trials
+from mmbench.runner.loop import run_trials
+from mmbench.runner.turns import Times
 from mmbench.store import Store
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial

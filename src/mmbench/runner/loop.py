@@ -7,17 +7,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from signal import SIGTERM, Signals
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from mmbench.durations import CHECKPOINT_EVERY
 from mmbench.errors import Interrupted, NotedSignals, StoreError, counted
 from mmbench.provenance import Codes
 from mmbench.record import Failure, Record
 from mmbench.runner.backend import Backend, Ended, Request, end_of_log
 from mmbench.runner.child import Job, now
 from mmbench.runner.memory import Memory
+from mmbench.runner.turns import Times, Turn, View
 from mmbench.store import CorruptRecord, Store
 from mmbench.tracking import WandbSettings
 from mmbench.trial import Trial
@@ -29,60 +29,6 @@ LOST = 10
 TICK_SECONDS = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 """Seconds until trials that other runners are at are looked at again: few at first, if nothing else is left to run."""
-
-
-class View(Protocol):
-    """What a runner tells about its progress."""
-
-    def started(self, trial: Trial) -> None:
-        """A process has begun on the trial."""
-
-    def retried(self, trial: Trial, reason: str) -> None:
-        """Its process was killed, and it will be started again."""
-
-    def finished(self, trial: Trial, record: Record) -> None:
-        """The trial is done or has failed."""
-
-    def elsewhere(self, trial: Trial, record: Record | None) -> None:
-        """Another runner is at the trial, or has run it: then there is a record."""
-
-    def stops(self, reason: str) -> None:
-        """No more trials are started, and those that run were asked to end."""
-
-    def tick(self) -> None:
-        """Time has passed; this comes about twice a second."""
-
-
-@dataclass(frozen=True)
-class Times:
-    """How long things may take.
-
-    Attributes:
-        checkpoint_every: seconds between two checkpoints of a trial; 0: there are none.
-        trial: seconds that a trial may take; None: as many as it needs.
-        until: when the run stops, on the monotonic clock; None: when everything has run.
-    """
-
-    checkpoint_every: float = CHECKPOINT_EVERY
-    trial: float | None = None
-    until: float | None = None
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A trial that waits.
-
-    Attributes:
-        trial: which.
-        attempt: which start of it that will be, of those since it has got on.
-        alone: it is to run without neighbours.
-        epochs: of its checkpoint, when it was last looked at.
-    """
-
-    trial: Trial
-    attempt: int = 1
-    alone: bool = False
-    epochs: int = 0
 
 
 def run_trials(
