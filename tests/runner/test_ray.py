@@ -21,7 +21,7 @@ from mmbench.provenance import Codes
 from mmbench.record import Record
 from mmbench.runner.backend import Capacity, Ended, Request
 from mmbench.runner.child import Job
-from mmbench.runner.cluster import Needs, capacity, connect, import_ray
+from mmbench.runner.cluster import Needs, capacity, connect, has_token, import_ray
 from mmbench.runner.loop import run_trials
 from mmbench.runner.memory import Memory
 from mmbench.runner.ray import RayBackend
@@ -103,6 +103,21 @@ class Answering:
 
     def recv(self, count: int) -> bytes:
         return self.answer[:count]
+
+
+def test_the_users_token_is_found_where_ray_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that was started with one turns away who does not show it."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    assert not has_token()
+    (tmp_path / "token").write_text("t")
+    assert has_token()
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not has_token()
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("t")
+    assert has_token()
 
 
 def node(number: int, cpus: float, gpus: float = 0) -> dict[str, Any]:
