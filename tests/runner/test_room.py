@@ -230,6 +230,26 @@ def test_what_running_processes_have_is_not_set_aside_twice(
     backend.running.clear()
 
 
+@pytest.mark.parametrize(("memory_mb", "room"), [(None, 2 * ASSUMED_MB), (900.0, 700.0)])
+def test_a_trial_of_two_processes_takes_what_both_take(
+    simulated: dict[str, float | None],
+    trials: Callable[..., list[Trial]],
+    monkeypatch: pytest.MonkeyPatch,
+    memory_mb: float | None,
+    room: float,
+) -> None:
+    """Records have the sum of both; either has the 100 MB of libraries that all share."""
+    monkeypatch.setattr(local, "resident_mb", lambda pid, kind="RssAnon": 100.0 if kind == "RssFile" else 0.0)
+    backend, request = LocalBackend(4), Request(devices=2, memory_mb=memory_mb)
+    backend.start()
+    simulated["host"] = None
+    backend.submit(Job(trials(1)[0], "nowhere"), Request(memory_mb=0.0))
+    for free, expected in ((room, True), (room - 1, False)):
+        simulated["host"] = free
+        assert backend.has_room(request) == expected
+    backend.running.clear()
+
+
 def test_a_killed_trial_has_no_neighbours_the_last_time(trials: Callable[..., list[Trial]], tmp_path: Path) -> None:
     backend = Played(lambda job: Ended(job, "killed", "killed by SIGKILL", shared=True))
     run_trials(trials(1), Store(tmp_path), backend, Watcher())

@@ -87,8 +87,10 @@ def server_pid() -> int | None:
 
 
 def _host_mb(request: Request, shared: float) -> float:
-    """What the processes of a job take at their peaks, without what they share with others."""
-    return request.devices * (ASSUMED_MB if request.memory_mb is None else max(0.0, request.memory_mb - shared))
+    """What the processes of a job, one a device, take together at their peaks, without what they share with others."""
+    if request.memory_mb is None:
+        return request.devices * ASSUMED_MB
+    return max(0.0, request.memory_mb - request.devices * shared)
 
 
 @dataclass
