@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mmbench.errors import StoreError
 from mmbench.packing import Damaged, NotPlain, read_head, read_state, write_state
 from mmbench.training import run
 from test_resuming import checkpoint_of, same, tables, trial, until
@@ -97,6 +99,8 @@ REFUSED = {
     "a negative size": (head_changed("bytes", -1), START),
     "a deep layout": (deep, LAYOUT),
     "a huge tensor": (of_first_tensor(1, [2**60]), LAYOUT),
+    "a shape that no number holds": (of_first_tensor(1, [0, 2**70]), LAYOUT),
+    "a negative stride": (of_first_tensor(2, [-1]), LAYOUT),
     "a negative shape": (of_first_tensor(1, [-1]), LAYOUT),
     "overlapping numbers": (of_first_tensor(2, [0]), LAYOUT),
     "another type": (of_first_tensor(0, "object"), LAYOUT),
@@ -167,6 +171,21 @@ def test_something_else_in_its_place_makes_way(
     run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path))
     assert "last.ckpt is not used: it is not a file; the trial begins anew" in capfd.readouterr().out
     assert read_head(tmp_path / "last.ckpt") is not None
+
+
+def test_one_that_cannot_be_read_for_now_stays(until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    of = trial("concat", epochs=2)
+    until(of, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmbench.packing.opened", stale)
+        with pytest.raises(StoreError, match=r"cannot read .*last\.ckpt: Stale file handle"):
+            run(of, device="cpu", checkpoint=checkpoint_of(of, tmp_path))
+    found = checkpoint_of(of, tmp_path)
+    run(of, device="cpu", checkpoint=found)
+    assert found.resumed
 
 
 def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from mmbench.files import atomically
 
 MOST_HEAD, MOST_LAYOUT = 2**20, 2**26
 """Bytes: a head tells of one trial, a layout has a row of metrics for each epoch."""
+LARGEST = 2**48
+"""Of a tensor's dimensions and strides."""
 DIGEST = 64
 CHUNK = 2**22
 TYPES = {
@@ -158,14 +160,13 @@ def read_head(path: Path) -> dict[str, Any] | None:
 
     Raises:
         Damaged: it is none, or is cut off.
+        OSError: it cannot be read, which says nothing of what is in it.
     """
     try:
         with opened(path) as handle:
             return _head(handle)[0]
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise Damaged(f"it cannot be read: {error.strerror}") from error
 
 
 def opened(path: Path) -> IO[bytes]:
@@ -205,6 +206,7 @@ def read_state(path: Path, most: float) -> Any:
 
     Raises:
         Damaged: it is not as it was written, or none.
+        OSError: it cannot be read.
     """
     try:
         with opened(path) as handle:
@@ -221,20 +223,16 @@ def read_state(path: Path, most: float) -> Any:
             handle.seek(len(line))
             layout = json.loads(handle.read(head["layout"]))
             return unpacked(layout["values"], _tensors(handle, layout["tensors"], head["bytes"]))
-    except OSError as error:
-        raise Damaged(f"it cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
-        if isinstance(error, Damaged):
-            raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Damaged(f"its layout is none of a state: {type(error).__name__}") from error
 
 
 def _tensors(handle: IO[bytes], described: Mapping[str, Any], size: int) -> dict[str, Tensor]:
     """Read tensors that have so many bytes in all."""
     known = {name: (TYPES[kind], shape, stride) for name, (kind, shape, stride) in described.items()}
-    counts = {name: math.prod(shape) for name, (_, shape, _) in known.items()}
-    if not all(type(n) is int and n >= 0 for _, shape, _ in known.values() for n in shape):
+    if not all(type(n) is int and 0 <= n < LARGEST for _, *layout in known.values() for part in layout for n in part):
         raise ValueError("a shape")
+    counts = {name: math.prod(shape) for name, (_, shape, _) in known.items()}
     if sum(counts[name] * kind.itemsize for name, (kind, _, _) in known.items()) != size:
         raise ValueError("sizes")
     tensors = {}

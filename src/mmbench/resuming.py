@@ -19,7 +19,7 @@ from pytorch_lightning.loops.fit_loop import _FitLoop
 
 from mmbench.curves import CurveLogger
 from mmbench.durations import CHECKPOINT_EVERY, in_words
-from mmbench.errors import Stopped
+from mmbench.errors import Stopped, StoreError
 from mmbench.machine import host
 from mmbench.packing import Damaged, NotPlain, read_head, read_state, write_state
 from mmbench.record import Resumed
@@ -88,6 +88,9 @@ class Checkpoint:
 
         Args:
             most: bytes that its tensors may have.
+
+        Raises:
+            StoreError: it cannot be read, for now at least, so that it is no reason to begin anew.
         """
         try:
             if (head := read_head(self.path)) is None:
@@ -100,6 +103,8 @@ class Checkpoint:
             self.first = TypeAdapter(str).validate_python(head["started"])
             self.seconds = TypeAdapter(dict[str, float]).validate_python(head["seconds"])
             self.resumed = TypeAdapter(list[Resumed]).validate_python(head["resumed"])
+        except OSError as error:
+            raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
         except (Damaged, KeyError, ValidationError) as error:
             self.forget(str(error) if isinstance(error, Damaged) else "its head is none of a checkpoint")
             return None

@@ -311,7 +311,7 @@ class _Loop:
         """How many epochs the checkpoint of a trial has; 0 where there is none."""
         from mmbench.packing import Damaged, read_head
 
-        with suppress(Damaged, KeyError, TypeError, ValueError):
+        with suppress(Damaged, OSError, KeyError, TypeError, ValueError):
             return int((read_head(self.store.checkpoint(trial.key)) or {"epochs": 0})["epochs"])
         return 0
 
