@@ -449,9 +449,11 @@ def test_records_survived_all_of_it(story: Story) -> None:
     assert states == {f"{method} {seed}": state for method, state in expected.items() for seed in (0, 1)}
 
 
-def test_a_dry_run_tells_what_is_done_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_tells_what_is_done_and_writes_nothing_but_the_index(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from mmbench.experiment.plan import load
-from mmbench.index import NAME
+    from mmbench.index import NAME
     from mmbench.provenance import Codes
     from mmbench.record import Predictions, Record
     from mmbench.store import Store
