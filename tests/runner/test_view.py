@@ -119,6 +119,24 @@ def test_a_trial_of_a_minute_has_a_line_of_its_own_and_counting_goes_on_after_an
     ]
 
 
+def test_what_other_runners_are_at_and_have_run_is_told_in_words(clock: Clock) -> None:
+    view, written = make()
+    view.plan(TRIALS)
+    with view:
+        view.elsewhere(TRIALS[0], None)
+        view.started(TRIALS[1])
+        view.elsewhere(TRIALS[1], None)  # its process found the lock taken
+        run(view, TRIALS[2], clock, 59.5)
+        view.elsewhere(TRIALS[0], done(TRIALS[0]))
+        run(view, TRIALS[3], clock, 0.5)
+        view.elsewhere(TRIALS[1], failed(TRIALS[1]))
+    lines = written().splitlines()
+    assert lines[0].startswith("2/8 trials, 1 run elsewhere, 1 running, 1 running elsewhere, 1:00 elapsed")
+    assert lines[1].startswith("tiny clean cca seed 1: FAILED ")
+    assert lines[1].endswith(", run elsewhere")
+    assert lines[2] == "4/8 trials, 2 run elsewhere, 1 failed, 1:00 elapsed"
+
+
 def test_a_failure_and_a_new_start_are_told_at_once(clock: Clock) -> None:
     view, written = make()
     view.plan(TRIALS)
