@@ -36,6 +36,7 @@ FLOORS = [
     "evidence",
     "tuning",
     "report",
+    "done",
     "running submitted bundles",
     "regression dashboard where new experiment_commands commands bundles.commands cli __main__",
 ]

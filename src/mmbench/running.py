@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmbench.baselines import METHODS
+from mmbench.done import Done, split_done
 from mmbench.errors import UsageError
 from mmbench.experiment.filters import Filters
 from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.sizes import in_words
 from mmbench.experiment.space import TUNED
-from mmbench.index import Index, Summary
-from mmbench.provenance import Codes, grouped, source_state, why_stale
+from mmbench.index import Index
+from mmbench.provenance import Codes, source_state, why_stale
 from mmbench.record import Record
 from mmbench.runner.backend import Backend
 from mmbench.runner.memory import Memory
-from mmbench.store import CorruptRecord, Store
+from mmbench.store import Store
 from mmbench.tracking import WandbMode, WandbSettings, usable_mode
 from mmbench.trial import Trial
 from mmbench.tuning import Choice, Outcome, choose, distinct, has_diverged, tuning_trials
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from mmbench.runner.turns import Times
     from mmbench.runner.view import GridView
 
-Done = tuple[Trial, Summary]
-"""A trial of which there is a result."""
 MOST_KEPT = 3
 """Models whose folders are named when a run has ended."""
 
@@ -249,78 +248,6 @@ def tell_of_choices(choices: Sequence[Choice]) -> None:
             print(choice.search.line(f"draw {numbers} diverged when tested, and made way"), file=sys.stderr)
         if choice.gap:
             print(choice.search.line(choice.gap), file=sys.stderr)
-
-
-def split_done(
-    trials: Sequence[Trial],
-    index: Index,
-    codes: Codes,
-    keep_stale: bool,
-    replaceable: Collection[str] = (),
-    keep_models: bool = False,
-) -> tuple[list[Done], list[Trial]]:
-    """The results that the store has, and the trials still to be run.
-
-    Results that are damaged, or of other code, are named and run again; with ``keep_stale`` those of other code are kept. That one of
-    the ``replaceable`` trials, by their keys, has diverged is a result. With ``keep_models`` a trial that was done without its model is
-    run again, too, unless it tunes.
-    """
-    done: list[Done] = []
-    todo: list[Trial] = []
-    reasons: list[str] = []
-    without = 0
-    for trial in trials:
-        try:
-            found = index.look(trial.key)
-        except CorruptRecord as error:
-            print(f"damaged, will be run again: {error}", file=sys.stderr)
-            found = None
-        if found is not None and found.status == "failed":
-            if not (trial.key in replaceable and has_diverged(found)):
-                found = None
-        elif found is not None and keep_models and not trial.tuning and not has_model(found, index.store):
-            without, found = without + 1, None
-        if found is not None and (reason := why_stale(found, codes)) is not None:
-            reasons.append(reason)
-            found = found if keep_stale else None
-        if found is None:
-            todo.append(trial)
-        else:
-            done.append((trial, found))
-    for line in grouped(reasons, "kept, of other code than this" if keep_stale else "run again"):
-        print(line, file=sys.stderr)
-    if without:
-        print(
-            f"{without} {'trial' if without == 1 else 'trials'} run again: done, but without the model", file=sys.stderr
-        )
-    tell_of_code([found for _, found in done], codes)
-    return done, todo
-
-
-def has_model(record: Summary, store: Store) -> bool:
-    """Whether the model of a trial was kept and is there; says so if it is there and damaged."""
-    from mmbench.models.card import check_files, read_card
-
-    try:
-        folder = store.model(record)
-        if folder is not None:
-            check_files(folder, read_card(folder), hashes=False)
-    except (CorruptRecord, UsageError) as error:
-        print(f"damaged: {error}", file=sys.stderr)
-        return False
-    return folder is not None
-
-
-def tell_of_code(done: Sequence[Summary], codes: Codes) -> None:
-    """Say what is no reason to run trials again, but has to be known."""
-    if other := sum(record.code is not None and record.code.core != codes.core for record in done):
-        print(
-            f"{other} of the done trials ran with another core of mmbench than this, which is no reason to run them again; "
-            "delete them to run them anew",
-            file=sys.stderr,
-        )
-    if codes.unreadable:
-        print(f"edits of {', '.join(codes.unreadable)} cannot be seen: there is no file of its source", file=sys.stderr)
 
 
 def run_all(

@@ -11,7 +11,7 @@ import torch
 
 from mmbench.gpus import MEGABYTE, describe_gpu, driver_version, peak_memory
 from mmbench.recipe import Recipe
-from mmbench.runner.child import Job, describe_environment
+from mmbench.runner.environment import describe_environment
 from mmbench.trial import Trial
 
 TRIAL = Trial(
@@ -44,7 +44,7 @@ NVML = {"nvmlSystemGetDriverVersion": _driver}
 
 
 def test_a_record_names_the_gpu_and_what_runs_it(h100: None) -> None:
-    told = describe_environment(Job(TRIAL, "", 1, "0"))
+    told = describe_environment("0", 1, 1, TRIAL.recipe.precision)
     assert {name: told[name] for name in OF_A_GPU} == {
         "gpu": "NVIDIA H100 80GB HBM3", "compute_capability": "9.0", "driver": "580.65.06", "cuda": "13.0",
         "cudnn": "9.10.2", "precision": "tf32",
@@ -53,7 +53,7 @@ def test_a_record_names_the_gpu_and_what_runs_it(h100: None) -> None:
 
 
 def test_a_record_of_the_cpu_has_the_fields_that_it_had(h100: None) -> None:
-    assert not OF_A_GPU & set(describe_environment(Job(TRIAL, "", 1, "cpu")))
+    assert not OF_A_GPU & set(describe_environment("cpu", 1, 1, TRIAL.recipe.precision))
 
 
 def test_cudnn_before_version_9_is_written_as_nvidia_does(h100: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from test_local import Watcher
 
 from mmbench.cli import parser
+from mmbench.done import split_done
 from mmbench.errors import UsageError
 from mmbench.experiment import sizes
 from mmbench.experiment.plan import Experiment, load
@@ -22,7 +23,7 @@ from mmbench.provenance import Codes
 from mmbench.runner.child import Job, execute
 from mmbench.runner.local import LocalBackend
 from mmbench.runner.loop import run_trials
-from mmbench.running import Running, split_done
+from mmbench.running import Running
 from mmbench.store import Store
 from mmbench.trial import Trial
 

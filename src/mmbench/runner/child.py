@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import signal
 import sys
@@ -20,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmbench.durations import CHECKPOINT_EVERY
 from mmbench.errors import Stopped, StoreError
 from mmbench.files import check_writable, disk_error
-from mmbench.gpus import describe_gpu, forget_peak, peak_memory
+from mmbench.gpus import forget_peak, peak_memory
 from mmbench.lightning import Logger
 from mmbench.locks import signature
-from mmbench.machine import host, installed_version, thread_pools
+from mmbench.machine import installed_version, thread_pools
 from mmbench.record import Code, Failure, Predictions, Record
+from mmbench.runner.environment import describe_environment
 from mmbench.runner.team import RankFailed, Team
 from mmbench.store import Stamp, Store
 from mmbench.tracked_trial import WandbLogger
@@ -67,19 +67,6 @@ class Job:
     time_limit: float | None = None
     devices: int = 1
 
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "torchmetrics",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "timm",
-    "transformers",
-)
-"""Whose versions a record has."""
 
 BUSY, STOPPED = 32, 33
 """Exit codes of a process that leaves no record because another has, or had, the trial's lock; because it was asked to stop."""
@@ -174,7 +161,7 @@ def execute(job: Job, store: Store) -> Record:
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}{several}", flush=True)
     team = _team(job, store, started) if job.devices > 1 else None  # before CUDA, and what has threads
     forget_peak()
-    environment = describe_environment(job)
+    environment = describe_environment(job.device, job.threads, job.devices, job.trial.recipe.precision) | job.source
     wandb = WandbLogger(job.trial, job.wandb, environment) if job.wandb.mode != "off" else None
     checkpoint = checkpoint_of(job, store, started)
     end_when_asked(checkpoint)
@@ -343,30 +330,6 @@ def _kind(error: Exception) -> Literal["exception", "diverged", "out_of_memory",
         return "diverged" if isinstance(error, DivergedError) else "time_limit"
     cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     return "out_of_memory" if cpu or isinstance(error, MemoryError | torch.OutOfMemoryError) else "exception"
-
-
-def describe_environment(job: Job) -> dict[str, Any]:
-    """Versions, machine and commit, for the record; of a trial on a GPU also what GPU, what runs it and in what precision."""
-    return {
-        "python": platform.python_version(),
-        **{name: installed_version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "host": host(),
-        "cpu": _cpu_model(),
-        "device": job.device,
-        "threads": job.threads,
-        **({"devices": job.devices} if job.devices > 1 else {}),
-        **({} if job.device == "cpu" else {**describe_gpu(), "precision": job.trial.recipe.precision}),
-        **job.source,
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _redirect_output(store: Store, trial: Trial) -> None:

@@ -12,6 +12,7 @@ import sklearn.svm  # noqa: F401
 import mmbench.machine
 import mmbench.metrics
 import mmbench.runner.child
+import mmbench.runner.environment
 import mmbench.tracked_trial
 import mmbench.training
 from mmbench.baselines import METHODS
@@ -27,5 +28,5 @@ for registry in (METHODS, DATASETS, ENCODERS):
 
 # What every trial would look up for itself; after the imports, since it is about what they have loaded.
 mmbench.machine.thread_pools()
-for package in mmbench.runner.child.PACKAGES:
+for package in mmbench.runner.environment.PACKAGES:
     mmbench.machine.installed_version(package)
