@@ -26,15 +26,14 @@ from test_store import make_predictions, make_record, make_trial
 CODE = Code(core="c", method={"mmbench.baselines.sum": "m"}, data={}, encoders={})
 
 
-def age(store: Store, key: str) -> None:
-    """Let the files of a trial be older than what is too young to be noted."""
-    for path in store.folder(key).iterdir():
-        found = path.stat()
-        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns - 2 * RACY))
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is written is noted at once, as if it had been written long before it is read."""
+    monkeypatch.setattr(mmbench.index, "RACY", -RACY)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path, later: None) -> Store:
     """A trial that is done, one that has failed and one that tuned, all of them noted in the index."""
     store = Store(tmp_path / "runs")
     tuned = make_trial(2).model_copy(update={"tuning": True})
@@ -47,8 +46,6 @@ def store(tmp_path: Path) -> Store:
     )
     store.write(make_record(1, status="failed", failure=failure))
     store.write(make_record(key=tuned.key, trial=tuned, curves=curves, stages={"pretraining": 1}))
-    for key in store.find(""):
-        age(store, key)
     with Index(store) as index:
         for key in store.find(""):
             index.look(key)
@@ -148,7 +145,6 @@ def test_a_record_that_is_gone_is_gone_and_one_that_comes_is_read(store: Store) 
     assert found[new.key] == Summary.of(new)
     with Index(store) as index:
         assert index.look(key) is None
-    age(store, new.key)
     seen(store)
     assert set(load(store.root / NAME)) == set(store.find("")), "what is gone is noted no longer"
 
@@ -165,6 +161,7 @@ def test_what_was_just_written_is_read_again_since_its_times_may_not_change(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that counts whole seconds: the second write leaves the first one's times."""
+    monkeypatch.setattr(mmbench.index, "RACY", RACY)
     new = make_record(7)
     store.write(new, make_predictions())
     seen(store)
@@ -177,6 +174,17 @@ def test_what_was_just_written_is_read_again_since_its_times_may_not_change(
     )
     flip(store.folder(new.key) / "record.json")
     assert "checksum" in str(seen(store)[new.key])
+
+
+def test_what_was_just_copied_with_its_old_times_is_read_again_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mmbench.index, "RACY", RACY)
+    (store.root / NAME).unlink()
+    for path in store.root.glob("*/*"):
+        os.utime(path, ns=(0, 0))
+    seen(store)
+    assert not (store.root / NAME).exists()
 
 
 def test_a_clock_that_is_ahead_costs_reading_and_nothing_else(store: Store) -> None:
@@ -221,15 +229,9 @@ def stamps_of_others(made: dict) -> None:
     made["trials"] = dict(zip(made["trials"], entries[1:] + entries[:1], strict=True))
 
 
-def into_a_folder(path: Path) -> None:
-    path.unlink()
-    (path / "in it").mkdir(parents=True)
-
-
 HARMS: list[Callable[[Path], object]] = [
     Path.unlink,
     lie,
-    into_a_folder,
     circle,
     flip,
     lambda path: path.write_bytes(b""),
@@ -255,13 +257,27 @@ def test_an_index_that_is_of_no_use_is_made_again(
     meant, whole = repr(seen(store)), path.read_bytes()
     HARMS[number](path)
     assert repr(seen(store)) == meant
-    if path.is_dir():
-        assert list(path.iterdir()) == [path / "in it"], "what is not the suite's is left alone"
-    else:
-        assert path.read_bytes() == whole
-        unread(monkeypatch)
-        assert repr(seen(store)) == meant
+    assert path.read_bytes() == whole
+    unread(monkeypatch)
+    assert repr(seen(store)) == meant
     assert capsys.readouterr() == ("", ""), "nobody needs to know"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_in_its_place_is_told_and_left_alone(
+    store: Store, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = store.root / NAME
+    meant = repr(seen(store))
+    path.unlink()
+    make(path)
+    for _ in range(2):
+        assert repr(seen(store)) == meant
+    assert not path.is_file()
+    assert path.exists()
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"{path} is not a file, so all records are read each time; remove it")
 
 
 def test_no_flipped_bit_of_an_index_is_believed(store: Store) -> None:
@@ -290,13 +306,12 @@ def test_other_code_that_judges_records_reads_them_anew(store: Store, monkeypatc
 
 def test_what_changes_without_a_trace_is_found_by_the_report_and_by_verifying(
     here: list,  # noqa: F811
+    later: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mmbench.provenance.read_module", OURS)
     store, key = Store("results/runs"), here[0].key
-    for each in store.find(""):
-        age(store, each)
     assert main(["status"]) == 0
     path = store.folder(key) / "predictions.npz"
     before, original = mmbench.index.stamp_of(str(path)), mmbench.index.stamp_of
@@ -340,7 +355,6 @@ def test_a_look_at_some_trials_keeps_what_is_noted_of_others(store: Store) -> No
     noted = load(store.root / NAME)
     new = make_record(7)
     store.write(new, make_predictions())
-    age(store, new.key)
     with Index(store, anew=True) as index:
         index.look(new.key)
     assert load(store.root / NAME) == {**noted, new.key: load(store.root / NAME)[new.key]}
@@ -348,8 +362,10 @@ def test_a_look_at_some_trials_keeps_what_is_noted_of_others(store: Store) -> No
 
 SCAN = """
 import sys
+import mmbench.index
 from mmbench.index import Index
 from mmbench.store import Store
+mmbench.index.RACY = -mmbench.index.RACY
 store = Store(sys.argv[1])
 for _ in range(30):
     with Index(store, anew=True) as index:
@@ -377,6 +393,7 @@ def test_several_processes_that_write_it_at_once_leave_a_whole_one(
 
 def test_commands_answer_alike_with_and_without_it(
     here: list,  # noqa: F811
+    later: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -387,8 +404,6 @@ def test_commands_answer_alike_with_and_without_it(
     )
     store.write(failed)
     write(here[2], None)
-    for key in store.find(""):
-        age(store, key)
 
     def answers() -> list[tuple[str, str]]:
         told = []

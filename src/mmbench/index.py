@@ -7,17 +7,20 @@ it trusts that a file whose four numbers are the same has the same content. That
 but not of a bit that the disk loses. ``mmbench report``, which reads what it reports, finds that; so does ``mmbench status --verify``.
 
 - Damage is never noted, so that it is told every time.
-- A file that was written less than ``RACY`` before it was read is not noted: a second write may leave it with the same times.
+- A file that was written or changed less than ``RACY`` before it was read, whatever its time of modification says (a copy may have
+  that of the original), is not noted: a second write may leave it with the same times.
 - It has the checksum of its own content, and a hash of the code that judges records (``JUDGES``): with other code all is read anew.
 - It is written whole, by whoever has read anything anew, in place of what is there, from which entries are taken over. Of several that
   write at once the last one wins; what the others have read is then read again. Nothing is locked, and nothing waits.
-- Where it cannot be written, nothing is said, and nothing else changes.
+- Where it cannot be written, nothing is said, and nothing else changes. Where a folder, a pipe or the like is in its place, that is
+  said, and left alone; there is no index then.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from functools import cache, cached_property
@@ -120,7 +123,7 @@ class Index:
         if record.status == "done":
             self.store.check(record)
         summary = Summary.of(record)
-        times = [stamp[1] for stamp in stamps if stamp]
+        times = [time for stamp in stamps if stamp for time in stamp[1:3]]  # of modification and of change
         if () not in stamps and max(times) < began - RACY:
             self._new[key] = stamps, summary
         return summary
@@ -136,7 +139,7 @@ class Index:
 
     def save(self) -> None:
         """Write what was read anew, if anything was, with what is known of other trials that are there."""
-        if not self._new:
+        if not self._new or not has_room(self._path):
             return
         entries = {**load(self._path), **self._new}
         with suppress(OSError, StoreError):
@@ -144,6 +147,21 @@ class Index:
             atomic_write(self._path, to_bytes({key: entries[key] for key in sorted(there & entries.keys())}))
         self._known |= self._new
         self._new = {}
+
+
+def has_room(path: Path) -> bool:
+    """Whether nothing but a file is in the index's place; what else is there is told."""
+    if os.path.isfile(path) or not os.path.exists(path):
+        return True
+    tell_of(path)
+    return False
+
+
+@cache
+def tell_of(path: Path) -> None:
+    """Say, once in a process, that something is in the place of an index."""
+    told = "is not a file, so all records are read each time; remove it, and the store's index is kept there again"
+    print(f"{path} {told}", file=sys.stderr)
 
 
 def stamp_of(path: str) -> tuple[int, ...] | None:
