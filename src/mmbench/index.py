@@ -57,6 +57,7 @@ class Summary(NamedTuple):
         epochs: how many were trained.
         validation: of a trial that tunes, ``Record.validation``.
         model_sha256: as in the record, like what follows.
+        devices: that trained it together.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Summary(NamedTuple):
     model_sha256: str | None
     memory_mb: float | None
     gpu_memory_mb: float | None
+    devices: int
 
     @classmethod
     def of(cls, record: Record) -> Summary:
@@ -79,7 +81,7 @@ class Summary(NamedTuple):
         return cls(
             record.key, record.status, record.parts, record.code, failure, record.trial.label if failure else "",
             sum(record.seconds.values()), record.epochs, record.validation if record.trial.tuning else [], record.model_sha256,
-            record.memory_mb, record.gpu_memory_mb,
+            record.memory_mb, record.gpu_memory_mb, record.devices,
         )  # fmt: skip
 
 
@@ -194,7 +196,7 @@ def to_bytes(entries: dict[str, tuple[Stamps, Summary]]) -> bytes:
             text[id(of.code)] = "null" if of.code is None else of.code.model_dump_json()
         kind = kinds.setdefault(f"[{json.dumps(of.parts)}, {text[id(of.code)]}]", len(kinds))
         failure = of.failure and [of.failure.kind, of.failure.message, of.label]
-        rest = of.seconds, of.epochs, of.validation, of.model_sha256, of.memory_mb, of.gpu_memory_mb
+        rest = of.seconds, of.epochs, of.validation, of.model_sha256, of.memory_mb, of.gpu_memory_mb, of.devices
         trials[key] = [*stamps, kind, of.status, failure, *rest]
     shared = ",\n".join(kinds)
     content = f'"made_by": "{made_by()}",\n"kinds": [\n{shared}],\n"trials": {json.dumps(trials)}}}'

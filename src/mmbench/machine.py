@@ -81,6 +81,15 @@ def resident_mb(pid: int | None, kind: str = "RssAnon") -> float:
     return 0.0
 
 
+def children(pid: int | None) -> list[int]:
+    """The processes that a process has started and that have not ended; none where the system does not say."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, thread.read_text().split())
+    return found
+
+
 def plan_only() -> None:
     """Say that this process plans trials and will run none itself; without effect once Lightning has been imported."""
     global _plans_only

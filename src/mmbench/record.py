@@ -222,6 +222,12 @@ class Record(BaseModel):
         return len(self.curves)
 
     @property
+    def devices(self) -> int:
+        """How many trained it together; 1 where its environment does not say, as of trials on one."""
+        devices = self.environment.get("devices")
+        return devices if isinstance(devices, int) and devices > 0 else 1
+
+    @property
     def validation(self) -> list[float]:
         """What the epoch is chosen by, of each epoch after those of pretraining."""
         return [row[SELECTION_METRIC] for row in self.curves[self.stages.get("pretraining", 0) :]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,7 +232,25 @@ def test_what_running_processes_have_is_not_set_aside_twice(
     backend.running.clear()
 
 
-@pytest.mark.parametrize(("memory_mb", "room"), [(None, 2 * ASSUMED_MB), (900.0, 700.0)])
+def test_what_every_process_of_a_running_trial_has_is_counted(
+    simulated: dict[str, float | None], trials: Callable[..., list[Trial]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 and the three that it has forked have taken all that they will, so all that is left is for others."""
+    has = {10: 850.0, 11: 850.0, 12: 850.0, 13: 850.0}
+    monkeypatch.setattr(local, "resident_mb", lambda pid, kind="RssAnon": has.get(pid, 0) if kind == "RssAnon" else 0)
+    monkeypatch.setattr(local, "children", lambda pid: {10: [11, 12, 13]}[pid])
+    monkeypatch.setattr(Process, "pid", 10)
+    backend = LocalBackend(8)
+    backend.start()
+    backend.submit(Job(trials(1)[0], "nowhere"), Request(devices=4, memory_mb=900.0))
+    simulated["host"] = 900 + 4 * 50
+    assert backend.has_room(Request(memory_mb=900.0))
+    has[13] = 0.0
+    assert not backend.has_room(Request(memory_mb=900.0))
+    backend.running.clear()
+
+
+@pytest.mark.parametrize(("memory_mb", "room"), [(None, 2 * ASSUMED_MB), (450.0, 700.0)])
 def test_a_trial_of_two_processes_takes_what_both_take(
     simulated: dict[str, float | None],
     trials: Callable[..., list[Trial]],
@@ -238,7 +258,7 @@ def test_a_trial_of_two_processes_takes_what_both_take(
     memory_mb: float | None,
     room: float,
 ) -> None:
-    """Records have the sum of both; either has the 100 MB of libraries that all share."""
+    """Either has the 100 MB of libraries that all share."""
     monkeypatch.setattr(local, "resident_mb", lambda pid, kind="RssAnon": 100.0 if kind == "RssFile" else 0.0)
     backend, request = LocalBackend(4), Request(devices=2, memory_mb=memory_mb)
     backend.start()
@@ -268,6 +288,31 @@ def test_memory_is_that_of_the_hungriest_of_a_kind_and_a_tenth(trials: Callable[
     assert memory.of_host(one.model_copy(update={"recipe": batch})) is None
 
 
+def test_what_a_trial_on_four_devices_took_says_what_a_process_takes_and_nothing_of_a_gpu_alone(
+    trials: Callable[..., list[Trial]],
+) -> None:
+    """A record has the sum of the processes' memory, and of the GPUs the first one's, on which a quarter of the batch was."""
+    memory, (one, other, third) = Memory(), trials(3)
+    memory.learn(record(one, memory_mb=4000.0, gpu_memory_mb=300.0, environment={"devices": 4}))
+    assert memory.of_host(third) == pytest.approx(1100)
+    assert [memory.of_gpu(third, devices) for devices in (1, 2)] == [None, None]
+    memory.learn(record(other, memory_mb=900.0, gpu_memory_mb=1000.0, environment={"devices": "two"}))
+    assert memory.of_host(third) == pytest.approx(1100)
+    expected = [1100 + CONTEXT_MB, 330 + CONTEXT_MB]
+    assert [memory.of_gpu(third, devices) for devices in (1, 4)] == pytest.approx(expected)
+
+
+def test_the_loop_asks_for_what_one_process_took_where_records_are_of_several(
+    trials: Callable[..., list[Trial]], tmp_path: Path
+) -> None:
+    memory, (done, todo) = Memory(), trials(2)
+    memory.learn(record(done, memory_mb=2000.0, environment={"devices": 2}))
+    backend = Played()
+    run_trials([todo], Store(tmp_path), backend, Watcher(), memory=memory, devices_of=lambda trial: 2)
+    ((_, request),) = backend.submitted
+    assert (request.devices, request.memory_mb) == (2, pytest.approx(1100))
+
+
 # What there is
 
 
@@ -293,6 +338,14 @@ def test_what_a_process_has_is_read_from_the_system() -> None:
     assert machine.resident_mb(os.getpid()) > 10
     assert machine.resident_mb(os.getpid(), "RssFile") > 1
     assert machine.resident_mb(None) == 0
+
+
+def test_the_processes_that_one_has_started_are_read_from_the_system() -> None:
+    assert machine.children(None) == []
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert process.pid in machine.children(os.getpid())
+        process.communicate(b"\n")
+    assert process.pid not in machine.children(os.getpid())
 
 
 class Nvml:

@@ -23,7 +23,7 @@ def computed_on(record: Record) -> str:
     if "device" not in environment:
         return ""
     on_cpu = environment["device"] == "cpu"
-    devices, precision = int(environment.get("devices", 1)), record.trial.recipe.precision
+    devices, precision = record.devices, record.trial.recipe.precision
     if precision == "tf32" and (on_cpu or _capability(environment) < TF32_SINCE):
         precision = "32-true"
     name = "CPU" if on_cpu else environment.get("gpu", "a GPU without a name")

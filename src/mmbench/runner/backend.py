@@ -35,7 +35,7 @@ class Request:
         devices: GPUs; on the CPU, processes.
         share: of each GPU, where it is not told by memory.
         cores: CPU threads of each process.
-        memory_mb: of the host, of all its processes at their peaks; None: not known.
+        memory_mb: of the host, that each of its processes takes at its peak; None: not known.
         gpu_memory_mb: of each GPU, likewise.
         alone: nothing else may run on its devices, or on the CPU, at the same time.
     """

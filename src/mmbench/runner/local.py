@@ -15,7 +15,7 @@ from typing import Any
 
 from mmbench.errors import RunnerError, UsageError
 from mmbench.gpus import free_mb
-from mmbench.machine import available_mb, cores, resident_mb
+from mmbench.machine import available_mb, children, cores, resident_mb
 from mmbench.provenance import Codes
 from mmbench.runner.backend import SERVER_DIED, Capacity, Ended, Request, ended
 from mmbench.runner.child import ASKING, Job, main
@@ -88,9 +88,8 @@ def server_pid() -> int | None:
 
 def _host_mb(request: Request, shared: float) -> float:
     """What the processes of a job, one a device, take together at their peaks, without what they share with others."""
-    if request.memory_mb is None:
-        return request.devices * ASSUMED_MB
-    return max(0.0, request.memory_mb - request.devices * shared)
+    each = ASSUMED_MB if request.memory_mb is None else max(0.0, request.memory_mb - shared)
+    return request.devices * each
 
 
 @dataclass
@@ -232,7 +231,8 @@ class LocalBackend:
         shared = resident_mb(server_pid(), "RssFile")  # of libraries: all processes have the same
         left = available
         for run in self.running.values():
-            left -= max(0.0, _host_mb(run.request, shared) - resident_mb(run.process.pid))
+            processes = [run.process.pid, *children(run.process.pid)]  # one a device
+            left -= max(0.0, _host_mb(run.request, shared) - sum(map(resident_mb, processes)))
         return _host_mb(request, shared) <= left
 
     def _places(self, request: Request) -> int:

@@ -196,9 +196,10 @@ class _Loop:
 
     def request(self, turn: Turn) -> Request:
         """What a trial asks for; the first of a kind has its GPU alone."""
-        gpu = self.memory.of_gpu(turn.trial) if self.capacity.gpus else None
+        devices = self.devices_of(turn.trial)
+        gpu = self.memory.of_gpu(turn.trial, devices) if self.capacity.gpus else None
         return Request(
-            devices=self.devices_of(turn.trial),
+            devices=devices,
             share=1.0 if gpu is None or turn.alone else self.capacity.share,
             cores=self.capacity.cores,
             memory_mb=self.memory.of_host(turn.trial),

@@ -17,12 +17,13 @@ CONTEXT_MB = 600.0
 class Memory:
     """Learns from records what trials of a kind take at their peak.
 
-    Alike are those of one data set, method, encoders and batch size, in one precision.
+    Alike are those of one data set, method, encoders and batch size, in one precision. On a GPU it matters besides how many share out
+    the batch. On the host each process has the imports and the data, so that what one takes is told whatever their number.
     """
 
     def __init__(self) -> None:
-        self._host: dict[str, float] = {}
-        self._gpu: dict[str, float] = {}
+        self._host: dict[str, float] = {}  # of a process
+        self._gpu: dict[tuple[str, int], float] = {}  # of each GPU, by how many there are
 
     def learn(self, record: Record) -> None:
         """Take in what a trial took that is done; of those of a kind, the most counts."""
@@ -32,19 +33,20 @@ class Memory:
         """The same, of a trial and what came of it."""
         if found.status != "done":
             return
-        for known, measured in ((self._host, found.memory_mb), (self._gpu, found.gpu_memory_mb)):
-            if measured:
-                kind = kind_of(trial)
-                known[kind] = max(measured, known.get(kind, 0.0))
+        kind, devices = kind_of(trial), found.devices
+        if found.memory_mb:  # of all its processes together
+            self._host[kind] = max(found.memory_mb / devices, self._host.get(kind, 0.0))
+        if found.gpu_memory_mb:
+            self._gpu[kind, devices] = max(found.gpu_memory_mb, self._gpu.get((kind, devices), 0.0))
 
     def of_host(self, trial: Trial) -> float | None:
-        """The MB of the machine's memory to set aside for a trial; None before one of its kind is done."""
+        """The MB of the machine's memory to set aside for each process of a trial; None before one of its kind is done."""
         measured = self._host.get(kind_of(trial))
         return None if measured is None else MARGIN * measured
 
-    def of_gpu(self, trial: Trial) -> float | None:
-        """Likewise of a GPU's."""
-        measured = self._gpu.get(kind_of(trial))
+    def of_gpu(self, trial: Trial, devices: int = 1) -> float | None:
+        """Likewise of each GPU's, where a trial has so many."""
+        measured = self._gpu.get((kind_of(trial), devices))
         return None if measured is None else MARGIN * measured + CONTEXT_MB
 
 
