@@ -400,6 +400,27 @@ def test_a_worker_that_does_not_see_the_store_says_so(worker: Worker, text: str 
 
 # On a cluster
 
+NICE = """
+import os
+from mmbench.runner.cluster import import_ray, start_local
+from mmbench.runner.local import local_backend
+
+class Asked:
+    def niceness(self):
+        return os.nice(0)
+
+ray = import_ray()
+start_local(ray, local_backend("cpu", 1, 1))
+print(ray.get(ray.remote(Asked).remote().niceness.remote(), timeout=300) - os.nice(0))
+ray.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_trials_on_a_cluster_of_the_runs_own_have_the_same_part_of_a_busy_machine_as_without() -> None:
+    answer = subprocess.run([sys.executable, "-c", NICE], capture_output=True, text=True, check=True)
+    assert answer.stdout == "0\n"
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:

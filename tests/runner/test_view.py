@@ -238,6 +238,31 @@ def test_the_log_of_an_earlier_run_is_not_this_ones(clock: Clock, tmp_path: Path
         assert view.rows[TRIALS[0].key].epochs == 0
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_trial_runs_once_it_has_written_to_its_log(clock: Clock, tmp_path: Path, terminal: bool) -> None:
+    """On a cluster a worker has to come up first, which may take minutes."""
+    logs = [tmp_path / one.key for one in TRIALS[:2]]
+    logs[0].write_text("of an earlier run\n")
+    view, written = make(terminal, log=lambda key: tmp_path / key, slots=2)
+    view.plan(TRIALS)
+
+    def look() -> tuple[str, list[str]]:
+        clock.now += 60
+        view.tick()
+        return view.states, [row.words for row in view.rows.values()]
+
+    with view:
+        for one in TRIALS[:2]:
+            view.started(one)
+        assert look() == ("2 starting", ["starts", "starts"])
+        for number, log in enumerate(logs):
+            log.write_text("begins\n")
+            os.utime(log, (number, number))
+            assert look()[1][: number + 1] == ["epoch 0/30"] * (number + 1)
+            assert view.states == ("2 running" if number else "1 running, 1 starting")
+    assert terminal or "0/8 trials, 2 starting, 1:00 elapsed\n" in written()
+
+
 def test_the_time_of_a_trial_that_goes_on_is_told_by_its_own_epochs(clock: Clock, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("".join(EPOCH.format(epoch, 0.5) for epoch in range(20)))

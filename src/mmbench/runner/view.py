@@ -46,6 +46,7 @@ class Running:
         metrics: of that epoch.
         old: how many the log told of when the process began, of one before it.
         before: how many of the epochs were that one's.
+        begun: its process has written to the log; until then it, or what is to start it, is still coming up.
     """
 
     trial: Trial
@@ -60,12 +61,13 @@ class Running:
     metrics: dict[str, float] = field(default_factory=dict)
     old: int = 0
     before: int = 0
+    begun: bool = True
 
     def look(self, now: float) -> forecast.Progress:
         """Read what its log says by now."""
         written = last_write(self.log)
         if self.log is not None and written != self.changed:
-            self.changed = written
+            self.changed, self.begun = written, True
             epochs, metrics = last_epoch(self.log)
             if epochs not in (self.epochs, self.old):
                 self.before, self.old = (epochs - 1 if self.old else self.before), 0
@@ -76,6 +78,8 @@ class Running:
     @property
     def words(self) -> str:
         """``epoch 12/30  loss 0.812  val 46.2 %``; accuracies are those with every modality that is there."""
+        if not self.begun:
+            return "starts"
         told = [f"epoch {self.epochs}/{self.trial.recipe.epochs}"]
         if (loss := self.metrics.get("train/loss")) is not None:
             told.append(f"loss {loss:.3g}")
@@ -194,7 +198,7 @@ class GridView:
         log = self.log(trial.key) if self.log else None
         task = self.live.add_task(f"  {self.describe(trial)}", total=trial.recipe.epochs, words="starts", left="")
         self.rows[trial.key] = Running(
-            trial, kind, time.monotonic(), task, self.starts < self.slots, log, last_write(log)
+            trial, kind, time.monotonic(), task, self.starts < self.slots, log, last_write(log), begun=log is None
         )
         self.rows[trial.key].old = last_epoch(log)[0] if log else 0
         self.starts += 1
@@ -259,7 +263,7 @@ class GridView:
         if not self.console.is_terminal:
             about = "" if rest is None else f", about {to_go(rest)}"
             at = f", {len(self.others)} running elsewhere" if self.others else ""
-            self._say(f"{self.counts}, {len(self.rows)} running{at}, {self.elapsed}{about}")
+            self._say(f"{self.counts}, {self.states}{at}, {self.elapsed}{about}")
 
     @property
     def counts(self) -> str:
@@ -267,6 +271,14 @@ class GridView:
         elsewhere = f", {self.foreign} run elsewhere" if self.foreign else ""
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.ended}/{self.total} trials{elsewhere}{failed}"
+
+    @property
+    def states(self) -> str:
+        """``3 running, 2 starting``."""
+        starting = sum(not row.begun for row in self.rows.values())
+        running = len(self.rows) - starting
+        parts = [f"{running} running"] if running or not starting else []
+        return ", ".join([*parts, f"{starting} starting"] if starting else parts)
 
     @property
     def elapsed(self) -> str:
