@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import pickle
 import re
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from mmbench.curves import rows_of, told
 from mmbench.errors import StoreError
 from mmbench.packing import Damaged, NotPlain, read_head, read_state, write_state
 from mmbench.training import run
+from mmbench.training_state import SPARE
 from test_resuming import checkpoint_of, same, tables, trial, until
 
 
@@ -73,14 +76,29 @@ def of_first_tensor(number: int, value: object) -> Callable[[bytes], bytes]:
     return state_changed(lambda layout: next(iter(layout["tensors"].values())).__setitem__(number, value))
 
 
-def deep(data: bytes) -> bytes:
-    """A layout of lists in lists."""
-    told = json.loads(data.partition(b"\n")[0])
-    made = b'{"tensors": {}, "values": ' + b"[" * 10**6 + b"]" * 10**6 + b"}\n"
-    body = json.dumps({**told, "layout": len(made), "bytes": 0}).encode() + b"\n" + made
-    return body + sha256(body).hexdigest().encode()
+def with_values(values: str, tensors: str = "") -> Callable[[bytes], bytes]:
+    """A layout of other values and tensors, as JSON, under a checksum that is right."""
+
+    def forge(data: bytes) -> bytes:
+        told = json.loads(data.partition(b"\n")[0])
+        made = f'{{"tensors": {{{tensors}}}, "values": {values}}}\n'.encode()
+        body = json.dumps({**told, "layout": len(made), "bytes": 0}).encode() + b"\n" + made
+        return body + sha256(body).hexdigest().encode()
+
+    return forge
 
 
+def signed(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """A change, under a checksum that is right."""
+
+    def forge(data: bytes) -> bytes:
+        body = change(data)[:-64]
+        return body + sha256(body).hexdigest().encode()
+
+    return forge
+
+
+EMPTY = ", ".join(f'"{number}": ["bool", [0], [1]]' for number in range(100_000))
 START, LAYOUT, FIT = (
     "it does not begin as a file of state does",
     "its layout is none of a state",
@@ -97,8 +115,20 @@ REFUSED = {
     "a huge head": (lambda data: b'"' + b"x" * 2**21 + data, START),
     "a huge layout": (head_changed("layout", 2**50), "bytes, and says that it has"),
     "a negative size": (head_changed("bytes", -1), START),
-    "a deep layout": (deep, LAYOUT),
+    "a deep layout": (with_values("[" * 10**5 + "]" * 10**5), LAYOUT),
+    "a long layout": (with_values("[" + "0, " * 2**22 + "0]"), "bytes of plain values, more than a state"),
+    "empty lists": (with_values('{"list": [' + '{"list":[]},' * 200_000 + "0]}"), "more lists and dictionaries than"),
+    "empty tensors": (with_values("0", EMPTY), "more lists and dictionaries than a state"),
+    "a time that is no number": (
+        signed(head_changed("seconds", {"fit": math.nan})),
+        "its head is none of a checkpoint",
+    ),
+    "a time below zero": (signed(head_changed("seconds", {"fit": -1.0})), "its head is none of a checkpoint"),
     "a huge tensor": (of_first_tensor(1, [2**60]), LAYOUT),
+    "more rows of nothing than can be counted": (
+        with_values("0", '"": ["bool", [140737488355327, 140737488355327, 0], [1, 140737488355327, 1]]'),
+        LAYOUT,
+    ),
     "a shape that no number holds": (of_first_tensor(1, [0, 2**70]), LAYOUT),
     "a negative stride": (of_first_tensor(2, [-1]), LAYOUT),
     "a negative shape": (of_first_tensor(1, [-1]), LAYOUT),
@@ -202,5 +232,14 @@ def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
     assert read_state(path, 24)["b"] == {1: "x"}
     with pytest.raises(Damaged, match="it has 24 bytes of tensors, more than a state of this kind has"):
         read_state(path, 23)
-    with pytest.raises(NotPlain, match="which is more than a state of this kind has"):
+    with pytest.raises(NotPlain, match=r"400 bytes of tensors and .* more than a state of this kind has"):
         write_state(path, {}, torch.zeros(100), most=399)
+    with pytest.raises(NotPlain, match=r"0 bytes of tensors and .* more than a state of this kind has"):
+        write_state(path, {}, [[] for _ in range(200_000)])
+
+
+def test_the_curves_of_all_epochs_that_a_recipe_can_have_fit_into_a_state(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    rows = [{f"gradient/modality_{m}": epoch + m / 7 for m in range(epoch % 2, 16)} for epoch in range(100_000)]
+    write_state(path, {}, told(rows), SPARE)
+    assert rows_of(read_state(path, SPARE)) == rows

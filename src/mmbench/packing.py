@@ -27,8 +27,10 @@ from torch import Tensor
 
 from mmbench.files import atomically
 
-MOST_HEAD, MOST_LAYOUT = 2**20, 2**26
-"""Bytes: a head tells of one trial, a layout has a row of metrics for each epoch."""
+MOST_HEAD, MOST_LAYOUT = 2**20, 2**23
+"""Bytes: a head tells of one trial; the layout of BERT-large, or of a ResNet-152, with Adam and the best epoch's weights has 0.6 MB."""
+MOST_GROUPS = 2**18
+"""Lists and dictionaries in a layout's JSON, each of which takes some 200 bytes to read: the layouts above have 20,000."""
 LARGEST = 2**48
 """Of a tensor's dimensions and strides."""
 DIGEST = 64
@@ -120,8 +122,10 @@ def write_state(path: Path, head: Mapping[str, Any], value: Any, most: float = m
         described[name] = [str(dense.dtype).removeprefix("torch."), list(dense.shape), list(dense.stride())]
     layout = json.dumps({"values": values, "tensors": described}).encode() + b"\n"
     size = sum(tensor.numel() * tensor.element_size() for tensor in kept)
-    if size > most or len(layout) > MOST_LAYOUT:
-        raise NotPlain(f"{size + len(layout):,} bytes, which is more than a state of this kind has")
+    if size > most or is_too_much(layout):
+        raise NotPlain(
+            f"{size:,} bytes of tensors and {len(layout):,} of plain values, more than a state of this kind has"
+        )
     first = json.dumps({**head, "layout": len(layout), "bytes": size}).encode() + b"\n"
     digest = sha256()
     with atomically(path) as handle:
@@ -133,6 +137,11 @@ def write_state(path: Path, head: Mapping[str, Any], value: Any, most: float = m
             digest.update(numbers)
             handle.write(numbers)
         handle.write(digest.hexdigest().encode())
+
+
+def is_too_much(layout: bytes) -> bool:
+    """Whether a layout is larger than any of a trial, and so would take memory and time without bounds to read."""
+    return len(layout) > MOST_LAYOUT or layout.count(b"[") + layout.count(b"{") > MOST_GROUPS
 
 
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
@@ -211,8 +220,10 @@ def read_state(path: Path, most: float) -> Any:
     try:
         with opened(path) as handle:
             head, line = _head(handle)
-            if head["bytes"] > most or head["layout"] > MOST_LAYOUT:
+            if head["bytes"] > most:
                 raise Damaged(f"it has {head['bytes']:,} bytes of tensors, more than a state of this kind has")
+            if head["layout"] > MOST_LAYOUT:
+                raise Damaged(f"it has {head['layout']:,} bytes of plain values, more than a state of this kind has")
             digest = sha256(line)
             left = head["layout"] + head["bytes"]
             while left and (part := handle.read(min(left, CHUNK))):
@@ -221,7 +232,9 @@ def read_state(path: Path, most: float) -> Any:
             if handle.read() != digest.hexdigest().encode():
                 raise Damaged("its checksum is wrong: it is not what was written")
             handle.seek(len(line))
-            layout = json.loads(handle.read(head["layout"]))
+            if is_too_much(told := handle.read(head["layout"])):
+                raise Damaged("it has more lists and dictionaries than a state of this kind has")
+            layout = json.loads(told)
             return unpacked(layout["values"], _tensors(handle, layout["tensors"], head["bytes"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Damaged(f"its layout is none of a state: {type(error).__name__}") from error
@@ -232,6 +245,8 @@ def _tensors(handle: IO[bytes], described: Mapping[str, Any], size: int) -> dict
     known = {name: (TYPES[kind], shape, stride) for name, (kind, shape, stride) in described.items()}
     if not all(type(n) is int and 0 <= n < LARGEST for _, *layout in known.values() for part in layout for n in part):
         raise ValueError("a shape")
+    if any(math.prod(max(1, n) for n in shape) >= LARGEST for _, shape, _ in known.values()):
+        raise ValueError("a shape that torch cannot count")
     counts = {name: math.prod(shape) for name, (_, shape, _) in known.items()}
     if sum(counts[name] * kind.itemsize for name, (kind, _, _) in known.items()) != size:
         raise ValueError("sizes")

@@ -10,20 +10,22 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pytorch_lightning.loops.fit_loop import _FitLoop
 
-from mmbench.curves import CurveLogger
+from mmbench.curves import CurveLogger, rows_of
 from mmbench.durations import CHECKPOINT_EVERY, in_words
 from mmbench.errors import Stopped, StoreError
 from mmbench.machine import host
 from mmbench.packing import Damaged, NotPlain, read_head, read_state, write_state
 from mmbench.record import Resumed
 from mmbench.training_state import attributes, most_bytes, restore_training, set_generators, state_of_training
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class OutOfTime(RuntimeError):
@@ -101,7 +103,7 @@ class Checkpoint:
             state = read_state(self.path, most)
             told = TypeAdapter(dict[str, Any]).validate_python(state)
             self.first = TypeAdapter(str).validate_python(head["started"])
-            self.seconds = TypeAdapter(dict[str, float]).validate_python(head["seconds"])
+            self.seconds = TypeAdapter(dict[str, Seconds]).validate_python(head["seconds"])
             self.resumed = TypeAdapter(list[Resumed]).validate_python(head["resumed"])
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
@@ -194,7 +196,7 @@ class ResumableFit(_FitLoop):
         if self._state is not None:
             with fitting():
                 restore_training(self.trainer, self._state)
-                self.curves.rows[:] = self._state["curves"]
+                self.curves.rows[:] = rows_of(self._state["curves"])
                 self._generators, self._state = self._state["generators"], None
             self.checkpoint.goes_on(self.epochs, self.max_epochs)
         self._end_if_asked(written=True)

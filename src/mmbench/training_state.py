@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor, nn
 
+from mmbench import curves
 from mmbench.generators import KINDS, global_states, set_global_states, set_state, state_of
 from mmbench.ranks import OwnGenerator, of_all_ranks
 
@@ -60,7 +61,7 @@ def state_of_training(trainer: Any, rows: Sequence[Mapping[str, float]], built: 
         "metrics": dict(trainer._logger_connector._callback_metrics),
         "callbacks": [callback.state_dict() for callback in trainer.callbacks],
         "data": data.state_dict(),
-        "curves": rows,
+        "curves": curves.told(rows),
         "generators": generators(trainer),
     }
 
@@ -188,6 +189,8 @@ def told(value: Any) -> dict[str, Any]:
     """A value that ``is_kept`` as plain values and tensors, which say what it was."""
     if type(value) is dict:
         return {"dict": {key: told(inner) for key, inner in value.items()}}
+    if type(value) is list and all(type(inner) in (bool, int, float, str) for inner in value):
+        return {"value": list(value)}  # a history of numbers, say, which is long
     if type(value) in (list, tuple):
         return {type(value).__name__: [told(inner) for inner in value]}
     if isinstance(value, np.ndarray | np.generic):
