@@ -24,23 +24,27 @@ def run_array(running: Running, arguments: argparse.Namespace) -> bool | None:
     print(
         f"{experiment.name}: {counts(running.first, done, todo)}{running.budget()}{running.room(todo)}", file=sys.stderr
     )
-    if todo or running.searches:
-        array = submit(arguments, experiment.name, running.codes.modules(running.first))
-        print(f"{array.words}; `mmbench status {arguments.experiment}` tells how far they are", file=sys.stderr)
-        if arguments.no_wait:
-            return None
+    if not (todo or running.searches):
+        return False
+    array = submit(arguments, experiment.name, running.codes.modules(running.first))
+    print(f"{array.words}; `mmbench status {arguments.experiment}` tells how far they are", file=sys.stderr)
+    if arguments.no_wait:
+        return None
 
-        def tell(runners: int) -> None:
-            there = sum((store.folder(trial.key) / "record.json").exists() for trial in running.first)
-            print(
-                f"{there}/{len(running.first)} trials, {runners} of {len(array.jobs)} runners",
-                file=sys.stderr,
-                flush=True,
-            )
+    def tell(runners: int) -> None:
+        there = sum((store.folder(trial.key) / "record.json").exists() for trial in running.first)
+        print(
+            f"{there}/{len(running.first)} trials, {runners} of {len(array.jobs)} runners",
+            file=sys.stderr,
+            flush=True,
+        )
 
-        for line in array.wait(tell):
-            print(line, file=sys.stderr)
+    for line in array.wait(tell):
+        print(line, file=sys.stderr)
     done, todo = running.split(running.first)
-    records = [record for trial in todo if (record := store.record(trial.key)) is not None]
-    tell_of_failures(records, experiment)
+    records = (store.record(trial.key) for trial in todo)
+    failed = [record for record in records if record is not None and record.status == "failed"]
+    more = f", {len(failed)} failed" if failed else ""
+    print(f"{len(done) + len(failed)}/{len(running.first)} trials{more}", file=sys.stderr)
+    tell_of_failures(failed, experiment)
     return bool(todo)

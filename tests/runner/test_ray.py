@@ -21,7 +21,7 @@ from mmbench.provenance import Codes
 from mmbench.record import Record
 from mmbench.runner.backend import Capacity, Ended, Request
 from mmbench.runner.child import Job
-from mmbench.runner.cluster import Needs, capacity, connect, has_token, import_ray
+from mmbench.runner.cluster import Needs, capacity, find, has_token, import_ray
 from mmbench.runner.loop import run_trials
 from mmbench.runner.memory import Memory
 from mmbench.runner.ray import RayBackend
@@ -66,10 +66,18 @@ def test_options_of_another_back_end_are_refused(
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["localhost", "ray://localhost:10001", "localhost:", ":6379", "127.0.0.1:99999"])
-def test_addresses_that_are_none_are_refused(address: str) -> None:
-    with pytest.raises(UsageError, match=f"--address {address}: "):
-        connect(None, address)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "ray://localhost:10001", "localhost:", ":6379", "127.0.0.1:99999", "a b:1", "h:0"]
+)
+def test_addresses_that_are_none_are_refused_before_anything_else(
+    address: str, dry: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["run", "table1", "--backend", "ray", "--address", address, "--devices", "0", *dry]) == 2
+    address_, devices = capsys.readouterr().err.splitlines()
+    assert f"--address {address}: expected HOST:PORT of the cluster's head, or auto" in address_
+    assert "--devices 0: on a cluster Ray picks the GPUs" in devices
 
 
 @pytest.mark.parametrize("answer", [None, b"HTTP/1.1 400 Bad Request\r\n"])
@@ -83,7 +91,7 @@ def test_an_address_where_no_cluster_answers_is_told_at_once(
         if answer is not None:
             monkeypatch.setattr(socket, "create_connection", lambda *_, **__: Answering(answer))
         with pytest.raises(UsageError, match=f"127.0.0.1:{port}: no Ray cluster answers there .*ray start --head"):
-            connect(None, f"127.0.0.1:{port}")
+            find(f"127.0.0.1:{port}")
 
 
 class Answering:

@@ -7,17 +7,23 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import submitit
+from test_local import MakeTrial
 
+from mmbench import submitted
 from mmbench.cli import main, parser
 from mmbench.errors import RunnerError, UsageError
-from mmbench.runner.slurm import Array, Runner, pairs, runner_arguments, seconds_of, submit, what_failed
+from mmbench.record import Failure, Record
+from mmbench.runner.slurm import Array, Runner, runner_arguments, submit, what_failed
+from mmbench.runner.values import pairs, seconds_of
 from mmbench.store import Store
+from mmbench.trial import Trial
 
 TWO = """
 title: Two methods
@@ -104,24 +110,79 @@ def test_what_slurm_refuses_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
         submit(arguments(tmp_path, "--time", "5", "--array", "1"), "two", {})
 
 
+@pytest.mark.parametrize("dry", ["", "--dry-run"])
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "mistakes"),
     [
-        (["--array", "2"], "--time missing"),
-        ([], "--time and --array missing"),
-        (["--array", "2", "--time", "soon"], "--time soon: expected a time"),
-        (["--array", "2", "--time", "5"], "there is no sbatch on this machine"),
+        ("--array 2", ["--backend slurm: --time missing"]),
+        ("", ["--backend slurm: --time and --array missing"]),
+        ("--array 2 --time 0:00:00", ["--time 0:00:00: expected some time"]),
+        (
+            "--address auto --time soon --slurm foo mem=1G time=5",
+            [
+                "--address is an option of --backend ray",
+                "--array missing",
+                "--time soon: expected a time",
+                "--slurm foo: expected KEY=VALUE",
+                "--slurm time=5: --time is an option of its own",
+            ],
+        ),
     ],
 )
-def test_what_is_missing_is_told(
-    options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_all_mistakes_are_told_before_anything_else(
+    options: str, mistakes: list[str], dry: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(f"run table1 --backend slurm {options} {dry}".split()) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(mistakes)
+    assert all(mistake in line for mistake, line in zip(mistakes, told, strict=True))
+
+
+def test_what_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UsageError, match=words):
-        submit(arguments(tmp_path, *options), "two", {})
+    given = arguments(tmp_path, "--array", "2", "--time", "5")
+    with pytest.raises(UsageError, match="there is no sbatch on this machine"):
+        submit(given, "two", {})
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UsageError, match=r"submitit is not installed; pip install 'mmbench\[slurm\]'"):
-        submit(arguments(tmp_path, "--array", "2", "--time", "5"), "two", {})
+        submit(given, "two", {})
+
+
+def test_when_the_runners_have_ended_trials_are_counted_once_more(
+    tiny: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last count of those that are told once a minute is an old one."""
+    trials, store = [tiny(seed=seed) for seed in range(3)], Store(tmp_path)
+    done: list[Trial] = []
+
+    def wait(array: Array, tell: Callable[[int], None]) -> list[str]:
+        tell(1)
+        done.append(trials[0])
+        failure = Failure(kind="exception", message="broken")
+        store.write(
+            Record(
+                key=trials[1].key,
+                trial=trials[1],
+                status="failed",
+                started="",
+                finished="",
+                environment={},
+                failure=failure,
+            )
+        )
+        return []
+
+    monkeypatch.setattr(Array, "wait", wait)
+    monkeypatch.setattr(submitted, "submit", lambda *_: Array([SimpleNamespace(job_id="7")], tmp_path, True))
+    running = SimpleNamespace(
+        experiment=SimpleNamespace(name="tiny", describe=lambda trial: trial.label), store=store, first=trials, searches=[],
+        codes=SimpleNamespace(modules=lambda trials: {}), budget=str, room=lambda todo: "",
+        split=lambda trials: ([(trial, None) for trial in done], [trial for trial in trials if trial not in done]),
+    )  # fmt: skip
+    assert submitted.run_array(running, arguments(tmp_path)) is True  # type: ignore[arg-type]
+    said = capsys.readouterr().err.splitlines()
+    assert said[2:4] == ["0/3 trials, 1 of 1 runners", "2/3 trials, 1 failed"]
+    assert said[4].startswith(f"failed: {trials[1].label}: broken")
 
 
 # A runner
@@ -227,6 +288,7 @@ def test_an_array_of_two_shares_a_store(
     command = "run two.yaml --backend slurm --cluster local --time 30 --array 2 --jobs 1 --devices cpu --no-report"
     assert main(command.split()) == 0
     said = capsys.readouterr()
+    assert said.err.endswith("\n4/4 trials\n")
     assert "two: 4 trials, 0 done, 4 to do\nsubmitted 2 runners on this machine; logs: " in said.err
     assert "report:" not in said.err
     store = Store(tmp_path / "results" / "runs")

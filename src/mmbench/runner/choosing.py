@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmbench.errors import UsageError
 from mmbench.options import positive
+from mmbench.runner.values import OWN, head_of, pairs, seconds_of
 
 if TYPE_CHECKING:
     from mmbench.runner.backend import Backend
-
-OWN = {
-    "ray": ("--address",),
-    "slurm": (
-        "--partition",
-        "--time",
-        "--array",
-        "--gpus-per-task",
-        "--cpus-per-task",
-        "--slurm",
-        "--cluster",
-        "--no-wait",
-    ),
-}
-"""Back end -> the options that only it has."""
 
 
 def add_options(sub: argparse.ArgumentParser) -> None:
@@ -51,18 +38,39 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    """See that options are of the back end that was chosen.
+    """See that options are of the back end that was chosen, and say what they may; nothing is asked for that takes a cluster.
 
     Raises:
-        UsageError: one is not.
+        UsageError: all that is wrong.
     """
-    for backend, options in OWN.items():
-        for option in options:
-            given = getattr(arguments, option.lstrip("-").replace("-", "_")) is not None
-            if given and backend != arguments.backend:
-                raise UsageError(
-                    f"{option} is an option of --backend {backend}, and not of --backend {arguments.backend}"
-                )
+    backend = arguments.backend
+    wrong = [
+        f"{option} is an option of --backend {other}, and not of --backend {backend}"
+        for other, options in OWN.items()
+        for option in options
+        if other != backend and getattr(arguments, option.lstrip("-").replace("-", "_")) is not None
+    ]
+
+    def check(look: Callable[[], object]) -> None:
+        try:
+            look()
+        except UsageError as error:
+            wrong.append(str(error))
+
+    if backend == "slurm":
+        missing = [f"--{option}" for option in ("time", "array") if getattr(arguments, option) is None]
+        if missing:
+            wrong.append(f"--backend slurm: {' and '.join(missing)} missing, as in --time 12:00:00 --array 8")
+        if arguments.time is not None:
+            check(lambda: seconds_of(arguments.time))
+        for pair in arguments.slurm or []:
+            check(partial(pairs, [pair]))
+    elif backend == "ray" and arguments.address is not None:
+        check(lambda: head_of(arguments.address))
+        if arguments.devices not in ("auto", "cpu"):
+            wrong.append(f"--devices {arguments.devices}: on a cluster Ray picks the GPUs; expected auto or cpu")
+    if wrong:
+        raise UsageError("\n".join(wrong))
 
 
 def backend_of(arguments: argparse.Namespace, root: Path, modules: Callable[[], Mapping[str, str]]) -> Backend:

@@ -15,6 +15,7 @@ from mmbench import machine
 from mmbench.errors import UsageError
 from mmbench.runner.backend import Capacity
 from mmbench.runner.local import LocalBackend
+from mmbench.runner.values import head_of
 
 OBJECT_STORE = 80 * 2**20
 """Bytes of Ray's own shared memory: nothing large goes through it."""
@@ -83,24 +84,26 @@ def start_local(ray: Any, local: LocalBackend) -> None:
             os.environ[shown] = before
 
 
+def find(address: str) -> None:
+    """See whether a cluster's head is where an address says, without Ray, which takes its time.
+
+    Raises:
+        UsageError: it is no address, or no cluster answers there.
+    """
+    if (head := head_of(address)) is None:
+        return
+    try:
+        check_answers(*head)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--address {address}: no Ray cluster answers there ({error}); {HOW}") from error
+
+
 def connect(ray: Any, address: str) -> None:
     """Connect to a cluster.
 
     Raises:
-        UsageError: none answers there, or it is not to be used from here.
+        UsageError: none is there, or it is not to be used from here.
     """
-    if "://" in address:
-        raise UsageError(
-            f"--address {address}: expected HOST:PORT of the cluster's head, or auto; run on a machine of the cluster"
-        )
-    host, _, port = address.rpartition(":")
-    if address != "auto":
-        if not (host and port.isdigit()):
-            raise UsageError(f"--address {address}: expected HOST:PORT of the cluster's head, or auto")
-        try:
-            check_answers(host, int(port))
-        except (OSError, OverflowError) as error:
-            raise UsageError(f"--address {address}: no Ray cluster answers there ({error}); {HOW}") from error
     try:
         init(ray, address=address)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:

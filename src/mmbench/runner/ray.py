@@ -16,7 +16,7 @@ from mmbench.errors import RunnerError, UsageError, counted
 from mmbench.files import user_path
 from mmbench.runner.backend import Capacity, Ended, Request
 from mmbench.runner.child import Job
-from mmbench.runner.cluster import Needs, capacity, connect, fits, import_ray, in_words, last_line, start_local
+from mmbench.runner.cluster import Needs, capacity, connect, find, fits, import_ray, in_words, last_line, start_local
 from mmbench.runner.local import LocalBackend, local_backend
 from mmbench.runner.worker import Arrival, Worker
 
@@ -59,7 +59,7 @@ class RayBackend:
 
     Args:
         address: of a cluster, as Ray has it, or "auto"; None: one is started on this machine, and ended by ``close``.
-        devices: "auto", "cpu" or, of this machine, numbers of GPUs.
+        devices: "auto", "cpu" or, where there is no address, numbers of GPUs.
         jobs: trials at a time; None: as many as there are GPUs, or cores.
         threads: CPU threads of a trial; None: the cores of a node are shared out.
         root: the store's folder, which all nodes see under this path.
@@ -78,6 +78,8 @@ class RayBackend:
         root: Path,
         modules: Mapping[str, str],
     ) -> None:
+        if address is not None:
+            find(address)
         self.ray = import_ray()
         self.modules, self.proof = modules, root.absolute() / f".shared-{uuid4().hex[:12]}"
         self.workers: list[_Worker] = []
@@ -88,8 +90,6 @@ class RayBackend:
             self.local = local_backend(devices, jobs, threads)
             self._capacity = self.local.capacity()
         else:
-            if devices not in ("auto", "cpu"):
-                raise UsageError(f"--devices {devices}: on a cluster Ray picks the GPUs; expected auto or cpu")
             connect(self.ray, address)
             self._capacity = capacity(self._nodes(), devices == "cpu", jobs, threads)
 

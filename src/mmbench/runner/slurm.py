@@ -20,7 +20,8 @@ from typing import Any
 from mmbench.errors import RunnerError, UsageError
 from mmbench.machine import host
 from mmbench.provenance import Codes
-from mmbench.runner.choosing import OWN, add_options
+from mmbench.runner.choosing import add_options
+from mmbench.runner.values import pairs, seconds_of
 from mmbench.runner.worker import other_code
 
 FOR_EVER = 1_000_000
@@ -162,16 +163,13 @@ def submit(arguments: argparse.Namespace, name: str, modules: Mapping[str, str])
     """Submit the runners of ``mmbench run --backend slurm``.
 
     Args:
-        arguments: of the command; ``argv`` is the command itself.
+        arguments: of the command, as ``check_options`` lets them pass; ``argv`` is the command itself.
         name: the experiment's.
         modules: module -> hash, of what trials run.
 
     Raises:
-        UsageError: something is missing: an option, submitit, Slurm; or Slurm refuses.
+        UsageError: submitit or Slurm is missing, or Slurm refuses.
     """
-    missing = [f"--{option}" for option in ("time", "array") if getattr(arguments, option) is None]
-    if missing:
-        raise UsageError(f"--backend slurm: {' and '.join(missing)} missing, as in --time 12:00:00 --array 8")
     seconds, folder = seconds_of(arguments.time), (arguments.results / "slurm" / name).absolute()
     runner = Runner([sys.executable, "-m", "mmbench", *runner_arguments(arguments.argv)], os.getcwd(), dict(modules))
     executor = executor_of(arguments, name, seconds, folder)
@@ -231,46 +229,3 @@ def runner_arguments(argv: Sequence[str]) -> list[str]:
     add_options(own)
     own.add_argument("--data-dir")
     return [*own.parse_known_args(list(argv))[1], "--no-report"]
-
-
-def seconds_of(text: str) -> int:
-    """A time limit as Slurm writes it: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S.
-
-    >>> seconds_of("90"), seconds_of("12:00:00"), seconds_of("1-12"), seconds_of("2:30")
-    (5400, 43200, 129600, 150)
-
-    Raises:
-        UsageError: it is none.
-    """
-    if not re.fullmatch(r"(\d{1,3}-)?\d{1,6}(:\d{1,2}){0,2}", text):
-        raise UsageError(
-            f"--time {text}: expected a time as Slurm writes it, such as 12:00:00, 90 (minutes) or 1-12 (days-hours)"
-        )
-    days, dash, rest = text.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    if dash or len(parts) == 3:
-        hours, minutes, seconds = [*parts, 0, 0][:3]
-    else:
-        hours, (minutes, seconds) = 0, [*parts, 0][:2]
-    total = int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
-    if total < 1:
-        raise UsageError(f"--time {text}: expected some time")
-    return total
-
-
-def pairs(given: Sequence[str]) -> dict[str, str]:
-    """Options of sbatch, from KEY=VALUE.
-
-    Raises:
-        UsageError: one is not of this form, or is an option of mmbench's own.
-    """
-    found: dict[str, str] = {}
-    for pair in given:
-        key, equals, value = pair.lstrip("-").partition("=")
-        key = key.replace("_", "-")
-        if not equals or not re.fullmatch(r"[a-z][a-z0-9-]*", key):
-            raise UsageError(f"--slurm {pair}: expected KEY=VALUE, an option of sbatch such as account=me")
-        if f"--{key}" in OWN["slurm"]:
-            raise UsageError(f"--slurm {pair}: --{key} is an option of its own")
-        found[key] = value
-    return found
