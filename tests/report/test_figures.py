@@ -152,7 +152,7 @@ def texts_of(svg: bytes) -> str:
     ids=str,
 )
 def test_every_figure_has_something_to_show(settings: dict, more: tuple[str, ...]) -> None:
-    drawn = figures(report(**settings))
+    drawn = dict(figures(report(**settings)))
     assert set(drawn) == OF_ALL | set(more)
     for name, (figure, caption) in drawn.items():
         assert caption.endswith(".")
@@ -162,7 +162,7 @@ def test_every_figure_has_something_to_show(settings: dict, more: tuple[str, ...
 
 
 def test_figures_of_the_same_numbers_are_the_same_bytes() -> None:
-    drawn, again = figures(report(methods=3)), figures(report(methods=3))
+    drawn, again = dict(figures(report(methods=3))), dict(figures(report(methods=3)))
     for name, (figure, _) in drawn.items():
         for kind in ("svg", "png"):
             data = render(figure, kind)
@@ -173,7 +173,7 @@ def test_figures_of_the_same_numbers_are_the_same_bytes() -> None:
 
 def test_where_all_trials_failed_there_is_no_figure_and_the_report_is_written_all_the_same(tmp_path: Path) -> None:
     failed = report(failed=True)
-    assert figures(failed) == {}
+    assert dict(figures(failed)) == {}
     assert {"table.html", "table.md"} <= {path.name for path in write(failed, tmp_path)}
     assert not list(tmp_path.glob("*.png"))
 

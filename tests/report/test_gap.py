@@ -53,7 +53,7 @@ def test_a_panel_a_row_has_the_first_trials_points_and_the_mean_gap(store: Store
     assert drawn == [20, 1, 17, 1], "each modality's points that are there, and their mean"
     first = np.asarray(figure.axes[0].collections[0].get_offsets())
     np.testing.assert_allclose(first, results.points["crema_d", "clean", "complete", "concat"].points[0])
-    assert "gap" in figures(results)
+    assert "gap" in dict(figures(results))
     assert b"<image" in render(figure, "svg"), "points are a picture: marks would fill megabytes"
 
 

@@ -123,7 +123,7 @@ def test_it_is_marked_everywhere(store: Store, tmp_path: Path) -> None:
     assert r"$^\ddagger$: made elsewhere" in to_latex(made)
     page = to_html(made)
     assert "my_method &amp; a long name of it ‡" in page
-    drawn = figures(made)
+    drawn = dict(figures(made))
     assert all(caption.endswith("‡: made elsewhere.") for _, caption in drawn.values())
     write(made, tmp_path / "report")
     figure = (tmp_path / "report/figure.svg").read_text()

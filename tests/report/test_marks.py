@@ -100,7 +100,7 @@ def test_every_format_and_figure_has_the_mark(tmp_path: Path, capsys: pytest.Cap
     assert f"| {text} |" in to_markdown(made)
     in_latex = text.replace("±", r"$\pm$").replace("†", r"$^\dagger$")
     assert f"& {in_latex} &" in to_latex(made)
-    (figure, caption) = figures(made)["figure"]
+    (figure, caption) = dict(figures(made))["figure"]
     assert text in to_html(made, [])
     assert "†: an artefact" in caption
     print_report(made)

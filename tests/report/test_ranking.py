@@ -95,7 +95,7 @@ def test_the_figure_names_every_method(six: Results) -> None:
     ranks = dict(zip(METHODS, mean_ranks(accuracies(six)), strict=True))
     for method, rank in ranks.items():
         assert texts & {f"{method}  {rank:.2f}", f"{rank:.2f}  {method}"}
-    assert "ranks" in figures(six)
+    assert "ranks" in dict(figures(six))
     assert figure.axes[0].get_xticks().tolist() == [1, 2, 3]
     assert six.ranks is not None
     bar = [1, pytest.approx(1 + six.ranks.critical.iloc[0])]

@@ -297,7 +297,7 @@ BY_RATE = {"figure", "robustness", "dropout", "surface"}
 
 def test_every_figure_and_table_is_written(results: Results, tmp_path: Path) -> None:
     names = {path.name for path in mmbench.report.page.write(results, tmp_path)}
-    drawn = figures(results)
+    drawn = dict(figures(results))
     assert set(drawn) >= BY_RATE
     tables = {"table.html", "table.md", "table.tex", *(f"{name}.csv" for name in mmbench.report.page.frames(results))}
     assert names == {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")} | tables

@@ -86,7 +86,7 @@ def test_write_makes_all_files_and_the_same_tables(results: Results, tmp_path: P
     files = write(results, tmp_path)
     tables = {"table.html", "table.md", "table.tex", *(f"{name}.csv" for name in frames(results))}
     assert {p.name for p in files} == {
-        f"{name}.{kind}" for name in figures(results) for kind in ("png", "svg")
+        f"{name}.{kind}" for name in dict(figures(results)) for kind in ("png", "svg")
     } | tables
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in files)
     for name in TABLES:

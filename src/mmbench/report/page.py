@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +36,13 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
     from mmbench.report.latex import to_latex
     from mmbench.report.tables import to_markdown
 
-    with no_collections():
-        pictures = [
-            Picture(name, caption, render(figure, "svg"), render(figure, "png"))
-            for name, (figure, caption) in figures(results, published=runs is None).items()
-        ]
+    pictures = []
+    with collected_by_hand() as collect_garbage:
+        for name, (figure, caption) in figures(results, published=runs is None):
+            pictures.append(Picture(name, caption, render(figure, "svg"), render(figure, "png")))
+            del figure
+            collect_garbage()
+    pictures.sort(key=lambda picture: picture.name != "figure")  # which is drawn last, but stands first
     address = None if runs is None else quote(Path(os.path.relpath(runs, folder)).as_posix())
     content = {
         "table.md": to_markdown(results).encode(),
@@ -59,13 +61,18 @@ def write(results: Results, folder: Path, runs: Path | None = None) -> list[Path
 
 
 @contextmanager
-def no_collections() -> Iterator[None]:
-    """Do without the search for garbage, which drawing would set off again and again, and which looks through all records each time."""
+def collected_by_hand() -> Iterator[Callable[[], object]]:
+    """Do without the search for garbage but when it is asked for, by what this gives: among what was made meanwhile.
+
+    Drawing would set it off again and again, and each time it would look through all records; a figure is garbage that it alone finds.
+    """
     enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()
     try:
-        yield
+        yield gc.collect
     finally:
+        gc.unfreeze()
         if enabled:
             gc.enable()
 

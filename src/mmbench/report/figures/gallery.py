@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from matplotlib.figure import Figure
 
@@ -27,8 +28,8 @@ Drawn = tuple[str, Figure | None, str]
 """A figure's name, itself if there is anything to draw, and its caption."""
 
 
-def figures(results: Results, published: bool = True) -> dict[str, tuple[Figure, str]]:
-    """The figures of a report and their captions, by name; only those that show something.
+def figures(results: Results, published: bool = True) -> Iterator[tuple[str, tuple[Figure, str]]]:
+    """The figures of a report and their captions, by name; only those that show something, and each drawn when it is asked for.
 
     ``figure`` shows the main table, ``differences`` and ``pairs`` which methods differ, and ``ranks``, of six data sets
     or more, which are ahead. Where training lacks modalities there are also
@@ -41,17 +42,19 @@ def figures(results: Results, published: bool = True) -> dict[str, tuple[Figure,
         published: leave out what differs from run to run: seconds and memory.
     """
     role = f" {ARTEFACT_NOTE}" if results.table.artefact.any() else ""
-    every = [*_rates(results), *_comparisons(results), *_of_all(results, published)]
     elsewhere = " ‡: made elsewhere." if any(row.elsewhere for row in results.rows) else ""
-    drawn = {name: (figure, caption + elsewhere) for name, figure, caption in every if figure is not None}
-    for main in ("matched", "training"):
-        if main in drawn:
-            figure, caption = drawn.pop(main)
-            return {"figure": (figure, caption + role * (main == "training")), **drawn}
-    if not any(row.seeds or row.records for row in results.rows):
-        return drawn
-    caption = "Accuracy with each modality alone and with all, and 95 % intervals."
-    return {"figure": (draw(results), f"{caption}{role}{elsewhere}"), **drawn}
+    main = False
+    for name, figure, caption in chain(_rates(results), _comparisons(results), _of_all(results, published)):
+        if figure is None:
+            continue
+        note = elsewhere
+        if name in ("matched", "training") and not main:
+            note += role * (name == "training")
+            name, main = "figure", True
+        yield name, (figure, caption + note)
+    if not main and any(row.seeds or row.records for row in results.rows):
+        caption = "Accuracy with each modality alone and with all, and 95 % intervals."
+        yield "figure", (draw(results), f"{caption}{role}{elsewhere}")
 
 
 def _rates(results: Results) -> Iterator[Drawn]:
