@@ -542,3 +542,16 @@ def test_a_lock_keeps_a_second_process_out_until_the_first_one_dies(store: Store
             finally:
                 holder.kill()
                 other.kill()
+
+
+def test_arrays_are_as_numpy_reads_them_and_may_be_written_to() -> None:
+    predictions = make_predictions()
+    predictions.log_probs = np.asfortranarray(predictions.log_probs)
+    data = predictions.to_bytes()
+    read = vars(Predictions.from_bytes(data))
+    with np.load(io.BytesIO(data)) as arrays:
+        assert list(arrays) == list(read)
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(read[name], values, strict=True)
+            assert read[name].strides == values.strides
+            assert read[name].flags.writeable

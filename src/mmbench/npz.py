@@ -6,6 +6,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -43,21 +44,46 @@ def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     name = entry.filename.removesuffix(".npy")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"array '{name}' is compressed in a way that np.savez does not use")
-    data = archive.read(entry)  # of no more bytes than the entry says
-    stream = io.BytesIO(data)
+    return array_of(archive.read(entry), name)  # of no more bytes than the entry says
+
+
+def array_of(data: bytes, name: str) -> np.ndarray:
+    """An array from the bytes of its ``.npy``; objects are never read.
+
+    Args:
+        data: all of them.
+        name: what messages call the array.
+
+    Raises:
+        ValueError: they are none, hold objects, or are not as many as the header says.
+    """
     try:
-        version = np.lib.format.read_magic(stream)
-        if version not in HEADERS:
-            raise ValueError(f"its format {version} is unknown")
-        shape, _, kind = HEADERS[version](stream)
+        size = _header_size(data)
+        shape, fortran, kind = _header(data[:size])
     except ValueError as error:
         raise ValueError(f"array '{name}' is not as np.savez writes it ({error})") from error
     if kind.hasobject:
         raise ValueError(f"array '{name}' holds Python objects, which are never read; save it as numbers or as texts")
-    if prod(shape) * kind.itemsize != len(data) - stream.tell():
+    if prod(shape) * kind.itemsize != len(data) - size:
         raise ValueError(f"array '{name}' has not as many bytes as its shape {shape} takes")
-    stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+    values = np.ndarray(shape, kind, data, size, order="F" if fortran else "C")
+    return values.copy(order="K")  # which may be written to
+
+
+def _header_size(data: bytes) -> int:
+    """How many bytes the header takes, with what stands before it."""
+    version = np.lib.format.read_magic(io.BytesIO(data[: np.lib.format.MAGIC_LEN]))
+    if version not in HEADERS:
+        raise ValueError(f"its format {version} is unknown")
+    start = np.lib.format.MAGIC_LEN + (2 if version == (1, 0) else 4)
+    return start + int.from_bytes(data[np.lib.format.MAGIC_LEN : start], "little")
+
+
+@lru_cache(maxsize=256)
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type; those of a store's trials are mostly the same, and it takes longer to read them than their numbers."""
+    stream = io.BytesIO(data)
+    return HEADERS[np.lib.format.read_magic(stream)](stream)
 
 
 HEADERS: Mapping[tuple[int, int], Any] = {
