@@ -6,6 +6,7 @@ import logging
 import os
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import distributed as dist
+from torch import nn
 
 from mmbench.baselines import METHODS
 from mmbench.batch import Batch
@@ -23,7 +25,7 @@ from mmbench.encoders.mlp import Mlp
 from mmbench.encoders.small_cnn import SmallCNN
 from mmbench.fixed import FixedFeatureTask
 from mmbench.missing import Missing
-from mmbench.ranks import joined, shares
+from mmbench.ranks import OwnGenerator, joined, shares, synchronise
 from mmbench.recipe import Recipe
 from mmbench.task import MultimodalTask
 
@@ -246,3 +248,47 @@ def test_a_share_has_the_rows_of_its_batch() -> None:
     assert torch.equal(batch.inputs["vector"], split.inputs["vector"][rows])  # type: ignore[index, arg-type]
     assert torch.equal(batch.label, split.label[rows])
     assert batch.to("cpu").shares == shares(3, 2)
+
+
+def test_synchronised_normalisation_sums_in_single_precision(tmp_path: Path) -> None:
+    def compare() -> None:
+        rows = torch.randn(64, 4) * 0.3 + 10
+        plain, synced = nn.BatchNorm1d(4), nn.Sequential(nn.BatchNorm1d(4))
+        synchronise(synced, torch.device("cpu"))
+        expected, found = plain(rows.bfloat16()), synced(rows.bfloat16())
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(synced[0].running_mean, plain.running_mean)
+        torch.testing.assert_close(synced[0].running_var, plain.running_var)
+
+    in_a_group(tmp_path, compare)
+
+
+def test_augmentation_and_dropout_of_a_rank_draw_numbers_of_their_own(tmp_path: Path) -> None:
+    def compare() -> None:
+        torch.manual_seed(3)
+        before, drawn = torch.get_rng_state(), []
+        for own in (OwnGenerator("augmentation"), OwnGenerator("encoders")):
+            for _ in range(2):  # goes on where it was
+                with own.drawn_from(torch.device("cpu")):
+                    drawn.append(float(torch.rand(())))
+        assert len(set(drawn)) == 4
+        assert torch.equal(torch.get_rng_state(), before)
+
+    in_a_group(tmp_path, compare)
+
+
+def in_a_group(folder: Path, work: Callable[[], None]) -> None:
+    """Work in a process that is a group by itself."""
+    if not (process := os.fork()):
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=0, world_size=1)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0

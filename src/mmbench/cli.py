@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     choosing.add_options(run)
     run.add_argument("--no-report", action="store_true", help="write no report, as for one of several runners")
     text = "GPUs, or processes on the CPU, that train a trial together (default: as the file says, or one)"
-    run.add_argument("--devices-per-trial", type=positive, metavar="N", help=text)
+    run.add_argument("--devices-per-trial", type=several, metavar="N", help=text)
     add_times(run)
     run.add_argument(
         "--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)"

@@ -21,7 +21,7 @@ class Encoding(Optimised):
 
     def __init__(self) -> None:
         super().__init__()
-        self.own_generator = OwnGenerator()  # of one of several devices, whose encoders drop out on its share
+        self.own_generator = OwnGenerator("encoders")  # of one of several devices, whose encoders drop out on its share
 
     def setup(self, stage: str) -> None:
         """On several devices, let encoders' batch normalisation see all rows, and make one batch of what each has read itself."""

@@ -45,12 +45,21 @@ def given_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def positive(text: str) -> int:
-    """How many processes or threads: a whole number from 1 to ``MOST_PROCESSES``."""
+MOST_DEVICES = 64
+"""Of a trial, as in an experiment's file."""
+
+
+def several(text: str) -> int:
+    """How many devices train a trial: a whole number from 1 to ``MOST_DEVICES``."""
+    return positive(text, MOST_DEVICES)
+
+
+def positive(text: str, most: int = MOST_PROCESSES) -> int:
+    """How many processes or threads: a whole number from 1 on."""
     try:
         value = int(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:100]}") from error
-    if not 1 <= value <= MOST_PROCESSES:
-        raise argparse.ArgumentTypeError(f"must be at least 1 and at most {MOST_PROCESSES}, got {text[:100]}")
+    if not 1 <= value <= most:
+        raise argparse.ArgumentTypeError(f"must be at least 1 and at most {most}, got {text[:100]}")
     return value

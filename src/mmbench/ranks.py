@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -84,9 +85,13 @@ class OwnGenerator:
 
     Attributes:
         states: of the generators by device type, where they have been used.
+
+    Args:
+        purpose: what they are for: those of one purpose have nothing to do with those of another.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, purpose: str) -> None:
+        self.purpose = purpose
         self.states: dict[str, Tensor] = {}
 
     @contextmanager
@@ -99,7 +104,8 @@ class OwnGenerator:
                 module.set_rng_state(self.states[name])
             else:  # one that no other rank has, made of the common seed
                 generator = torch.Generator("cpu" if name == "cpu" else device)
-                generator.manual_seed((torch.initial_seed() + 7919 * (dist.get_rank() + 1)) % 2**63)
+                digest = sha256(f"{torch.initial_seed()}/{self.purpose}/{dist.get_rank()}".encode()).digest()
+                generator.manual_seed(int.from_bytes(digest[:8], "big") % 2**63)
                 module.set_rng_state(generator.get_state())
         try:
             yield
@@ -160,16 +166,15 @@ class SyncedBatchNorm(_BatchNorm):
         """Normalise (B, D, …); B may be 0 where another rank has rows."""
         if not self.training:
             return super().forward(input)
-        from torch.distributed.nn.functional import all_reduce
-
+        given, input = input.dtype, input.to(torch.promote_types(input.dtype, torch.float))  # no sums in eight bits
         rows = input.movedim(1, -1).flatten(0, -2) if input.dim() > 2 else input  # (N, D)
-        count = float(all_reduce(torch.tensor(float(len(rows))), group=self.group))
+        count = float(self._summed(torch.tensor(float(len(rows)))))
         if count <= 1:
             raise ValueError(
                 f"expected more than 1 value per channel when training, got input size {tuple(input.shape)}"
             )
-        mean = all_reduce(rows.sum(dim=0), group=self.group) / count
-        variance = all_reduce((rows - mean).square().sum(dim=0), group=self.group) / count
+        mean = self._summed(rows.sum(dim=0)) / count
+        variance = self._summed((rows - mean).square().sum(dim=0)) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 assert self.num_batches_tracked is not None
@@ -180,4 +185,24 @@ class SyncedBatchNorm(_BatchNorm):
         scale = (variance + self.eps).rsqrt() * (1.0 if self.weight is None else self.weight)
         shift = -mean * scale + (0.0 if self.bias is None else self.bias)
         shape = (1, -1, *[1] * (input.dim() - 2))
-        return input * scale.view(shape) + shift.view(shape)
+        return (input * scale.view(shape) + shift.view(shape)).to(given)
+
+    def _summed(self, value: Tensor) -> Tensor:
+        return _Summed.apply(value, self.group)
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over ranks of a tensor, and of what its gradient is on each."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = value.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = gradient.clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None

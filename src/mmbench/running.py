@@ -17,6 +17,7 @@ from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.sizes import in_words
 from mmbench.experiment.space import TUNED
 from mmbench.index import Index
+from mmbench.machine import cores
 from mmbench.provenance import Codes, source_state, why_stale
 from mmbench.record import Record
 from mmbench.runner.backend import Backend
@@ -85,6 +86,11 @@ class Running:
         most, gpus = max(wanted, default=1), self.backend.capacity().gpus
         if gpus and most > gpus:
             raise UsageError(f"a trial is to have {most} devices, but there {'is' if gpus == 1 else 'are'} {gpus}")
+        if not gpus and most > max(1, cores()):
+            print(
+                f"without GPUs, a trial on {most} devices is {most} processes, more than the {cores()} cores here",
+                file=sys.stderr,
+            )
         if alone := sorted({self.experiment.labels_of(t).method for t in self.first if self.devices_of(t) < most}):
             print(
                 f"on one device: {', '.join(alone)}; what learns from the whole training split at once cannot be shared out",

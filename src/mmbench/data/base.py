@@ -101,7 +101,7 @@ class MultimodalDataModule(LightningDataModule):
             str, tuple[np.ndarray, np.ndarray]
         ] = {}  # modality -> (D,) mean and divisor, if standardised
         self._redraws = np.random.default_rng(seed)
-        self.own_generator = OwnGenerator()  # of one of several devices, which augments its share
+        self.own_generator = OwnGenerator("augmentation")  # of one of several devices, which augments its share
         self._loaded: Loaded | None = None
 
     @property

@@ -159,6 +159,8 @@ def execute(job: Job, store: Store) -> Record:
     started, before = now(), store.stamp(job.trial.key)
     several = f", {job.devices} processes together" if job.devices > 1 else ""
     print(f"{started} {job.trial.label} ({job.trial.key}), {job.threads} threads on {job.device}{several}", flush=True)
+    if several:
+        print("(that torch warns of find_unused_parameters is nothing: a batch may lack a modality)", flush=True)
     team = _team(job, store, started) if job.devices > 1 else None  # before CUDA, and what has threads
     forget_peak()
     environment = describe_environment(job.device, job.threads, job.devices, job.trial.recipe.precision) | job.source
