@@ -40,7 +40,7 @@ from mmbench.errors import (
     raise_on_signals,
 )
 from mmbench.models import asking
-from mmbench.options import given_path, places, positive
+from mmbench.options import given_path, places, positive, several
 from mmbench.runner import choosing
 
 
