@@ -243,7 +243,7 @@ def test_status_counts_and_names_what_failed_or_is_damaged(here: Path, capsys: p
     shutil.copytree(GOLDEN / "runs", here / "results" / "runs")
     damaged = next(p for p in (here / "results" / "runs").iterdir() if (p / "predictions.npz").exists())
     (damaged / "predictions.npz").write_bytes(b"")
-    assert main(["status"]) == 0
+    assert main(["status"]) == 1
     shown = capsys.readouterr().out
     assert "6 trials stale: made before code was recorded\n8 trials, 1 damaged, 1 failed, 6 stale" in shown
     assert "failed: crema_d clean sum seed 1" in shown

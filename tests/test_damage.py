@@ -51,11 +51,11 @@ def test_every_command_names_a_damaged_record_and_goes_on(
     path = store.folder(key) / "record.json"
     harm(path)
     capsys.readouterr()
-    assert main(["status", "grid.yaml"]) == 0
+    assert main(["status", "grid.yaml"]) == 1
     named, counted = capsys.readouterr().out.splitlines()
     assert named.startswith(f"damaged: {path}: ")
     assert counted == "4 trials, 1 damaged, 3 done"
-    assert main(["status"]) == 0
+    assert main(["status"]) == 1
     assert f"damaged: {path}: " in capsys.readouterr().out
     assert main(["run", "grid.yaml", "--dry-run"]) == 0
     answer = capsys.readouterr()

@@ -322,7 +322,7 @@ def test_what_changes_without_a_trace_is_found_by_the_report_and_by_verifying(
     assert capsys.readouterr().out.splitlines()[-1] == "4 trials, 4 done"
     (gap,) = collect(load_experiment("grid.yaml"), store).not_run
     assert f"damaged ({path}: not the file" in gap
-    assert main(["status", "grid.yaml", "--verify"]) == 0
+    assert main(["status", "grid.yaml", "--verify"]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "4 trials, 1 damaged, 3 done"
 
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmbench.errors import StoreError
-from mmbench.files import atomic_write
+from mmbench.files import atomic_write, atomically
+from mmbench.machine import host
 from mmbench.recipe import Recipe
 from mmbench.record import Failure, Features, Predictions, Record
 from mmbench.store import CorruptRecord, Store
@@ -446,6 +447,20 @@ def test_other_errors_of_writing_name_the_file_and_do_not_speak_of_space(
         atomic_write(tmp_path / "table.csv", b"new")
     assert "space" not in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_kill_during_a_write_leaves_is_removed_before_the_next_run(store: Store, written: Record) -> None:
+    folder = store.folder(written.key)
+    (folder / "record.json").unlink()
+    if (process := os.fork()) == 0:
+        with atomically(folder / "record.json") as file:
+            file.write(b"half")
+            os._exit(0)
+    os.waitpid(process, 0)
+    (torn,) = folder.glob("*.tmp")
+    assert torn.name == f".record.json.{host()}.{process}.tmp"
+    assert store.discard(written.key) == "free"
+    assert not torn.exists()
 
 
 def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

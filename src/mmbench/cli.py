@@ -24,7 +24,6 @@ from mmbench.commands import (
     report,
     run_experiment,
     show_trial,
-    status,
 )
 from mmbench.data.preparing.commands import add_commands
 from mmbench.durations import CHECKPOINT_EVERY, in_words, interval, some_time
@@ -42,6 +41,7 @@ from mmbench.errors import (
 from mmbench.models import asking
 from mmbench.options import given_path, places, positive, several
 from mmbench.runner import choosing
+from mmbench.status import status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     told = command("status", status, "tell what is done of an experiment, or of all in the store")
+    told.epilog = "Exits with 1 where a trial is damaged, else with 0, whatever has failed or is missing."
     add_experiment(told, nargs="?")
     told.add_argument(
         "--verify", action="store_true", help="read every file, also those that have not changed since they were read"

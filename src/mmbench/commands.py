@@ -203,45 +203,6 @@ def compare_results(arguments: argparse.Namespace) -> int:
     return OK if agreement.agrees else FAILED
 
 
-def status(arguments: argparse.Namespace) -> int:
-    """``mmbench status``."""
-    from mmbench.elsewhere.entries import Elsewhere
-    from mmbench.index import Index
-    from mmbench.provenance import Codes, grouped, why_stale
-    from mmbench.store import CorruptRecord
-
-    store = open_store(arguments)
-    if (arguments.settings or arguments.quick or arguments.datasets) and not arguments.experiment:
-        raise UsageError("status --set, --quick, --dataset: name the experiment that they change")
-    codes, stale = Codes(), []
-    experiment = load_experiment(arguments, imported=True) if arguments.experiment else None
-    counts: dict[str, int] = {}
-    with Index(store, anew=arguments.verify) as index:
-        trials = {trial.key: trial for trial in trials_of(experiment, index)} if experiment else {}
-        for key in trials if experiment else store.keys():
-            try:
-                found = index.look(key)
-                unfinished = "interrupted" if store.checkpoint(key).exists() else "not run"
-                state: str = unfinished if found is None else found.status
-                if found is not None and state == "done" and (reason := why_stale(found, codes)) is not None:
-                    state = "stale"
-                    stale.append(reason)
-            except CorruptRecord as error:
-                state, found = "damaged", None
-                print(f"damaged: {printable(str(error))}")
-            counts[state] = counts.get(state, 0) + 1
-            if found is not None and found.failure is not None:
-                name = experiment.describe(trials[key]) if experiment else found.label
-                print(printable(f"failed: {name} ({key}): {found.failure.message}"))
-    for line in grouped(stale, "stale"):
-        print(printable(line))
-    total = sum(counts.values())
-    print(f"{total} trials" + "".join(f", {count} {state}" for state, count in sorted(counts.items())))
-    if made := Elsewhere.beside(store).keys():
-        print(f"{len(made)} predictions made elsewhere: mmbench add-predictions --list")
-    return OK
-
-
 def trials_of(experiment: Experiment, source: Store | Index) -> list[Trial]:
     """The trials of an experiment: of the default settings, those that tune, and of the settings that are chosen by now."""
     from mmbench.tuning import choose, distinct, tuning_trials

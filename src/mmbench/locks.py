@@ -36,6 +36,28 @@ def signed(path: Path) -> str:
         return ""
 
 
+def holder_now(path: Path) -> str:
+    """What is written in a lock that a process holds now, as ``signed`` has it; "unknown" if that is nothing, "" if nobody holds it.
+
+    Nothing is made or changed by this, and a reader may ask it. Where that cannot be told, nobody holds it.
+    """
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment; who wants to have it then will try again
+        return ""
+    except BlockingIOError:
+        return signed(path) or "unknown"
+    except OSError:
+        return ""
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def lock(path: Path, wait: bool = True, sign: bool = False) -> Iterator[bool]:
     """Hold a file against other processes; the system frees it if the holder dies, so that a file that is left says nothing.

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from mmbench.errors import StoreError
 from mmbench.files import atomic_write
-from mmbench.locks import lock, signed
+from mmbench.locks import holder_now, lock, signed
 from mmbench.record import Arrays, Code, Features, Predictions, Record
 
 MOST_BYTES = {
@@ -119,9 +119,23 @@ class Store:
         Raises:
             StoreError: the folder cannot be read.
         """
+        return self._having("record.json")
+
+    def begun(self) -> list[str]:
+        """The keys of all trials that have a record, or a lock that a process has held.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        return self._having("record.json", "lock")
+
+    def _having(self, *files: str) -> list[str]:
+        """The keys of trials that have one of these files, at least."""
         try:
             root = os.fspath(self.root)
-            return sorted(name for name in os.listdir(root) if os.path.lexists(f"{root}/{name}/record.json"))
+            return sorted(
+                name for name in os.listdir(root) if any(os.path.lexists(f"{root}/{name}/{file}") for file in files)
+            )
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -291,6 +305,10 @@ class Store:
     def lock(self, key: str, wait: bool = True, sign: bool = False) -> AbstractContextManager[bool]:
         """Hold the trial against other processes, as ``locks.lock`` says."""
         return lock(self.folder(key) / "lock", wait, sign)
+
+    def holder_now(self, key: str) -> str:
+        """Who is at the trial now, in words, "unknown" if it does not say; "" if nobody is."""
+        return holder_now(self.folder(key) / "lock")
 
     def holder(self, key: str) -> str:
         """Who said last that it holds the trial, in words, whether or not it still does; "" if nobody has."""
