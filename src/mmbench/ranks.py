@@ -80,6 +80,11 @@ def of_all_ranks(value: Any) -> list[Any]:
     return values
 
 
+def is_first() -> bool:
+    """Whether this process is rank 0, or alone: the one that does what must be done once."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 class OwnGenerator:
     """A rank's own random numbers, of torch's global generators on the CPU and on a GPU.
 

@@ -1,7 +1,13 @@
-"""A trial goes on where it was: its state at the end of an epoch, in a file, from which a later process continues bit by bit."""
+"""A trial goes on where it was: its state at the end of an epoch, in a file, from which a later process continues bit by bit.
+
+On several devices all ranks read the file, and rank 0 alone writes and removes it. Whether they go on, begin anew, write or stop, they
+decide together: a rank that did something else than the others would wait for them for ever.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +28,7 @@ from mmbench.durations import CHECKPOINT_EVERY, in_words
 from mmbench.errors import Stopped, StoreError
 from mmbench.machine import host
 from mmbench.packing import Damaged, NotPlain, read_head, read_state, write_state
+from mmbench.ranks import is_first, of_all_ranks
 from mmbench.record import Resumed
 from mmbench.training_state import attributes, most_bytes, restore_training, set_generators, state_of_training
 
@@ -38,18 +45,20 @@ class Unusable(RuntimeError):
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Say of whatever error a state leads to that it does not fit, but for a lack of memory.
+    """Say of whatever error a state leads to, on any rank, that it does not fit, but for a lack of memory.
 
     Raises:
-        Unusable: in the place of the error.
+        Unusable: in the place of the error, on all ranks.
     """
+    own, found = "", None
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise Unusable(f"its state does not fit the trial: {type(error).__name__}: {reason}") from error
+        own, found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", error
+    if reason := next(filter(None, of_all_ranks(own)), ""):
+        raise Unusable(f"its state does not fit the trial: {reason}") from found
 
 
 @dataclass
@@ -88,35 +97,60 @@ class Checkpoint:
     def read(self, most: float) -> dict[str, Any] | None:
         """The state to go on from; None if there is none. One that cannot be used is told and removed.
 
+        All ranks read at the same time, and all get a state or none does.
+
         Args:
             most: bytes that its tensors may have.
 
         Raises:
-            StoreError: it cannot be read, for now at least, so that it is no reason to begin anew.
+            StoreError: it cannot be read, for now at least, so that it is no reason to begin anew; on all ranks if any cannot.
         """
+        state, epochs, damage, number = None, None, "", 0
         try:
-            if (head := read_head(self.path)) is None:
-                return None
-            for name, own in self.of.items():
-                if head.get(name) != own:
-                    raise Damaged(f"it has another {name} than this trial")
-            state = read_state(self.path, most)
-            told = TypeAdapter(dict[str, Any]).validate_python(state)
-            self.first = TypeAdapter(str).validate_python(head["started"])
-            self.seconds = TypeAdapter(dict[str, Seconds]).validate_python(head["seconds"])
-            self.resumed = TypeAdapter(list[Resumed]).validate_python(head["resumed"])
+            if (found := self._read(most)) is not None:
+                state, epochs = found
         except OSError as error:
-            raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
+            number = error.errno or errno.EIO
         except (Damaged, KeyError, ValidationError) as error:
-            self.forget(str(error) if isinstance(error, Damaged) else "its head is none of a checkpoint")
+            damage = str(error) if isinstance(error, Damaged) else "its head is none of a checkpoint"
+        ranks = of_all_ranks((epochs, damage, number))
+        if number := next((number for *_, number in ranks if number), 0):
+            raise StoreError(f"cannot read {self.path}: {os.strerror(number)}") from OSError(
+                number, os.strerror(number)
+            )
+        if damage := ranks[0][1]:
+            self.forget(damage)
             return None
-        return told
+        if any(rank != ranks[0] for rank in ranks):
+            stale = OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            raise StoreError(f"cannot read {self.path}: not all processes of the trial see the same there") from stale
+        return state
+
+    def _read(self, most: float) -> tuple[dict[str, Any], int] | None:
+        """The state in the file and how many epochs it is after; None if there is none.
+
+        Raises:
+            OSError: it cannot be read.
+            Damaged, KeyError, ValidationError: it is none of this trial.
+        """
+        if (head := read_head(self.path)) is None:
+            return None
+        for name, own in self.of.items():
+            if head.get(name) != own:
+                raise Damaged(f"it has another {name} than this trial")
+        state = TypeAdapter(dict[str, Any]).validate_python(read_state(self.path, most))
+        self.first = TypeAdapter(str).validate_python(head["started"])
+        self.seconds = TypeAdapter(dict[str, Seconds]).validate_python(head["seconds"])
+        self.resumed = TypeAdapter(list[Resumed]).validate_python(head["resumed"])
+        return state, TypeAdapter(int).validate_python(head["epochs"])
 
     def forget(self, reason: str) -> None:
-        """Say that the file cannot be used, and remove it; the trial begins anew."""
+        """Say that the file cannot be used, and remove it; the trial begins anew. All ranks are told at the same time."""
         print(f"{self.path} is not used: {reason}; the trial begins anew", flush=True)
         self.first, self.seconds, self.resumed = "", {}, []
-        self.remove()
+        if is_first():
+            self.remove()
+        of_all_ranks(None)  # no rank looks for the file before it is gone
 
     def goes_on(self, epochs: int, planned: int | None) -> None:
         """Note that the trial goes on here and now, after so many epochs."""
@@ -235,10 +269,11 @@ class ResumableFit(_FitLoop):
         limit, epochs = self.checkpoint.limit, self.epochs
         begun = epochs > 0  # so that a trial gets on, whatever the limit
         late = begun and limit is not None and sum(self.seconds.values()) >= limit and self._epochs_left
-        asked, late = self.trainer.strategy.broadcast((self.checkpoint.asked, late))
+        writes = not written and bool(self.checkpoint.every)
+        asked, late, writes = self.trainer.strategy.broadcast((self.checkpoint.asked, late, writes))
         if not (asked or late):
             return
-        if not written and self.checkpoint.every:
+        if writes:
             self.save()
         if asked:
             print(f"stopped after {epochs} of {self.max_epochs} epochs, as it was asked to", flush=True)
@@ -250,7 +285,7 @@ class ResumableFit(_FitLoop):
         )
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state, which all ranks take together."""
         state = state_of_training(self.trainer, self.curves.rows, self.built)
         if self.trainer.is_global_zero:
             self.checkpoint.write(self.epochs, self.seconds, state, most_bytes(self.trainer.lightning_module))

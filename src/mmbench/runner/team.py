@@ -83,8 +83,12 @@ class Team:
 
     def _meet(self, rank: int, ranks: int, on_gpu: bool) -> None:
         """Make the process group; Lightning takes the one that there is."""
-        from torch import distributed
+        from torch import cuda, distributed
 
+        if on_gpu:
+            cuda.set_device(
+                rank
+            )  # else what ranks say to each other before training is on the first GPU, for all of them
         os.environ["LOCAL_RANK"] = str(rank)  # by which Lightning knows that it need not start the others
         distributed.init_process_group(
             "nccl" if on_gpu else "gloo",
