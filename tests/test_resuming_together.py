@@ -142,7 +142,8 @@ def fork(rank: int, folder: Path) -> int:
         return process
     code = 1
     try:
-        signal.alarm(100)  # who waits for the other for ever has failed
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)  # who waits for the other for ever has failed
         work(rank, folder)
         code = 0
     except BaseException:
