@@ -145,9 +145,13 @@ def test_limits(place: Path, whole: tuple[Record, bytes]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--checkpoint-every", "often"], "expected a length of time, such as 600, 10m or 11h50m, got 'often'"),
+        (
+            ["--checkpoint-every", "often"],
+            "expected a length of time, such as 600, 10m or 11h50m, got 'often'; `epoch` means",
+        ),
         (["--time-limit", "0"], "expected more than no time, got '0'"),
-        (["--stop-after", "-5m"], "expected"),
+        (["--checkpoint-every", "-5m"], "got '-5m'; `epoch` means after each one, 0 never"),
+        (["--stop-after", "-5m"], "expected a length of time, such as 600, 10m or 11h50m, got '-5m'"),
         (["--stop-after", "1y"], "expected a length of time"),
         (["--stop-after", "10001d"], "expected ten years at most"),
     ],

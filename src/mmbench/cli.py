@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -187,6 +188,7 @@ def add_pairs(sub: argparse.ArgumentParser, flag: str, name: str, text: str) -> 
 def add_times(sub: argparse.ArgumentParser) -> None:
     """How long things may take, and how much is lost where they are ended."""
     sub.set_defaults(began=time.monotonic())
+    sub._negative_number_matcher = re.compile(r"-\.?\d")  # -5m is a bad length of time, and no unknown option
     sub.add_argument(
         "--checkpoint-every",
         type=interval,

@@ -41,7 +41,12 @@ def some_time(text: str) -> float:
 
 def interval(text: str) -> float:
     """Seconds between two checkpoints; ``epoch``: as few as there are between two epochs; 0: there are none."""
-    return EACH if text.strip().lower() == "epoch" else duration(text)
+    if text.strip().lower() == "epoch":
+        return EACH
+    try:
+        return duration(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; `epoch` means after each one, 0 never") from error
 
 
 def in_words(seconds: float) -> str:

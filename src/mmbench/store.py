@@ -276,13 +276,18 @@ class Store:
         with self.lock(key, wait=False) as mine:
             if not mine:
                 return "busy"
-            with suppress(CorruptRecord):
-                if self.finished(key, code, model):
-                    return "done"
-                if known is not None and self.stamp(key) != known and self._failed(key, code):
-                    return "done"
+            if self.is_over(key, code, model, known):
+                return "done"
             self.clear(key)
             return "free"
+
+    def is_over(self, key: str, code: Code | None, model: bool, known: Stamp | None) -> bool:
+        """Whether there is a record that need not be made again; what the arguments say is in ``discard``."""
+        with suppress(CorruptRecord):
+            if self.finished(key, code, model):
+                return True
+            return known is not None and self.stamp(key) != known and self._failed(key, code)
+        return False
 
     def _failed(self, key: str, code: Code | None) -> bool:
         """Whether the trial has failed, by this code if one is given."""

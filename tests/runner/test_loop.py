@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from test_local import MakeTrial, Watcher
 
-from mmbench.errors import StoreError
+from mmbench.errors import Interrupted, StoreError
 from mmbench.record import Failure, Record
 from mmbench.runner.backend import Capacity, Ended, Request
 from mmbench.runner.child import Job
 from mmbench.runner.loop import LONGEST_PAUSE, LOST, RETRIES, run_trials
+from mmbench.runner.turns import Times
 from mmbench.store import Store
 from mmbench.trial import Trial
 
@@ -114,6 +115,44 @@ def test_what_another_runner_is_at_waits_until_nothing_else_does_and_is_taken_ov
     assert backend.seeds == [0, 2, 3, 1]
     assert [r.trial.seed for r in records] == [0, 2, 3, 1]
     assert view.events.count(("busy", trials[1].label)) == 1
+
+
+def test_a_run_that_stops_counts_what_other_runners_have_done_meanwhile(
+    store: Store, trials: list[Trial], clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first trial is cut off before it has a checkpoint; of the others one is done elsewhere, one is run there, one waits."""
+
+    def play(job: Job) -> Ended:
+        store.write(record(trials[1]))
+        held.enter_context(store.lock(trials[2].key, sign=True))
+        clock[0] += 60
+        return Ended(job, "stopped", "it was asked to end")
+
+    backend, view, asked = Played(play), Watcher(), []
+    wait = backend.wait
+    monkeypatch.setattr(backend, "stop", lambda: asked.append(True))
+    monkeypatch.setattr(backend, "wait", lambda timeout: wait(timeout) if asked else [])
+    with ExitStack() as held, pytest.raises(Interrupted) as ends:
+        run_trials(trials, store, backend, view, times=Times(until=clock[0] + 60))
+    assert str(ends.value) == (
+        "stopped, as its time is over: 1 trial ended, 1 stopped without a checkpoint, to begin anew, 1 not run, 1 at other runners"
+    )
+    assert view.events[-1] == ("done elsewhere", trials[1].label)
+
+
+def test_a_run_whose_time_is_over_when_others_have_done_the_rest_is_not_interrupted(
+    store: Store, trials: list[Trial], clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play(job: Job) -> Ended:
+        for trial in trials[1:]:
+            store.write(record(trial))
+        clock[0] += 60
+        return works(job)
+
+    backend = Played(play)
+    monkeypatch.setattr(backend, "stop", lambda: None)
+    assert len(run_trials(trials, store, backend, Watcher(), times=Times(until=clock[0] + 60))) == 4
+    assert backend.seeds == [0]
 
 
 def test_what_another_runner_finishes_is_not_run_and_its_record_is_returned(

@@ -152,7 +152,9 @@ def test_a_run_whose_time_is_over(sleepy: Trial, tmp_path: Path, whole: tuple[Re
 def test_without_checkpoints_a_stop_ends_at_once(tiny: MakeTrial, tmp_path: Path) -> None:
     store, trial = Store(tmp_path), tiny("tiny_sleeps", epochs=1000)
     view = Watcher(lambda _: soon(lambda: "epoch 0" in log_of(store, trial), lambda: os.kill(os.getpid(), 15)))
-    with pytest.raises(Interrupted, match="stopped by SIGTERM: 0 trials ended, 1 not run"):
+    with pytest.raises(
+        Interrupted, match="stopped by SIGTERM: 0 trials ended, 1 stopped without a checkpoint, to begin anew"
+    ):
         run_trials([trial], store, cpu(1), view, times=Times(checkpoint_every=0))
     assert not store.checkpoint(trial.key).exists()
     assert "stopped after" not in log_of(store, trial)

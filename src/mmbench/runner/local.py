@@ -251,4 +251,6 @@ class LocalBackend:
             ) from error
         time.sleep(self.failed_starts / 2)  # for the system, to end it and to free its memory
         self._restart()
-        self.over.append(Ended(job, "killed", "the fork server died when it was to start"))
+        self.over.append(
+            Ended(job, "killed", "the process from which trials are started died before it had started this one")
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +26,11 @@ RETRIES = 2
 """How often a trial is started again after its process was killed. One that fails by itself is not: it would fail again."""
 LOST = 10
 """How often after its node, or its worker, went away."""
+KEPT = "interrupted, with a checkpoint from which they go on"
+LOST_ALL = "stopped without a checkpoint, to begin anew"
+NOT_RUN, ELSEWHERE = "not run", "at other runners"
+LEFT = (KEPT, LOST_ALL, NOT_RUN, ELSEWHERE)
+"""How trials are left by a run that stops."""
 TICK_SECONDS = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 """Seconds until trials that other runners are at are looked at again: few at first, if nothing else is left to run."""
@@ -118,6 +123,7 @@ class _Loop:
         self.signals = NotedSignals()
         self.times = Times()
         self.stopped = ""  # why no more trials are started, in words
+        self.cut: set[str] = set()  # keys of trials that ran then
 
     def goes_on(self) -> bool:
         """Whether there is something to wait for. Asks all that runs to end, once the run is asked to, or its time is over."""
@@ -139,12 +145,22 @@ class _Loop:
         """
         if not self.stopped or not (self.waiting or self.busy or self.signals.stop is not None):
             return
-        kept = sum(self.store.checkpoint(turn.trial.key).exists() for turn in self.waiting)
-        parts = [f"{counted(len(self.records), 'trial')} ended"]
-        parts += [f"{kept} interrupted, with a checkpoint from which they go on"] if kept else []
-        parts += [f"{len(self.waiting) - kept} not run"] if len(self.waiting) > kept else []
-        parts += [f"{len(self.busy)} at other runners"] if self.busy else []
-        raise Interrupted(self.signals.stop or SIGTERM, f"{self.stopped}: {', '.join(parts)}")
+        left = Counter(self.left_as(turn.trial) for turn in (*self.waiting, *self.busy))
+        told = [f"{left[state]} {state}" for state in LEFT if left[state]]
+        if self.signals.stop is not None or told:
+            words = ", ".join([f"{counted(len(self.records), 'trial')} ended", *told])
+            raise Interrupted(self.signals.stop or SIGTERM, f"{self.stopped}: {words}")
+
+    def left_as(self, trial: Trial) -> str:
+        """What has become of a trial that has not ended here, one of ``LEFT``; "" if another runner has ended it."""
+        key = trial.key
+        if self.store.stamp(key) not in ((), self.known[key]) and self.is_over(trial):
+            return ""
+        if self.store.holder_now(key):
+            return ELSEWHERE
+        if self.store.checkpoint(key).exists():
+            return KEPT
+        return LOST_ALL if key in self.cut else NOT_RUN
 
     def fill(self) -> None:
         """Start trials while there is room."""
@@ -181,14 +197,22 @@ class _Loop:
         """Whether a trial is to be run here; if another runner has run it, its record is kept."""
         self.signals.check()
         state = self.store.discard(trial.key, self.code[trial.key], self.keeps(trial), self.known[trial.key])
-        if state != "done":
-            return state
+        return "free" if state == "done" and not self.keep_theirs(trial) else state
+
+    def is_over(self, trial: Trial) -> bool:
+        """Whether another runner has run a trial; its record is kept then."""
+        known = self.known[trial.key]
+        over = self.store.is_over(trial.key, self.code[trial.key], self.keeps(trial), known)
+        return over and self.keep_theirs(trial)
+
+    def keep_theirs(self, trial: Trial) -> bool:
+        """Keep the record that another runner has made of a trial, if it is still there."""
         if (record := self.record_of(trial)) is None:
-            return "free"
+            return False
         self.records.append(record)
         self.memory.learn(record)
         self.view.elsewhere(trial, record)
-        return state
+        return True
 
     def keeps(self, trial: Trial) -> bool:
         """Whether its model is kept."""
@@ -256,6 +280,7 @@ class _Loop:
         elif ended.how == "ended":
             self.fail(turn, ended, started, ended.cause)
         elif self.stopped or self.signals.stop is not None:
+            self.cut.add(turn.trial.key)
             self.waiting.append(turn)
         elif (epochs := self.epochs_of(turn.trial)) > turn.epochs:
             self.view.retried(turn.trial, f"{ended.cause}; goes on after {counted(epochs, 'epoch')}")

@@ -244,7 +244,8 @@ class GridView:
 
     def stops(self, reason: str) -> None:
         """Say that the run comes to an end before its time."""
-        self._say(f"{reason}: {counted(len(self.rows), 'running trial')} to end with a checkpoint, no more are started")
+        running = counted(len(self.rows), "running trial")
+        self._say(f"{reason}: {running} asked to end, after the epoch if one trains by now; no more are started")
 
     def tick(self) -> None:
         """Bring what is shown up to date, if it is time; the runner calls this often."""
