@@ -58,7 +58,7 @@ def statistics(
     probs = log_probs.reshape(*several.shape, -1)
     classes = probs.shape[-1]
     hit = several == label
-    confidence = np.exp(_largest(probs).astype(np.float64))
+    confidence = np.exp(largest(probs).astype(np.float64))
     # Bins are open on the left, (k/15, (k+1)/15], as in Guo et al. 2017.
     which = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     counts = np.empty((len(groups), len(several), 3, classes), np.int64)
@@ -82,9 +82,13 @@ def _by_group(
     return np.bincount(member * places + place, weights, groups * places).reshape(groups, places)
 
 
-def _largest(values: np.ndarray) -> np.ndarray:
-    """The largest along the last axis; of half precision, in the next one, which has the same numbers and is many times as fast."""
-    return (values.astype(np.float32) if values.dtype == np.float16 else values).max(axis=-1)
+def largest(values: np.ndarray) -> np.ndarray:
+    """The largest along the last axis, which is short: to go through the values place by place takes a fraction of the time.
+
+    Of half precision it is in the next one, which has the same numbers and is many times as fast.
+    """
+    kind = np.float32 if values.dtype == np.float16 else values.dtype
+    return np.maximum.reduce(np.moveaxis(values, -1, 0).astype(kind, order="C"), axis=0)
 
 
 def _attack_sums(

@@ -12,6 +12,7 @@ from math import factorial
 
 import numpy as np
 
+from mmbench.metrics import largest
 from mmbench.missing import pattern_matrix
 
 FLOOR = 2.0**-24
@@ -53,7 +54,7 @@ def score(label: np.ndarray, predicted: np.ndarray, log_probs: np.ndarray, log_p
         true = p[samples, label]
         surprise[i] = -np.log(np.maximum(true, FLOOR))
         brier[i] = np.einsum("nc,nc->n", p, p) - 2 * true + 1
-        confidence[i] = p.max(axis=1)
+        confidence[i] = largest(p)
     return Scores(answered == label, surprise, brier, confidence)
 
 
