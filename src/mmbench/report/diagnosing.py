@@ -120,8 +120,9 @@ class Diagnosing:
             pairs = [p.label * classes + p.predicted[-1] for p in counted]
             self._confusions[key] = np.bincount(np.concatenate(pairs), minlength=classes**2).reshape(classes, classes)
         self._lines[key] = lines
+        small = np.min_scalar_type(int(groups.sizes.max()))  # they are kept for all rows at once
         alone = {
-            r.seed: groups.sums(p.predicted[: len(modalities)] == p.label).astype(np.int32)
+            r.seed: groups.sums(p.predicted[: len(modalities)] == p.label).astype(small)
             for r, p in zip(runs, every, strict=True)
         }
         self._alone[key] = _Alone(row, modalities, alone, groups.sizes)
@@ -291,7 +292,7 @@ def _laziness(own: _Alone, reference: _Alone) -> list[Line]:
     seeds = [seed for seed in own.hits if seed in reference.hits]
     if not seeds or not np.array_equal(own.sizes, reference.sizes):
         return []
-    sums = np.stack([100 * (reference.hits[seed] - own.hits[seed]) for seed in seeds])
+    sums = np.stack([100 * (reference.hits[seed].astype(int) - own.hits[seed]) for seed in seeds])
     lines: list[Line] = []
     values, draws = means(sums, own.sizes)
     for modality, value, (low, high) in zip(own.modalities, values, intervals(draws).tolist(), strict=True):

@@ -95,4 +95,8 @@ class Lean(Store):
             record.environment = self._shared.setdefault(repr(record.environment), record.environment)
             record.code = code and self._shared.setdefault(code.model_dump_json(), code)
             record.curves = Curves(record.curves, self._names)  # type: ignore[assignment]  # which it stands for
+            given = (
+                record.model_fields_set
+            )  # pydantic's note of what was given takes 2 kB a record, and is the same of most
+            record.__pydantic_fields_set__ = self._shared.setdefault(repr(sorted(given)), given)
         return record

@@ -22,8 +22,7 @@ class Outcomes:
         missing: what training lacked; None: nothing.
         seeds: of the trials.
         modalities: (M,) names.
-        hits: (S, P + 1, N) bool of the S runs, by pattern; the last row is the answer to a sample that shows nothing. Seeds with
-            identical predictions are one run.
+        packed: the bits of ``hits``: those of all rows are kept at once.
         present: (N, M) bool, what the samples have by nature.
         group: (N,) group numbers from 0 on.
         data: the data set's own name; it decides the masks, with ``parts``.
@@ -38,7 +37,7 @@ class Outcomes:
     method: str
     seeds: list[int]
     modalities: list[str]
-    hits: np.ndarray
+    packed: np.ndarray
     present: np.ndarray
     group: np.ndarray
     unimodal: np.ndarray
@@ -62,7 +61,7 @@ class Outcomes:
         if not predictions:
             empty = np.zeros(0)
             return cls(
-                dataset, protocol, missing, method, [], [], np.zeros((0, 1, 0), bool), empty, empty, empty, data, {}
+                dataset, protocol, missing, method, [], [], np.zeros((0, 1, 0), np.uint8), empty, empty, empty, data, {}
             )
         first = predictions[0]
         names = first.modalities.tolist()
@@ -72,13 +71,21 @@ class Outcomes:
             dataset, protocol, missing, method,
             seeds=[folds[0].trial.seed for folds in records],
             modalities=names,
-            hits=np.stack([hits_of(predictions[i]) for i in runs]),
+            packed=np.packbits(np.stack([hits_of(predictions[i]) for i in runs]), axis=-1),
             present=first.present,
             group=np.unique(first.group, return_inverse=True)[1],
             unimodal=np.array(alone),
             data=data,
             parts=parts,
         )  # fmt: skip
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(S, P + 1, N) bool of the S runs, by pattern; the last row is the answer to a sample that shows nothing.
+
+        Seeds with identical predictions are one run.
+        """
+        return np.unpackbits(self.packed, axis=-1, count=len(self.group)).view(bool)
 
     @property
     def training(self) -> str:
