@@ -462,7 +462,7 @@ def test_a_worker_with_other_code_is_refused_by_name(cluster: Any, tiny: MakeTri
 class Known(Memory):
     """It is known what trials take of a GPU; else the first of a kind would have it alone."""
 
-    def of_gpu(self, trial: Trial) -> float:
+    def of_gpu(self, trial: Trial, devices: int = 1) -> float:
         return 100.0
 
 
