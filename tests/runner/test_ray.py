@@ -18,7 +18,6 @@ from test_local import MakeTrial, Watcher
 from mmbench.cli import main
 from mmbench.errors import RunnerError, UsageError
 from mmbench.provenance import Codes
-from mmbench.record import Record
 from mmbench.runner.backend import Capacity, Ended, Request
 from mmbench.runner.child import Job
 from mmbench.runner.cluster import Needs, capacity, find, has_token, import_ray
@@ -486,16 +485,25 @@ def test_when_a_node_goes_away_the_grid_ends_complete(
 ) -> None:
     """The trial that ran there runs again elsewhere, and no other one does."""
     other = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    trials, store = [tiny("tiny_sleeps", seed, epochs=16) for seed in range(8)], Store(tmp_path)
+    trials, store = [tiny("tiny_sleeps", seed, epochs=28) for seed in range(5)], Store(tmp_path)
     backend = backend_on(cluster, store, "cpu")
     removed: list[str] = []
 
     class Removing(Watcher):
-        def finished(self, trial: Trial, record: Record) -> None:
-            super().finished(trial, record)
+        began: dict[str, float] = {}
+
+        def started(self, trial: Trial) -> None:
+            super().started(trial)
+            self.began[trial.label] = time.monotonic()
+
+        def tick(self) -> None:
+            """Remove the node while a trial there has most of its time before it."""
             there = [worker for worker in backend.workers if worker.node == other.node_id]
-            if not removed and there and there[0].arrived and there[0].task is not None:
-                removed.append(there[0].task[0].trial.label)
+            if removed or not there or not there[0].arrived or there[0].task is None:
+                return
+            label = there[0].task[0].trial.label
+            if time.monotonic() - self.began.get(label, 0.0) < 2:
+                removed.append(label)
                 cluster.remove_node(other, allow_graceful=False)
 
     view = Removing()
