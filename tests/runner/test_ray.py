@@ -480,6 +480,9 @@ def test_two_trials_share_a_gpu(cluster: Any, tiny: MakeTrial, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "MMBENCH_TEST_NODES" not in os.environ, reason="its time depends on the machine: set MMBENCH_TEST_NODES to run it"
+)
 def test_when_a_node_goes_away_the_grid_ends_complete(
     cluster: Any, tiny: MakeTrial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
