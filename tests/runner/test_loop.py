@@ -117,6 +117,25 @@ def test_what_another_runner_is_at_waits_until_nothing_else_does_and_is_taken_ov
     assert view.events.count(("busy", trials[1].label)) == 1
 
 
+def test_a_trial_that_is_given_up_while_something_still_has_its_lock_is_not_started_again(
+    store: Store, trials: list[Trial], clock: list[float]
+) -> None:
+    """As when a method forks a process that outlives the trial's."""
+    with ExitStack() as held:
+
+        def play(job: Job) -> Ended:
+            if len(backend.seeds) > RETRIES:
+                held.enter_context(store.lock(job.trial.key))
+            return Ended(job, "killed", "killed by SIGKILL")
+
+        backend, view = Played(play), Watcher(on_busy=lambda trial: held.close())
+        (failed,) = run_trials(trials[:1], store, backend, view)
+    assert backend.seeds == [0] * (RETRIES + 1)
+    assert failed.failure is not None
+    assert failed.failure.message == f"killed by SIGKILL, {RETRIES + 1} times"
+    assert view.events[-2:] == [("busy", trials[0].label), ("failed", trials[0].label)]
+
+
 def test_a_run_that_stops_counts_what_other_runners_have_done_meanwhile(
     store: Store, trials: list[Trial], clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

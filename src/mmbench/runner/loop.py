@@ -238,6 +238,9 @@ class _Loop:
             if state == "busy":
                 self.leave(turn)
             return
+        if turn.verdict is not None:
+            self.settle(turn)
+            return
         wandb = self.wandb.labelled(*self.labels(trial))
         request = self.request(turn)
         job = Job(
@@ -309,28 +312,31 @@ class _Loop:
         self.view.finished(turn.trial, record)
 
     def fail(self, turn: Turn, ended: Ended, started: str, cause: str) -> None:
-        """Write the record that the trial's process could not write, unless another process is at it, or has."""
-        job, key = ended.job, turn.trial.key
-        with self.store.lock(key, wait=False) as mine:
+        """Give up a trial whose process could not write a record."""
+        job = ended.job
+        record = Record(
+            key=turn.trial.key,
+            trial=turn.trial,
+            status="failed",
+            started=started,
+            finished=now(),
+            environment={**self.source, "device": job.device, "threads": job.threads},
+            code=job.code,
+            failure=Failure(
+                kind="exception" if ended.how == "ended" else "killed", message=cause, traceback=end_of_log(job)
+            ),
+        )
+        self.settle(replace(turn, verdict=record))
+
+    def settle(self, turn: Turn) -> None:
+        """Write the record of a trial that was given up, unless there is one by now; later, if a process still has its lock."""
+        assert turn.verdict is not None
+        with self.store.lock(turn.trial.key, wait=False) as mine:
             if not mine:
                 self.leave(turn)
                 return
             if (record := self.record_of(turn.trial)) is None:
-                record = Record(
-                    key=key,
-                    trial=turn.trial,
-                    status="failed",
-                    started=started,
-                    finished=now(),
-                    environment={**self.source, "device": job.device, "threads": job.threads},
-                    code=job.code,
-                    failure=Failure(
-                        kind="exception" if ended.how == "ended" else "killed",
-                        message=cause,
-                        traceback=end_of_log(job),
-                    ),
-                )
-                self.store.write(record)
+                self.store.write(record := turn.verdict)
         self.finish(turn, record)
 
     def epochs_of(self, trial: Trial) -> int:

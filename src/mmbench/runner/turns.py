@@ -56,9 +56,11 @@ class Turn:
         attempt: which start of it that will be, of those since it has got on.
         alone: it is to run without neighbours.
         epochs: of its checkpoint, when it was last looked at.
+        verdict: the record of its failure, if it was given up while a process still had its lock.
     """
 
     trial: Trial
     attempt: int = 1
     alone: bool = False
     epochs: int = 0
+    verdict: Record | None = None
