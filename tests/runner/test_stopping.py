@@ -17,6 +17,8 @@ from mmbench.durations import EACH
 from mmbench.errors import Interrupted, NotedSignals
 from mmbench.packing import read_head
 from mmbench.record import Record
+from mmbench.runner.backend import Request
+from mmbench.runner.child import Job
 from mmbench.runner.loop import run_trials
 from mmbench.runner.turns import Times
 from mmbench.store import Store
@@ -158,6 +160,18 @@ def test_without_checkpoints_a_stop_ends_at_once(tiny: MakeTrial, tmp_path: Path
         run_trials([trial], store, cpu(1), view, times=Times(checkpoint_every=0))
     assert not store.checkpoint(trial.key).exists()
     assert "stopped after" not in log_of(store, trial)
+
+
+def test_a_stop_that_meets_a_trial_which_has_just_ended(tiny: MakeTrial, tmp_path: Path) -> None:
+    """Its process is gone and its end is not yet told of."""
+    backend, trial = cpu(1), tiny("sum", epochs=1)
+    backend.start()
+    backend.submit(Job(trial, str(tmp_path)), Request())
+    (running,) = backend.running.values()
+    running.process.join()
+    backend.stop()
+    (end,) = backend.wait(60)
+    assert (end.job.trial, end.how) == (trial, "ended")
 
 
 def test_a_trial_that_takes_longer_than_it_may(sleepy: Trial, tmp_path: Path, whole: tuple[Record, bytes]) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
@@ -174,10 +175,11 @@ class LocalBackend:
         return over
 
     def stop(self) -> None:
-        """Send SIGUSR1 to every process."""
+        """Send SIGUSR1 to every process; one that has ended since the last wait is told of by the next."""
         for run in self.running.values():
             if run.process.pid is not None:
-                os.kill(run.process.pid, signal.SIGUSR1)
+                with suppress(ProcessLookupError):
+                    os.kill(run.process.pid, signal.SIGUSR1)
 
     def cancel(self) -> None:
         """Send SIGKILL to every process: SIGTERM would ask it to end with its epoch."""
