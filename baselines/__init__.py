@@ -25,5 +25,6 @@ METHODS: Registry = Registry(
         "tate": "mmbench.baselines.tate:Tate",
         "dmrnet": "mmbench.baselines.dmrnet:Dmrnet",
         "shaspec": "mmbench.baselines.shaspec:Shaspec",
+        "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
     },
 )

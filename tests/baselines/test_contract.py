@@ -185,7 +185,10 @@ def test_encoders_begin_alike_in_every_method(dataset, make_world, monkeypatch):
     assert not same(first, encoders(next(iter(METHODS)), seed=0))
 
 
-LINEAR = {"sum", "concat", "late_fusion", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet"}
+LINEAR = {
+    *("sum", "concat", "late_fusion", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet"),
+    "multi_loss",
+}
 
 
 def test_layers_behind_the_encoders_start_from_xavier_weights_or_it_is_refused(make_world, method):

@@ -115,6 +115,7 @@ EXPECTED = {
     "tate": INTERACTS,  # feed-forward layers on pairs of modalities
     "dmrnet": ADDS_UP,  # at test, all after the concatenation is linear
     "shaspec": ADDS_UP,  # likewise, under any one pattern
+    "multi_loss": ADDS_UP,  # Concat, or one head on one modality
 }
 
 
