@@ -127,6 +127,16 @@ def test_laziness_is_paired_over_the_seeds_that_both_have(made: dict, found: Dia
     assert not (found.lines[found.lines.method == "late_fusion"].diagnostic == "laziness").any()
 
 
+def test_the_control_takes_late_fusions_place_as_what_was_trained_alone(made: dict, found: Diagnosed) -> None:
+    diagnosing = Diagnosing()
+    for method, by_seed in {**made, "unimodal": made["late_fusion"], "late_fusion": made["joint"]}.items():
+        add(diagnosing, method, by_seed)
+    table = diagnosing.finish(None)
+    for method in ("joint", "late_fusion"):
+        assert line(table, method, "laziness", "c").value == line(found, "joint", "laziness", "c").value
+    assert not (table.lines[table.lines.method == "unimodal"].diagnostic == "laziness").any()
+
+
 def test_what_is_tuned_is_held_against_late_fusion_tuned(made: dict) -> None:
     diagnosing = Diagnosing()
     for method, by_seed in made.items():

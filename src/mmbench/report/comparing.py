@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from mmbench.report.rows import Row, Run
 
 CELL = ("dataset", "protocol", "training")
 VALUES = ("difference", "ci_low", "ci_high", "p_better", "p_equivalent", "p")
+TRAINED_ALONE = ("unimodal", "late_fusion")
 COMPARISON_COLUMNS = (*CELL, "pattern", "method", "other", *VALUES, "p_holm", "n", "artefact")
 
 
@@ -59,6 +60,16 @@ def _compare(cell: tuple[str, ...], rows: Sequence[Row], hits: Sequence[Hits | N
     frame["n"], frame["artefact"] = np.tile(found.n, count), np.where(role.ravel(), "role", "")
     shown = columns(tuple(names[-2].split("+")), "all") if len(names) > 1 else names
     return frame[frame.difference.notna() & frame.pattern.isin(shown)]
+
+
+def trained_alone(row: Row, methods: Collection[str]) -> str | None:
+    """Of a table's methods, the one whose modalities were trained alone: the control ``unimodal``, else late fusion.
+
+    It is the tuned one where the row is tuned. None for that one itself, or where there is none.
+    """
+    labels = [name + TUNED if row.tuned else name for name in TRAINED_ALONE]
+    label = next((label for label in labels if label in methods), None)
+    return None if row.method == label else label
 
 
 def against(row: Row, reference: str) -> str | None:

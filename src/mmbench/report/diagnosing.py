@@ -16,9 +16,9 @@ from mmbench.evidence.diagnostics import Scores, equity, gradient_variation, los
 from mmbench.evidence.information import decompose, few_classes, joint_table
 from mmbench.evidence.resampling import intervals, means
 from mmbench.record import Predictions
-from mmbench.report.comparing import against
+from mmbench.report.comparing import trained_alone
 from mmbench.report.lean import rows_with
-from mmbench.report.rates import REFERENCE, Rates
+from mmbench.report.rates import Rates
 from mmbench.report.rows import Key, Row, Run
 
 COLUMNS = (
@@ -132,7 +132,7 @@ class Diagnosing:
             self._take_apart(number)
 
     def finish(self, rates: Rates | None) -> Diagnosed:
-        """All diagnostics, with those that hold a method against late fusion.
+        """All diagnostics, with those that hold a method against models trained alone, or late fusion.
 
         Args:
             rates: accuracies by missing rate, where there are any.
@@ -140,9 +140,9 @@ class Diagnosing:
         for classes in list(self._waiting):
             self._take_apart(classes)
         for key, own in self._alone.items():
-            label = against(own.row, REFERENCE)
-            if label is not None and (reference := self._alone.get((*key[:3], label))):
-                self._lines[key] += _laziness(own, reference)
+            label = trained_alone(own.row, {other[3] for other in self._alone if other[:3] == key[:3]})
+            if label is not None:
+                self._lines[key] += _laziness(own, self._alone[*key[:3], label])
         for key, line in _robustness(rates):
             self._lines[key].append(line)
         lines = [(*key, *line) for key, found in self._lines.items() for line in found]
@@ -285,7 +285,7 @@ def _of_training(row: Row, modalities: Sequence[str]) -> list[Line]:
 
 
 def _laziness(own: _Alone, reference: _Alone) -> list[Line]:
-    """How much more, in points, late fusion's model of a modality gets right than what a method makes of it alone, on the same seeds.
+    """How many points more a model of a modality that was trained alone has than what a method makes of it, on the same seeds.
 
     Not given where that is an artefact of the modality's role.
     """

@@ -12,6 +12,7 @@ from mmbench.evidence.information import MOST_CLASSES
 from mmbench.missing import pattern_name
 from mmbench.report.cells import ARTEFACT, DASH, STAR, Cell, Section
 from mmbench.report.collect import Results
+from mmbench.report.comparing import trained_alone
 from mmbench.report.computed import device_notes
 from mmbench.report.elsewhere import notes as elsewhere_notes
 from mmbench.report.rates import REFERENCE
@@ -64,10 +65,12 @@ def _apart(where: str, rows: Sequence[Row], modalities: tuple[str, ...], found: 
         for m in modalities:
             lines = [found.get((r.method, "laziness", m)) for r in rows]
             columns[f"{m} lazy"] = [_value(line, "+.1f", room) + _star(line) * (not room) for line in lines]
+        untuned = next((row for row in rows if not row.tuned), rows[0])
+        alone = trained_alone(untuned, {row.method for row in rows}) or untuned.method
         tuned = ", tuned where the method is" if any(row.tuned for row in rows) else ""
         intervals = "with 95 % intervals" if room else f"{STAR}: its 95 % interval leaves out zero"
         notes.append(
-            f"lazy: points by which {REFERENCE}'s model of that modality, trained alone{tuned}, beats what the method makes of "
+            f"lazy: points by which {alone}'s model of that modality, trained alone{tuned}, beats what the method makes of "
             f"the modality alone, paired, {intervals}. Above zero, training them jointly left it behind."
         )
     notes += _artefact_note(found)
