@@ -27,10 +27,13 @@ from planted import (
     weights,
 )
 
-SIX_VIEWS = pytest.param("handwritten", marks=pytest.mark.slow)
+QUICK = ("planted2", "planted3", "openclipart_features")
+SLOW = [
+    name for name in (*PREPARED, "handwritten") if name not in QUICK
+]  # six views, and encoders that planted3 has too
 
 
-@pytest.fixture(params=["planted2", "planted3", *PREPARED, SIX_VIEWS])
+@pytest.fixture(params=[*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def world(request, make_world):
     return make_world(request.param)
 
