@@ -26,5 +26,6 @@ METHODS: Registry = Registry(
         "dmrnet": "mmbench.baselines.dmrnet:Dmrnet",
         "shaspec": "mmbench.baselines.shaspec:Shaspec",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
+        "dgl": "mmbench.baselines.dgl:Dgl",
     },
 )

@@ -33,6 +33,7 @@ METHOD_NAMES = {
     "dmrnet": "DMRNet",
     "shaspec": "ShaSpec",
     "multi_loss": "Multi-loss",
+    "dgl": "DGL",
 }
 """Methods as their papers write them; one without a name here, and a variant with a label of its own, stand as the file has them."""
 DATASET_NAMES = {
