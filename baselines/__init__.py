@@ -25,6 +25,7 @@ METHODS: Registry = Registry(
         "tate": "mmbench.baselines.tate:Tate",
         "dmrnet": "mmbench.baselines.dmrnet:Dmrnet",
         "shaspec": "mmbench.baselines.shaspec:Shaspec",
+        "lmf": "mmbench.baselines.lmf:Lmf",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
         "dgl": "mmbench.baselines.dgl:Dgl",
     },

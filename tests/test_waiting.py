@@ -40,6 +40,7 @@ COUNTS = {
     "mmin": ((0, 3), (0, 3)),
     "cca": ((0, 0), (0, 0)),
     "cpm_net": ((0, 0), (0, 0)),
+    "lmf": ((0, 0), (0, 0)),
     "dcca": ((10, 0), (10, 3)),  # factors of matrices, which torch looks at
     "dccae": ((10, 0), (10, 3)),
 }

@@ -26,6 +26,7 @@ PASSES = {
     "dccae": (1, 1),
     "multi_loss": (1, 1),
     "dgl": (1, 1),
+    "lmf": (1, 1),
 }
 FIXED = ("cca", "cpm_net")  # learn from the features of the whole split, without training an encoder
 

@@ -115,6 +115,7 @@ EXPECTED = {
     "tate": INTERACTS,  # feed-forward layers on pairs of modalities
     "dmrnet": ADDS_UP,  # at test, all after the concatenation is linear
     "shaspec": ADDS_UP,  # likewise, under any one pattern
+    "lmf": INTERACTS,  # a product over the modalities
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
     "dgl": ADDS_UP,  # Concat; only its gradients differ
 }

@@ -32,6 +32,7 @@ METHOD_NAMES = {
     "tate": "TATE",
     "dmrnet": "DMRNet",
     "shaspec": "ShaSpec",
+    "lmf": "LMF",
     "multi_loss": "Multi-loss",
     "dgl": "DGL",
 }
