@@ -69,6 +69,7 @@ benchmark: $(READY) ## overheads, as ratios
 	$(BIN)/python benchmarks/adding.py
 	$(BIN)/python benchmarks/devices.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/passes.py
 	$(BIN)/python benchmarks/missing.py
 	$(BIN)/python benchmarks/ray_trials.py
 	$(BIN)/python benchmarks/reading.py
