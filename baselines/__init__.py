@@ -26,6 +26,7 @@ METHODS: Registry = Registry(
         "dmrnet": "mmbench.baselines.dmrnet:Dmrnet",
         "shaspec": "mmbench.baselines.shaspec:Shaspec",
         "lmf": "mmbench.baselines.lmf:Lmf",
+        "masked_transformer": "mmbench.baselines.masked_transformer:MaskedTransformer",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
         "dgl": "mmbench.baselines.dgl:Dgl",
     },

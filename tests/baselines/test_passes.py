@@ -22,6 +22,7 @@ PASSES = {
     "tate": (2, 1),
     "dmrnet": (1, 1),
     "shaspec": (1, 1),
+    "masked_transformer": (1, 1),
     "dcca": (1, 1),
     "dccae": (1, 1),
     "multi_loss": (1, 1),

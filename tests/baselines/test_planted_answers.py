@@ -116,6 +116,7 @@ EXPECTED = {
     "dmrnet": ADDS_UP,  # at test, all after the concatenation is linear
     "shaspec": ADDS_UP,  # likewise, under any one pattern
     "lmf": INTERACTS,  # a product over the modalities
+    "masked_transformer": INTERACTS,  # attention and feed-forward layers on tokens of all modalities
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
     "dgl": ADDS_UP,  # Concat; only its gradients differ
 }

@@ -33,6 +33,7 @@ METHOD_NAMES = {
     "dmrnet": "DMRNet",
     "shaspec": "ShaSpec",
     "lmf": "LMF",
+    "masked_transformer": "Masked Transformer",
     "multi_loss": "Multi-loss",
     "dgl": "DGL",
 }
