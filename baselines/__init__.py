@@ -29,5 +29,6 @@ METHODS: Registry = Registry(
         "masked_transformer": "mmbench.baselines.masked_transformer:MaskedTransformer",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
         "dgl": "mmbench.baselines.dgl:Dgl",
+        "umt": "mmbench.baselines.umt:Umt",
     },
 )

@@ -16,7 +16,7 @@ COUNTS = (2, 8, 90)
 WEIGHTS = [100 / (3 * 2), 100 / (3 * 8), 100 / (3 * 90)]
 WITHOUT = {"cca", "dcca", "dccae", "cpm_net"}
 WEIGHTED = [name for name in METHODS if name not in WITHOUT]
-SECOND_STAGE = ["mmin", "if_mmin", "tate"]
+SECOND_STAGE = ["mmin", "if_mmin", "tate", "umt"]
 # Arguments with which all of a method's cross-entropies enter its loss with a factor of 1.
 PLAIN_SUMS: dict[str, dict] = {
     "dgl": {"alpha": 1.0},

@@ -119,6 +119,7 @@ EXPECTED = {
     "masked_transformer": INTERACTS,  # attention and feed-forward layers on tokens of all modalities
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
     "dgl": ADDS_UP,  # Concat; only its gradients differ
+    "umt": ADDS_UP,  # Concat; only its encoders are held to others
 }
 
 

@@ -36,6 +36,7 @@ METHOD_NAMES = {
     "masked_transformer": "Masked Transformer",
     "multi_loss": "Multi-loss",
     "dgl": "DGL",
+    "umt": "UMT",
 }
 """Methods as their papers write them; one without a name here, and a variant with a label of its own, stand as the file has them."""
 DATASET_NAMES = {
