@@ -192,8 +192,8 @@ LINEAR = {
     *("sum", "concat", "late_fusion", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet"),
     "multi_loss",
     "dgl",
+    "umt",
 }
-LINEAR = {"sum", "concat", "late_fusion", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet", "umt"}
 
 
 def test_layers_behind_the_encoders_start_from_xavier_weights_or_it_is_refused(make_world, method):
