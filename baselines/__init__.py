@@ -9,6 +9,7 @@ METHODS: Registry = Registry(
         "sum": "mmbench.baselines.sum:Sum",
         "concat": "mmbench.baselines.concat:Concat",
         "late_fusion": "mmbench.baselines.late_fusion:LateFusion",
+        "unimodal": "mmbench.baselines.unimodal:Unimodal",
         "film": "mmbench.baselines.film:Film",
         "bigated": "mmbench.baselines.bigated:BiGated",
         "ogm_ge": "mmbench.baselines.ogm_ge:OgmGe",

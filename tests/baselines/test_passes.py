@@ -10,6 +10,7 @@ PASSES = {
     "sum": (1, 1),
     "concat": (1, 1),
     "late_fusion": (1, 1),
+    "unimodal": (1, 1),
     "film": (1, 1),
     "bigated": (1, 1),
     "ogm_ge": (1, 1),

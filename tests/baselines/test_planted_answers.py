@@ -96,6 +96,8 @@ EXPECTED = {
     "sum": ADDS_UP,  # a sum of logits
     "concat": ADDS_UP,  # one linear layer on all is a sum of linear layers
     "late_fusion": ADDS_UP,  # an average of logits
+    # One modality answers. These fits do not validate, so that it is the first of those that are shown: not the noise, in either case.
+    "unimodal": ADDS_UP,
     # The features of b and c are multiplied by a function of a. From a and b together it need not learn that b alone is enough: 51 %.
     "film": Expected(xor=True, blind=("b", "b+c")),
     # The hidden states of b and c are gated by a, which is not looked at where b knows the class: 49 % from a.

@@ -16,6 +16,7 @@ METHOD_NAMES = {
     "sum": "Sum",
     "concat": "Concat",
     "late_fusion": "Late fusion",
+    "unimodal": "Best single modality",
     "film": "FiLM",
     "bigated": "BiGated",
     "ogm_ge": "OGM-GE",
