@@ -31,5 +31,6 @@ METHODS: Registry = Registry(
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
         "dgl": "mmbench.baselines.dgl:Dgl",
         "umt": "mmbench.baselines.umt:Umt",
+        "mmpareto": "mmbench.baselines.mmpareto:MMPareto",
     },
 )

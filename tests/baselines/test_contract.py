@@ -193,6 +193,7 @@ LINEAR = {
     "multi_loss",
     "dgl",
     "umt",
+    "mmpareto",
 }
 
 

@@ -29,6 +29,7 @@ PASSES = {
     "multi_loss": (1, 1),
     "dgl": (1, 1),
     "lmf": (1, 1),
+    "mmpareto": (1, 2),
 }
 FIXED = ("cca", "cpm_net")  # learn from the features of the whole split, without training an encoder
 

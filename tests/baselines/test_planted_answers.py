@@ -122,6 +122,7 @@ EXPECTED = {
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
     "dgl": ADDS_UP,  # Concat; only its gradients differ
     "umt": ADDS_UP,  # Concat; only its encoders are held to others
+    "mmpareto": ADDS_UP,  # likewise; only its gradients differ
 }
 
 

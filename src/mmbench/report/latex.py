@@ -38,6 +38,7 @@ METHOD_NAMES = {
     "multi_loss": "Multi-loss",
     "dgl": "DGL",
     "umt": "UMT",
+    "mmpareto": "MMPareto",
 }
 """Methods as their papers write them; one without a name here, and a variant with a label of its own, stand as the file has them."""
 DATASET_NAMES = {
