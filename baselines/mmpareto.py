@@ -89,17 +89,18 @@ class MMPareto(MultiLoss):
 
 def integrate(a: list[Tensor], b: list[Tensor], gamma: float) -> None:
     """Put γh in the place of b, given the gradients of an encoder's tensors by the fused (a) and by its own loss (b)."""
-    together = torch.stack(torch._foreach_norm(torch._foreach_add(a, b)))  # ‖a + b‖ of each tensor
-    alpha = pareto_weight(product(a, a), product(a, b), product(b, b))
+    aa, ab, bb = products(a, a), products(a, b), products(b, b)
+    alpha = pareto_weight(aa.sum(), ab.sum(), bb.sum())
     torch._foreach_lerp_(b, a, [alpha] * len(a))
+    together = (aa + 2 * ab + bb).clamp(min=0).sqrt()  # ‖a + b‖ of each tensor
     norms = 2 * torch.stack(torch._foreach_norm(b))  # ‖h‖
-    factors = 2 * gamma * (together / norms.clamp(min=TINY)).clamp(min=1)
-    torch._foreach_mul_(b, factors.unbind())
+    stretch = torch.where(alpha == 0.5, 1.0, (together / norms.clamp(min=TINY)).clamp(min=1))
+    torch._foreach_mul_(b, (2 * gamma * stretch).unbind())
 
 
-def product(x: list[Tensor], y: list[Tensor]) -> Tensor:
-    """The inner product of two lists of tensors, each taken as one vector."""
-    return torch.stack([torch.dot(one.flatten(), other.flatten()) for one, other in zip(x, y, strict=True)]).sum()
+def products(x: list[Tensor], y: list[Tensor]) -> Tensor:
+    """The inner product of each tensor with its counterpart: (T,)."""
+    return torch.stack([torch.dot(one.flatten(), other.flatten()) for one, other in zip(x, y, strict=True)])
 
 
 def pareto_weight(aa: Tensor, ab: Tensor, bb: Tensor) -> Tensor:
