@@ -32,5 +32,6 @@ METHODS: Registry = Registry(
         "dgl": "mmbench.baselines.dgl:Dgl",
         "umt": "mmbench.baselines.umt:Umt",
         "mmpareto": "mmbench.baselines.mmpareto:MMPareto",
+        "pmr": "mmbench.baselines.pmr:Pmr",
     },
 )

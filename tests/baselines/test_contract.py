@@ -194,6 +194,7 @@ LINEAR = {
     "dgl",
     "umt",
     "mmpareto",
+    "pmr",
 }
 
 

@@ -30,6 +30,7 @@ PASSES = {
     "dgl": (1, 1),
     "lmf": (1, 1),
     "mmpareto": (1, 2),
+    "pmr": (1, 1),
 }
 FIXED = ("cca", "cpm_net")  # learn from the features of the whole split, without training an encoder
 

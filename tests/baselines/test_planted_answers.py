@@ -123,6 +123,7 @@ EXPECTED = {
     "dgl": ADDS_UP,  # Concat; only its gradients differ
     "umt": ADDS_UP,  # Concat; only its encoders are held to others
     "mmpareto": ADDS_UP,  # likewise; only its gradients differ
+    "pmr": ADDS_UP,  # Concat; only its losses differ
 }
 
 

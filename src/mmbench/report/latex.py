@@ -39,6 +39,7 @@ METHOD_NAMES = {
     "dgl": "DGL",
     "umt": "UMT",
     "mmpareto": "MMPareto",
+    "pmr": "PMR",
 }
 """Methods as their papers write them; one without a name here, and a variant with a label of its own, stand as the file has them."""
 DATASET_NAMES = {
