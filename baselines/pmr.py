@@ -45,8 +45,8 @@ class Pmr(Concat):
         4. Scores are means over the samples that have the modality, not sums; one that no sample of the batch has is not compared.
         5. The release has no entropy term, and weighs the modality that is behind by α whatever the distance: ``entropy_weight: 0`` and
            ``graded: false``. It also ends the rebalancing after its epoch 100 of 150, of which the paper does not speak.
-        6. E_r: 5, "the first few" in the paper, of which the first has no prototypes here. Eq. 13 has the entropy of one softmax; here it
-           is the mean over samples.
+        6. E_r: 5, "the first few" in the paper, of which the first has no prototypes here. Eq. 13 has the entropy of one softmax; here
+           it is the mean over samples.
         7. Layers start as PyTorch has them; the release's from Xavier's weights and zero biases (``recipe.head_init``).
 
     Cost: one forward and one backward pass of every encoder a step, as Concat; distances of the features to the prototypes.
