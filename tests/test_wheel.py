@@ -104,6 +104,7 @@ def test_the_wheel_carries_what_commands_look_for(wheel: Path) -> None:
     patterns = [
         "experiments/*.yaml",
         "results/README.md",
+        "results/ledger.*",
         "results/reported/*.csv",
         "results/regression/*.csv",
         "results/*/table.csv",

@@ -25,6 +25,7 @@ from mmbench.commands import (
     report,
     run_experiment,
     show_trial,
+    write_ledger,
 )
 from mmbench.data.preparing.commands import add_commands
 from mmbench.durations import CHECKPOINT_EVERY, in_words, interval, some_time
@@ -134,6 +135,8 @@ def parser() -> argparse.ArgumentParser:
     text = "a report's folder, its table.csv, or the name of an experiment whose report comes with mmbench"
     compare.add_argument("one", metavar="A", help=text)
     compare.add_argument("other", metavar="B", help=f"{text}; its deviations are the measure")
+    text = "write what papers report beside what was measured: ledger.csv and ledger.md, in the folder of results"
+    command("ledger", write_ledger, text)
     exports = command("export", export_experiment, "bundle an experiment's results in one file, for another machine")
     add_experiment(exports)
     add_export(exports)

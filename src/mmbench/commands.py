@@ -188,6 +188,21 @@ def compared_with(experiment: Experiment, arguments: argparse.Namespace) -> Path
     return table
 
 
+def write_ledger(arguments: argparse.Namespace) -> int:
+    """``mmbench ledger``."""
+    from mmbench.files import atomic_write
+    from mmbench.report.ledger import ledger, to_csv
+    from mmbench.report.ledger_page import to_markdown
+
+    check_folder(arguments.results, "results folder", write=True)
+    made = ledger(arguments.results, published(arguments.results, "reported"))
+    for name, text in (("ledger.csv", to_csv(made)), ("ledger.md", to_markdown(made))):
+        atomic_write(arguments.results / name, text.encode())
+    ours = sum(entry.ours is not None for entry in made.entries)
+    print(f"wrote {arguments.results}/ledger.csv and .md: {len(made.entries)} reported numbers, {ours} with ours")
+    return OK
+
+
 def compare_results(arguments: argparse.Namespace) -> int:
     """``mmbench compare``."""
     from mmbench.report.committed import compare, read_table, table_of
