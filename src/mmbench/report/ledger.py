@@ -140,10 +140,10 @@ def _entry(number: Number, paper: Paper, measured: Mapping[tuple[object, ...], l
 
 def _why(number: Number, measured: Iterable[tuple[object, ...]]) -> str:
     """Why there is no number of ours."""
-    if number.method not in METHODS:
-        return "the suite does not have the method"
     if not any(key[0] == number.dataset for key in measured):
         return "no committed report has the data set"
+    if number.method not in METHODS:
+        return "the suite does not have the method"
     if number.modalities == MEAN_INCOMPLETE:
         return "reports have no mean over incomplete patterns alone"
     return "no committed report has the method on this data set in this way, with this metric"

@@ -53,7 +53,9 @@ def _data_set(dataset: str, entries: list[Entry]) -> Iterator[str]:
     ours = sum(entry.ours is not None for entry in entries)
     reasons = dict.fromkeys(entry.why for entry in entries if entry.why)
     without = f"; without ours: {', '.join(reasons)}" if reasons else ""
-    yield f"{len(entries)} numbers of {len({entry.number.paper for entry in entries})} papers, {ours} with ours{without}."
+    counted = len({entry.number.paper for entry in entries})
+    papers = "a paper" if counted == 1 else f"{counted} papers"
+    yield f"{len(entries)} numbers of {papers}, {ours} with ours{without}."
     for metric in dict.fromkeys(entry.number.metric for entry in entries):
         of_metric = [entry for entry in entries if entry.number.metric == metric]
         complete = [entry for entry in of_metric if entry.number.missing_rate is None]
