@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.report.cells import DASH
 from mmbench.report.escape import markdown
@@ -89,9 +88,8 @@ def _columns(entries: list[Entry], of: Callable[[Entry], str]) -> list[str]:
 
 
 def _methods(entries: list[Entry]) -> list[str]:
-    """Methods in the order of the suite, then those that it does not have."""
-    found = _columns(entries, lambda entry: entry.number.method)
-    return sorted(found, key=lambda method: list(METHODS).index(method) if method in METHODS else len(METHODS))
+    """Methods in the order in which the papers list them: what is compared with comes first."""
+    return _columns(entries, lambda entry: entry.number.method)
 
 
 def _by_paper(entries: list[Entry]) -> Iterator[list[str]]:
