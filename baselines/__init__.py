@@ -29,6 +29,7 @@ METHODS: Registry = Registry(
         "lmf": "mmbench.baselines.lmf:Lmf",
         "masked_transformer": "mmbench.baselines.masked_transformer:MaskedTransformer",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
+        "arl": "mmbench.baselines.arl:Arl",
         "dgl": "mmbench.baselines.dgl:Dgl",
         "umt": "mmbench.baselines.umt:Umt",
         "mmpareto": "mmbench.baselines.mmpareto:MMPareto",

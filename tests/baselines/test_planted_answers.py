@@ -120,6 +120,7 @@ EXPECTED = {
     "lmf": INTERACTS,  # a product over the modalities
     "masked_transformer": INTERACTS,  # attention and feed-forward layers on tokens of all modalities
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
+    "arl": ADDS_UP,  # Concat; only its loss and its gradients differ
     "dgl": ADDS_UP,  # Concat; only its gradients differ
     "umt": ADDS_UP,  # Concat; only its encoders are held to others
     "mmpareto": ADDS_UP,  # likewise; only its gradients differ

@@ -36,6 +36,7 @@ METHOD_NAMES = {
     "lmf": "LMF",
     "masked_transformer": "Masked Transformer",
     "multi_loss": "Multi-loss",
+    "arl": "ARL",
     "dgl": "DGL",
     "umt": "UMT",
     "mmpareto": "MMPareto",
