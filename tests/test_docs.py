@@ -16,7 +16,14 @@ from mmbench.experiment.plan import expand, load
 
 ROOT = Path(__file__).parent.parent
 QUOTED = ["table1", "missing_rates"]
-PAGES = ["README.md", "CONTRIBUTING.md", "results/README.md", "baselines/README.md", "docs/openclipart.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "results/README.md",
+    "baselines/README.md",
+    "docs/openclipart.md",
+    "docs/released_mechanisms.md",
+]
 
 
 def blocks(language):
