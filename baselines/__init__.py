@@ -28,6 +28,7 @@ METHODS: Registry = Registry(
         "shaspec": "mmbench.baselines.shaspec:Shaspec",
         "lmf": "mmbench.baselines.lmf:Lmf",
         "masked_transformer": "mmbench.baselines.masked_transformer:MaskedTransformer",
+        "pattern_prompts": "mmbench.baselines.pattern_prompts:PatternPrompts",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
         "arl": "mmbench.baselines.arl:Arl",
         "dgl": "mmbench.baselines.dgl:Dgl",

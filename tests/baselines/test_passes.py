@@ -24,6 +24,7 @@ PASSES = {
     "dmrnet": (1, 1),
     "shaspec": (1, 1),
     "masked_transformer": (1, 1),
+    "pattern_prompts": (1, 1),
     "dcca": (1, 1),
     "dccae": (1, 1),
     "multi_loss": (1, 1),

@@ -119,6 +119,7 @@ EXPECTED = {
     "shaspec": ADDS_UP,  # likewise, under any one pattern
     "lmf": INTERACTS,  # a product over the modalities
     "masked_transformer": INTERACTS,  # attention and feed-forward layers on tokens of all modalities
+    "pattern_prompts": INTERACTS,  # likewise
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
     "arl": ADDS_UP,  # Concat; only its loss and its gradients differ
     "dgl": ADDS_UP,  # Concat; only its gradients differ

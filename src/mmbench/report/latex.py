@@ -35,6 +35,7 @@ METHOD_NAMES = {
     "shaspec": "ShaSpec",
     "lmf": "LMF",
     "masked_transformer": "Masked Transformer",
+    "pattern_prompts": "Pattern prompts",
     "multi_loss": "Multi-loss",
     "arl": "ARL",
     "dgl": "DGL",
