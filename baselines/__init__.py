@@ -35,5 +35,6 @@ METHODS: Registry = Registry(
         "umt": "mmbench.baselines.umt:Umt",
         "mmpareto": "mmbench.baselines.mmpareto:MMPareto",
         "pmr": "mmbench.baselines.pmr:Pmr",
+        "reconboost": "mmbench.baselines.reconboost:ReconBoost",
     },
 )

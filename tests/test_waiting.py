@@ -45,6 +45,7 @@ COUNTS = {
     "masked_transformer": ((0, 0), (0, 0)),
     "umt": ((0, 0), (0, 0)),
     "pattern_prompts": ((0, 2), (0, 2)),
+    "reconboost": ((0, 0), (0, 0)),
     "cca": ((0, 0), (0, 0)),
     "cpm_net": ((0, 0), (0, 0)),
     "lmf": ((0, 0), (0, 0)),

@@ -196,6 +196,7 @@ LINEAR = {
     "umt",
     "mmpareto",
     "pmr",
+    "reconboost",
 }
 
 

@@ -126,6 +126,7 @@ EXPECTED = {
     "umt": ADDS_UP,  # Concat; only its encoders are held to others
     "mmpareto": ADDS_UP,  # likewise; only its gradients differ
     "pmr": ADDS_UP,  # Concat; only its losses differ
+    "reconboost": ADDS_UP,  # a sum of logits
 }
 
 

@@ -42,6 +42,7 @@ METHOD_NAMES = {
     "umt": "UMT",
     "mmpareto": "MMPareto",
     "pmr": "PMR",
+    "reconboost": "ReconBoost",
 }
 """Methods as their papers write them; one without a name here, and a variant with a label of its own, stand as the file has them."""
 DATASET_NAMES = {
