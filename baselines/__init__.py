@@ -36,5 +36,6 @@ METHODS: Registry = Registry(
         "mmpareto": "mmbench.baselines.mmpareto:MMPareto",
         "pmr": "mmbench.baselines.pmr:Pmr",
         "reconboost": "mmbench.baselines.reconboost:ReconBoost",
+        "imder": "mmbench.baselines.imder:Imder",
     },
 )

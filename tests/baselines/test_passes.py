@@ -23,6 +23,7 @@ PASSES = {
     "tate": (2, 1),
     "dmrnet": (1, 1),
     "shaspec": (1, 1),
+    "imder": (1, 0),  # its encoders are frozen after the first stage
     "masked_transformer": (1, 1),
     "pattern_prompts": (1, 1),
     "dcca": (1, 1),

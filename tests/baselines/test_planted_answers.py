@@ -127,6 +127,7 @@ EXPECTED = {
     "mmpareto": ADDS_UP,  # likewise; only its gradients differ
     "pmr": ADDS_UP,  # Concat; only its losses differ
     "reconboost": ADDS_UP,  # a sum of logits
+    "imder": INTERACTS,  # a network with a hidden layer reads the embeddings of all
 }
 
 

@@ -43,6 +43,7 @@ METHOD_NAMES = {
     "mmpareto": "MMPareto",
     "pmr": "PMR",
     "reconboost": "ReconBoost",
+    "imder": "IMDer",
 }
 """Methods as their papers write them; one without a name here, and a variant with a label of its own, stand as the file has them."""
 DATASET_NAMES = {
