@@ -123,7 +123,7 @@ class Imder(MultimodalTask):
             if rows is not None and not len(rows):
                 continue
             with torch.no_grad():
-                score = self.scores[m].given(taken(x, rows).flatten(1))
+                score = self.scores[m].given(taken(x, rows).flatten(1))  # type: ignore[operator]
                 size = (len(self.noise), len(x) if rows is None else len(rows), x.shape[2])
                 noise = (
                     torch.randn(size, dtype=x.dtype, device=x.device)
@@ -179,6 +179,6 @@ class Imder(MultimodalTask):
         total = known.new_zeros(())
         for column, (m, rows) in enumerate(zip(self.modalities, rows_of(hidden), strict=True)):
             if rows is None or len(rows):
-                score = self.scores[m].given(taken(shown, rows).flatten(1))
+                score = self.scores[m].given(taken(shown, rows).flatten(1))  # type: ignore[operator]
                 total = total + matching_loss(score, taken(known[:, column], rows)).mean()
         return total
