@@ -93,8 +93,10 @@ class Pmr(Concat):
 
     def similarities(self, features: dict[str, Tensor]) -> Tensor:
         """−‖h_m − c_k^m‖₂, (B, M, C); the least number there is where there is no prototype."""
+        exact = torch.promote_types(self.prototypes.dtype, torch.float)  # cdist takes nothing coarser
         own = zip(features.values(), self.prototypes.split(self.widths, dim=1), strict=True)
-        distances = torch.stack([torch.linalg.vector_norm(h.unsqueeze(1) - c, dim=2) for h, c in own], dim=1)
+        mode = "donot_use_mm_for_euclid_dist"
+        distances = torch.stack([torch.cdist(h.to(exact), c.to(exact), compute_mode=mode) for h, c in own], dim=1)
         return (-distances).masked_fill(~self.known.T, torch.finfo(distances.dtype).min)
 
     def rebalancing(self, scores: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
