@@ -21,6 +21,8 @@ PASSES = {
     "mmin": (2, 1),  # the teacher's too
     "if_mmin": (2, 1),
     "tate": (2, 1),
+    "umt": (2, 1),
+    "reconboost": (1, 1),  # of the modality whose turn it is
     "dmrnet": (1, 1),
     "shaspec": (1, 1),
     "imder": (1, 0),  # its encoders are frozen after the first stage
