@@ -30,6 +30,7 @@ METHODS: Registry = Registry(
         "masked_transformer": "mmbench.baselines.masked_transformer:MaskedTransformer",
         "pattern_prompts": "mmbench.baselines.pattern_prompts:PatternPrompts",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
+        "agm": "mmbench.baselines.agm:Agm",
         "arl": "mmbench.baselines.arl:Arl",
         "dgl": "mmbench.baselines.dgl:Dgl",
         "umt": "mmbench.baselines.umt:Umt",

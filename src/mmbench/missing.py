@@ -7,8 +7,10 @@ unimodal accuracy of a modality is the pattern with only that one, accuracy at a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from itertools import combinations
+from math import factorial
 from typing import Literal
 
 import numpy as np
@@ -67,6 +69,24 @@ def pattern_numbers(mask: np.ndarray) -> np.ndarray:
     rows = np.array(pattern_matrix([str(m) for m in range(modalities)]))
     numbers[rows @ weights] = np.arange(len(rows))
     return numbers[mask @ weights]
+
+
+@cache
+def shapley(modalities: int) -> np.ndarray:
+    """The matrix (M, P + 1) that makes Shapley values of the values of the P patterns and, last, of showing nothing.
+
+    That is what each modality contributes, on average over all orders in which they may come. The contributions add up to the value
+    of everything minus that of nothing.
+
+    >>> shapley(2) @ [30, 20, 60, 10]  # the first alone, the second alone, both, nothing
+    array([30., 20.])
+    """
+    shows = np.array([*pattern_matrix([str(m) for m in range(modalities)]), [False] * modalities])  # (P + 1, M)
+    sizes = shows.sum(axis=1)
+    orders = [factorial(n) * factorial(modalities - n - 1) / factorial(modalities) for n in range(modalities)]
+    joined = np.array([orders[n - 1] if n else 0.0 for n in sizes])  # with the modality: it was the last of n to come
+    alone = np.array([orders[n] if n < modalities else 0.0 for n in sizes])  # without: it is the next
+    return np.where(shows, joined[:, None], -alone[:, None]).T
 
 
 class Missing(BaseModel):

@@ -191,6 +191,7 @@ def test_encoders_begin_alike_in_every_method(dataset, make_world, monkeypatch):
 LINEAR = {
     *("sum", "concat", "late_fusion", "unimodal", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet"),
     "multi_loss",
+    "agm",
     "arl",
     "dgl",
     "umt",

@@ -31,6 +31,7 @@ PASSES = {
     "dcca": (1, 1),
     "dccae": (1, 1),
     "multi_loss": (1, 1),
+    "agm": (1, 1),
     "arl": (1, 1),
     "dgl": (1, 1),
     "lmf": (1, 1),

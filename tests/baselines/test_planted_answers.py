@@ -121,6 +121,7 @@ EXPECTED = {
     "masked_transformer": INTERACTS,  # attention and feed-forward layers on tokens of all modalities
     "pattern_prompts": INTERACTS,  # likewise
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
+    "agm": ADDS_UP,  # Concat; only its gradients differ. with ``hidden`` it would learn XOR
     "arl": ADDS_UP,  # Concat; only its loss and its gradients differ
     "dgl": ADDS_UP,  # Concat; only its gradients differ
     "umt": ADDS_UP,  # Concat; only its encoders are held to others

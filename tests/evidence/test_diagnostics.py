@@ -7,9 +7,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from mmbench.evidence.diagnostics import FLOOR, effective_robustness, equity, gradient_variation, lost, score, shapley
+from mmbench.evidence.diagnostics import FLOOR, effective_robustness, equity, gradient_variation, lost, score
 from mmbench.evidence.resampling import means, resamples
-from mmbench.missing import patterns
+from mmbench.missing import patterns, shapley
 
 
 def values_of(modalities: int, seed: int = 0) -> tuple[list[tuple[str, ...]], np.ndarray]:

@@ -7,8 +7,6 @@ of the training split. M modalities have P = 2^M − 1 patterns and that one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from math import factorial
 
 import numpy as np
 
@@ -56,24 +54,6 @@ def score(label: np.ndarray, predicted: np.ndarray, log_probs: np.ndarray, log_p
         brier[i] = np.einsum("nc,nc->n", p, p) - 2 * true + 1
         confidence[i] = largest(p)
     return Scores(answered == label, surprise, brier, confidence)
-
-
-@cache
-def shapley(modalities: int) -> np.ndarray:
-    """The matrix (M, P + 1) that makes Shapley values of the values of all patterns.
-
-    That is what each modality contributes, on average over all orders in which they may come. The contributions add up to the value
-    of everything minus that of nothing.
-
-    >>> shapley(2) @ [30, 20, 60, 10]  # the first alone, the second alone, both, nothing
-    array([30., 20.])
-    """
-    shows = np.array([*pattern_matrix([str(m) for m in range(modalities)]), [False] * modalities])  # (P + 1, M)
-    sizes = shows.sum(axis=1)
-    orders = [factorial(n) * factorial(modalities - n - 1) / factorial(modalities) for n in range(modalities)]
-    joined = np.array([orders[n - 1] if n else 0.0 for n in sizes])  # with the modality: it was the last of n to come
-    alone = np.array([orders[n] if n < modalities else 0.0 for n in sizes])  # without: it is the next
-    return np.where(shows, joined[:, None], -alone[:, None]).T
 
 
 def equity(contributions: np.ndarray) -> np.ndarray:

@@ -12,9 +12,10 @@ import pandas as pd
 from mmbench.data import DATASETS
 from mmbench.evidence.accuracy import distinct_runs
 from mmbench.evidence.calibration import expected_error, reliability, risk_coverage
-from mmbench.evidence.diagnostics import Scores, equity, gradient_variation, lost, score, shapley
+from mmbench.evidence.diagnostics import Scores, equity, gradient_variation, lost, score
 from mmbench.evidence.information import decompose, few_classes, joint_table
 from mmbench.evidence.resampling import intervals, means
+from mmbench.missing import shapley
 from mmbench.record import Predictions
 from mmbench.report.comparing import trained_alone
 from mmbench.report.lean import rows_with

@@ -37,6 +37,7 @@ METHOD_NAMES = {
     "masked_transformer": "Masked Transformer",
     "pattern_prompts": "Pattern prompts",
     "multi_loss": "Multi-loss",
+    "agm": "AGM",
     "arl": "ARL",
     "dgl": "DGL",
     "umt": "UMT",
