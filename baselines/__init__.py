@@ -29,6 +29,8 @@ METHODS: Registry = Registry(
         "lmf": "mmbench.baselines.lmf:Lmf",
         "masked_transformer": "mmbench.baselines.masked_transformer:MaskedTransformer",
         "pattern_prompts": "mmbench.baselines.pattern_prompts:PatternPrompts",
+        "tfn": "mmbench.baselines.tfn:Tfn",
+        "simmlm": "mmbench.baselines.simmlm:Simmlm",
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
         "agm": "mmbench.baselines.agm:Agm",
         "arl": "mmbench.baselines.arl:Arl",

@@ -51,6 +51,8 @@ COUNTS = {
     "cca": ((0, 0), (0, 0)),
     "cpm_net": ((0, 0), (0, 0)),
     "lmf": ((0, 0), (0, 0)),
+    "tfn": ((0, 0), (0, 0)),
+    "simmlm": ((0, 1), (0, 1)),
     "dcca": ((10, 0), (10, 3)),  # factors of matrices, which torch looks at
     "dccae": ((10, 0), (10, 3)),
 }

@@ -198,6 +198,7 @@ LINEAR = {
     "mmpareto",
     "pmr",
     "reconboost",
+    *("tfn", "simmlm"),
 }
 
 

@@ -37,6 +37,8 @@ PASSES = {
     "lmf": (1, 1),
     "mmpareto": (1, 2),
     "pmr": (1, 1),
+    "tfn": (1, 1),
+    "simmlm": (1, 1),
 }
 FIXED = ("cca", "cpm_net")  # learn from the features of the whole split, without training an encoder
 

@@ -120,6 +120,9 @@ EXPECTED = {
     "lmf": INTERACTS,  # a product over the modalities
     "masked_transformer": INTERACTS,  # attention and feed-forward layers on tokens of all modalities
     "pattern_prompts": INTERACTS,  # likewise
+    # A network on all products. From a and b together it need not learn that one alone is enough: 84 % from b.
+    "tfn": Expected(xor=True, blind=("b",)),
+    "simmlm": INTERACTS,  # which expert is heard depends on all that is shown
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
     "agm": ADDS_UP,  # Concat; only its gradients differ. with ``hidden`` it would learn XOR
     "arl": ADDS_UP,  # Concat; only its loss and its gradients differ

@@ -36,6 +36,8 @@ METHOD_NAMES = {
     "lmf": "LMF",
     "masked_transformer": "Masked Transformer",
     "pattern_prompts": "Pattern prompts",
+    "tfn": "TFN",
+    "simmlm": "SimMLM",
     "multi_loss": "Multi-loss",
     "agm": "AGM",
     "arl": "ARL",
