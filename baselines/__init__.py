@@ -34,6 +34,7 @@ METHODS: Registry = Registry(
         "multi_loss": "mmbench.baselines.multi_loss:MultiLoss",
         "agm": "mmbench.baselines.agm:Agm",
         "arl": "mmbench.baselines.arl:Arl",
+        "g_blending": "mmbench.baselines.g_blending:GBlending",
         "dgl": "mmbench.baselines.dgl:Dgl",
         "umt": "mmbench.baselines.umt:Umt",
         "mmpareto": "mmbench.baselines.mmpareto:MMPareto",

@@ -189,7 +189,7 @@ def test_encoders_begin_alike_in_every_method(dataset, make_world, monkeypatch):
 
 
 LINEAR = {
-    *("sum", "concat", "late_fusion", "unimodal", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet"),
+    *("sum", "concat", "late_fusion", "g_blending", "unimodal", "film", "bigated", "ogm_ge", "qmf", "mla", "dmrnet"),
     "multi_loss",
     "agm",
     "arl",

@@ -33,6 +33,7 @@ PASSES = {
     "multi_loss": (1, 1),
     "agm": (1, 1),
     "arl": (1, 1),
+    "g_blending": (1, 1),  # two of each in the first stage
     "dgl": (1, 1),
     "lmf": (1, 1),
     "mmpareto": (1, 2),

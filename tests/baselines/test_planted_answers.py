@@ -132,6 +132,7 @@ EXPECTED = {
     "pmr": ADDS_UP,  # Concat; only its losses differ
     "reconboost": ADDS_UP,  # a sum of logits
     "imder": INTERACTS,  # a network with a hidden layer reads the embeddings of all
+    "g_blending": ADDS_UP,  # as Multi-loss: Concat, or a linear head
 }
 
 

@@ -41,6 +41,7 @@ METHOD_NAMES = {
     "multi_loss": "Multi-loss",
     "agm": "AGM",
     "arl": "ARL",
+    "g_blending": "G-Blending",
     "dgl": "DGL",
     "umt": "UMT",
     "mmpareto": "MMPareto",
