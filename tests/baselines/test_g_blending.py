@@ -170,7 +170,7 @@ class Watch(pl.Callback):
 
 
 def test_a_fresh_model_is_trained_by_weights_that_stage_one_found(world3):
-    recipe = Recipe(epochs=6, batch_size=8, lr=0.1, weight_decay=0.1)
+    recipe = Recipe(epochs=6, batch_size=8, lr=0.02, weight_decay=0.1)
     task, watch = world3.task("g_blending", recipe=recipe, held_out=0.3), Watch()
     split = world3.data.splits.train
     fit(task, split, epochs=6, batches=5, callbacks=[watch])
@@ -189,7 +189,7 @@ def test_a_fresh_model_is_trained_by_weights_that_stage_one_found(world3):
     raw = [max(float(g), 0.0) / float(o) ** 2 for g, o in zip(gained, overfitted, strict=True)]
     raw = [max(r, 0.01 * max(raw)) for r in raw]
     assert watch.blend.tolist() == pytest.approx([r / sum(raw) for r in raw], rel=1e-3)
-    assert len(set(watch.blend.tolist())) > 1
+    assert len(set(watch.blend.tolist())) > 2, "the floor decided all of them"
 
 
 @pytest.mark.filterwarnings("ignore:training was stopped after")
