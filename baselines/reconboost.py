@@ -43,21 +43,23 @@ class ReconBoost(LateFusion):
     R, so many that whole rounds come out, as near to T + R as can be. Where that is less than one round needs, one round is made of
     it, and turns may then change within an epoch. Parts are left out only where there are fewer steps than parts.
 
-    What of the release does nothing: the agreement of p_k and p_{k−1} (``ga_loss`` in ``train.py`` and ``train_MSA.py``), as both are
-    detached. Here only p_{k−1} is. And ``train_MSA.py`` stops at its first turn: ``schedule.py`` has no order for its data set "MSA".
+    What of the release does nothing: the agreement of p_k and p_{k−1} (``train.py``, line 349, and ``train_MSA.py``), since both are
+    detached. Here p_{k−1} alone is; ``agreement_weight=0`` is the release. ``train_MSA.py``, for three modalities, ends in an error at
+    its first turn, as ``schedule.py`` has no order for what it calls its data set, "MSA".
 
     Cost: one forward pass of every encoder a step, and one backward pass: of one encoder in a turn's T epochs, else of all.
 
     Departures:
-        1. The paper's full text was not at hand; what is said of it is in its abstract, and the rest is the release's.
+        1. The paper's full text was not at hand: what is said of it is in its abstract, the rest is the release's. The agreement is
+           taken for what the abstract calls memory consolidation.
         2. Pretraining is the release's ``--use_pretrain``, which its README gives for CREMA-D, AVE and ModelNet40: it loads learners
            that were trained beforehand. Here that is part of the run. Without it, the release sums up those that have had a turn.
         3. The release trains for up to 1,001 turns of 8 epochs and decays its rate every 30 turns (CREMA-D); here ``recipe.epochs``
            and the recipe's schedule hold, and one optimiser for all: what it remembers of a parameter stays until its next step, where
            the release begins every part with a new one. Who does not learn has no gradient, and does not move.
-        4. Every learner has a linear head of its own. The release's is shared, and has two layers; it is trained in every turn, so that
-           the other learners change with it.
-        5. Losses are summed over the classes; the release takes means, which makes its loss the number of classes smaller.
+        4. Every learner has a linear head of its own. The release's is shared by all, of two layers (one in ``train_MSA.py``), and is
+           trained in every turn, so that the other learners change with it.
+        5. A turn's terms are sums over the classes. The release takes means, so that its loss is this one divided by their number.
         6. The release chooses its epoch after rectifications only, and on the test data.
         7. Means are over the samples that have k, and in the agreement both; q is of what else a sample has, all classes alike if
            nothing. In rectification a sample that has nothing is answered by zero logits, whose cross-entropy counts.
