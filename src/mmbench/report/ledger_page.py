@@ -21,9 +21,9 @@ For readers who wonder which number of a method is its own: the same method on t
 papers that ran it. Here each stands under the paper that prints it ([ledger.csv](ledger.csv) says where in it), and ours beside
 it, if a committed report has the method on the data set.
 
-Numbers are in percent, with two decimals whatever the paper has, and its deviation. **Bold**: the paper's own method. {SECOND_HAND}: quoted by others, since
-the paper could not be read. In round brackets, what sets a number apart from others of its paper; in square ones, the 95 %
-interval of ours.
+Numbers are in percent, with two decimals whatever the paper has, and its deviation. **Bold**: the paper's own method.
+{SECOND_HAND}: quoted by others, since the paper could not be read. In round brackets, what sets a number apart from others of its
+paper; in square ones, the 95 % interval of ours.
 
 Numbers under different papers are **not** comparable: encoders, splits and the choice of the epoch differ, [as far as that is
 known](#papers). Ours are of the protocol `clean` where there are several: no group is in training and in test, and the epoch is
