@@ -60,6 +60,7 @@ type: $(READY) ## types
 regression: $(READY) ## run the small grids anew and hold them to their accuracy bands
 	$(BIN)/mmbench check $(ARGS)
 	$(BIN)/mmbench check regression_missing $(ARGS)
+	$(BIN)/mmbench check regression_imbalance $(ARGS)
 
 gpu: $(READY) ## check and time the suite on a GPU, in six minutes; writes results/gpu/<card>.md (ARGS="--device cpu --tiny" tries it without one)
 	$(BIN)/python benchmarks/gpu.py $(ARGS)

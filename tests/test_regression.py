@@ -344,7 +344,8 @@ def measure_mla() -> pd.DataFrame:
 @pytest.mark.merged
 def test_every_method_has_committed_bands() -> None:
     held = [
-        regression.read(ROOT / "results/regression" / f"{grid}.csv") for grid in ("regression", "regression_missing")
+        regression.read(ROOT / "results/regression" / f"{grid}.csv")
+        for grid in ("regression", "regression_missing", "regression_imbalance")
     ]
     assert set(METHODS) == {method for table in held for method in table.method}
 
