@@ -31,10 +31,10 @@ class PatternPrompts(MaskedTransformer):
            frozen, and prompts and the last layers are all that is trained: its claim, little training, is not tried here.
         2. Absent modalities are not attended to. The release has dummies in their place, an empty text and a white picture.
         3. Prompts enter once, before the first layer of two; in the release before each of the first six of twelve, 16 at a time.
-        4. Each sample shows, in training, one of the non-empty subsets of what it has, drawn uniformly, so that all patterns are
-           learnt. This is the release's ``simulate_missing``, which is off there: its experiments have gaps in training. With
-           ``drop_visible`` off, the prompts of a pattern that no training sample shows stay what they began as, but for weight
-           decay, and at test such a pattern is answered with them. So it is in the release.
+        4. A pattern that no training sample shows keeps the prompts that it began with, but for weight decay, and is answered with
+           them at test; so it is in the release. On data with few gaps, or none, ``drop_visible`` has each sample show one of the
+           non-empty subsets of what it has, drawn uniformly, so that all patterns are learnt. This is the release's
+           ``simulate_missing``, off there too: its experiments have the gaps of the test in training.
         5. All patterns begin with the same k tokens, from N(0, 0.02²). In the release tokens are zeros, but for one of ones, whose
            place tells the pattern. Attention knows no places, and a constant vector does not pass the normalisation before each
            part of a layer: there too prompts of all patterns begin alike, and all k of a layer as one, parted by dropout alone.
@@ -61,7 +61,7 @@ class PatternPrompts(MaskedTransformer):
         width: Annotated[int, Field(ge=8, multiple_of=8)] = 128,
         layers: Annotated[int, Field(ge=1), Tunable(1, 4)] = 2,
         dropout: Annotated[float, Field(ge=0, lt=1), Tunable(0.0, 0.5)] = 0.2,
-        drop_visible: bool = True,
+        drop_visible: bool = False,
     ) -> None:
         super().__init__(spec, encoders, recipe, width=width, layers=layers, dropout=dropout, drop_visible=drop_visible)
         alike = 0.02 * torch.randn(prompts, width)

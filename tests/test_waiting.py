@@ -49,6 +49,7 @@ COUNTS = {
     "pattern_prompts": ((0, 2), (0, 2)),
     "reconboost": ((0, 0), (0, 0)),
     "imder": ((0, 5), (0, 5)),
+    "pattern_prompts": ((0, 0), (0, 0)),
     "cca": ((0, 0), (0, 0)),
     "cpm_net": ((0, 0), (0, 0)),
     "lmf": ((0, 0), (0, 0)),

@@ -23,7 +23,7 @@ def test_logits_by_attention_to_the_prompts_of_the_pattern(make_world, name):
 
 
 def test_loss_and_gradients(world3):
-    task, batch, features = make_step(world3, "pattern_prompts", prompts=2)
+    task, batch, features = make_step(world3, "pattern_prompts", prompts=2, drop_visible=True)
     visible = batch.present.clone()
     visible[-1, -1] = False
     task.draw_visible = lambda present: visible
