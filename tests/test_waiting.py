@@ -46,7 +46,6 @@ COUNTS = {
     "mmin": ((0, 3), (0, 3)),
     "masked_transformer": ((0, 0), (0, 0)),
     "umt": ((0, 0), (0, 0)),
-    "pattern_prompts": ((0, 2), (0, 2)),
     "reconboost": ((0, 0), (0, 0)),
     "imder": ((0, 5), (0, 5)),
     "pattern_prompts": ((0, 0), (0, 0)),

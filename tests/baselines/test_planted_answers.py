@@ -119,7 +119,7 @@ EXPECTED = {
     "shaspec": ADDS_UP,  # likewise, under any one pattern
     "lmf": INTERACTS,  # a product over the modalities
     "masked_transformer": INTERACTS,  # attention and feed-forward layers on tokens of all modalities
-    "pattern_prompts": INTERACTS,  # likewise
+    "pattern_prompts": INTERACTS,  # attention and feed-forward layers, as in masked_transformer
     # A network on all products. From a and b together it need not learn that one alone is enough: 84 % from b.
     "tfn": Expected(xor=True, blind=("b",)),
     "simmlm": INTERACTS,  # which expert is heard depends on all that is shown
