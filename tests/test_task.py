@@ -337,6 +337,7 @@ def test_the_decay_scales_all_groups(world3, method):
 
 
 @pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")  # as it is meant to be
+@pytest.mark.filterwarnings("ignore:training was stopped after")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_frozen_encoder_never_moves(world3, method):
     torch.manual_seed(0)
