@@ -15,11 +15,9 @@ from mmbench.baselines.concat import Concat
 from mmbench.baselines.multi_loss import MultiLoss
 from mmbench.baselines.unimodal import own_logits
 from mmbench.batch import Batch
-from mmbench.data.base import EVALUATION_BATCH
-from mmbench.data.split import DataSpec, Split
+from mmbench.data.split import EVALUATION_BATCH, DataSpec, Split
 from mmbench.fixed import evaluation
 from mmbench.presence import on_host, placed
-from mmbench.ranks import synchronise
 from mmbench.recipe import Recipe
 from mmbench.task import mean_over_present, modality_cross_entropy
 
@@ -72,6 +70,7 @@ class GBlending(MultiLoss):
     """
 
     weighted_classes = True
+    trained_encoders = ("encoders", "joint_encoders", "alone_encoders")
 
     loss_weights: Tensor
 
@@ -95,13 +94,6 @@ class GBlending(MultiLoss):
         self.register_buffer("loss_weights", torch.full((losses,), 1 / losses))  # of f, then of each g_m
         order = torch.randperm(spec.num_train, generator=torch.Generator().manual_seed(0))
         self._held = order < round(held_out * spec.num_train)  # by the sample's number, on the host
-
-    def setup(self, stage: str) -> None:
-        """On several devices, let the batch normalisation of stage one's encoders see all rows too."""
-        super().setup(stage)
-        if self.trainer.world_size > 1:
-            for encoders in (self.joint_encoders, self.alone_encoders):
-                synchronise(encoders, self.trainer.strategy.root_device)
 
     def is_held(self, batch: Batch) -> Tensor:
         """Which samples of a batch are in V: (B,) bool, on the host."""
