@@ -32,7 +32,8 @@ class Lmf(MultimodalTask):
         1. The rows of features start as the weights of Concat's one linear layer (PyTorch's, for Σ_m D_m inputs), the row of the 1
            from ones: at first z is, up to products, the sum of R Concats, for any number of modalities and classes. The release draws
            everything from Xavier's normal distribution, computed for the tensor (R, D_m + 1, C), of variance 2 / (C (D_m + 1 + R)).
-           It was used for C of 1 or 2; for features of variance 1 the product of M then has a variance of about (2 / C)^M.
+           It was used for C of 1 or 2; for features of variance 1 the product of M then has a variance of about (2 / C)^M. And a 1
+           whose weight is negative turns round what the other modalities say where its own is absent.
         2. The sum over r is the paper's. The release weighs it, Σ_r a_r Π_m …, and adds a bias. Its scripts train neither: of the
            model's parameters they give the optimiser ``[:3]`` and ``[5:]``, and a and the bias are numbers 3 and 4
            (``train_iemocap.py`` at 196c454). Factors can take up the one, and their rows of the 1 the other.
@@ -43,7 +44,7 @@ class Lmf(MultimodalTask):
     Cost: one forward and one backward pass of the encoders; R · Σ_m D_m · C multiplications a sample.
 
     Args:
-        rank: R; the release searches 1, 4, 8 and 16.
+        rank: R; the release searches 1, 4, 8 and 16. From these first weights, 1 is not enough to learn XOR in the planted tests.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Lmf(MultimodalTask):
         encoders: Mapping[str, nn.Module],
         recipe: Recipe | None = None,
         *,
-        rank: Annotated[int, Field(ge=1, le=1000), Tunable(1, 16, log=True)] = 4,
+        rank: Annotated[int, Field(ge=1, le=1000), Tunable(2, 16, log=True)] = 4,
     ) -> None:
         super().__init__(spec, encoders, recipe)
         bound = sum(self.dims.values()) ** -0.5

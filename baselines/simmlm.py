@@ -37,7 +37,9 @@ class Simmlm(MultimodalTask):
     S⁺ is everything. That is drawn here in closed form: a random order of what there is, and how many of it S⁺ and S⁻ take.
 
     Without a gate this is late fusion. With one it can represent XOR, though each expert sees one modality: an expert that always says
-    yes and one that always says no are enough, if the gate, which sees all, chooses between them.
+    yes and one that always says no are enough, if the gate, which sees all, chooses between them. With one weight a modality such
+    experts do harm where they are alone, and in the planted tests they are not learnt (51 to 65 % after 25 epochs). With weights for
+    each class they are (85 to 99 %): where all logits of an expert are high, or all low, it gives even odds alone.
 
     Departures:
         1. The gate is a network of one hidden layer on the features, and its gradient goes on to the encoders. The release's is one
