@@ -126,7 +126,7 @@ def everything(rank: int, ranks: int) -> dict:
         found[name, "alike"] = run(name, ranks)
     for name in SPLIT:
         found[name, "noisy"] = run(name, ranks, dropout=0.3, missing=Missing(rate=0.4, train_only=True, redraw=True))
-    for name in ("sum", "mla", "qmf", "dmrnet"):
+    for name in ("sum", "mla", "mmpareto", "qmf", "dmrnet"):
         found[name, "lopsided"] = run(name, ranks, Lopsided)
     try:
         run("sum", ranks, lr=1000.0)
@@ -201,7 +201,7 @@ def test_dropout_of_encoders_differs_between_ranks_and_so_from_one_device(found:
     assert distance(alone[0], first[0]) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["sum", "mla", "qmf", "dmrnet"])
+@pytest.mark.parametrize("name", ["sum", "mla", "mmpareto", "qmf", "dmrnet"])
 def test_a_rank_without_a_modality(found: list[dict], name: str) -> None:
     alone, first, second = (result[name, "lopsided"] for result in found)
     assert distance(alone[0], first[0]) < 1e-5
