@@ -144,3 +144,14 @@ def test_running_means_are_those_of_all_batches(world2):
         task.coefficients(contributions, batch)
     expected = torch.tensor([sum(s[m] for s in scores) / 3 for m in (0, 1)])
     torch.testing.assert_close(task.usual, expected)
+
+
+def test_a_modality_that_comes_late_has_no_usual_lead_yet(world2):
+    task, batch = world2.task("agm").eval(), batch_of(world2.complete, 8)
+    contributions = torch.stack([F.one_hot(batch.label, 3).float(), torch.zeros(8, 3)])
+    batch.present = batch.present.clone()
+    batch.present[:, 1] = False
+    assert task.coefficients(contributions, batch).tolist() == [1.0, 1.0]  # alone, and absent
+    batch.present[:, 1] = True
+    expected, _ = naive_factors(contributions, batch, {0: 0.0, 1: 0.0}, 1.0)  # τ is 1, as in the first batch
+    torch.testing.assert_close(task.coefficients(contributions, batch), torch.tensor(expected))
