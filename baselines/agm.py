@@ -28,7 +28,7 @@ MOST_BEHIND = 10.0
 class Agm(Concat):
     """Adaptive gradient modulation (Li et al., ICCV 2023, arXiv 2308.07686).
 
-    Authors' code: https://github.com/lihong2303/AGM (``run/`` read at 77670a4, ``model/`` at b8b3a43). The prediction is split into
+    Authors' code: https://github.com/lihong2303/AGM (read at 77670a4, UR-FUNNY at 6b4f444, ``model/`` at b8b3a43). The prediction is split into
     what each modality contributes, its Shapley value, and the gradient that comes back through a contribution is scaled:
 
         φ_m = Σ over S without m of |S|! (M − |S| − 1)! / M! (f(S ∪ m) − f(S)),  f(∅) = 0,  so that Σ_m φ_m = f({1 … M})
@@ -49,18 +49,19 @@ class Agm(Concat):
     Departures:
         1. Features of modalities outside S are zero. The release sets their inputs to zero and runs all encoders for every S, those of
            fewer modalities in evaluation mode.
-        2. M > 2: the release has two modalities on every data set. φ is the Shapley value with f(∅) = 0, which is the release's for
-           two. Its text and audio model writes r_m as exp(2 (mean of both s − s_m)), which is the above for two.
-        3. The bound of 10 is that of the release's CREMA-D; on MOSEI and AVE it has none.
+        2. Any number of modalities; the release has two, and on UR-FUNNY three, with the φ and the r of above.
+        3. The bound of 10 is that of the release's CREMA-D; on UR-FUNNY it is 7, on MOSEI and AVE there is none. The 1e-8 is not there
+           on UR-FUNNY.
         4. A sample that lacks a modality counts as one in which it contributes nothing (φ_m = 0), and not in s_m. A modality that no
            sample of the batch has is not compared, and its running mean stays.
-        5. The release cuts the gradient back to a norm of 1 where one of the head's exceeds 1; here ``clip_norm`` of the recipe does
-           that, by default not at all.
-        6. Its early fusion has two maxout layers with batch normalisation and dropout; here it is one layer with a rectifier.
+        5. The release cuts the gradient back to a norm of 1 where one of the head's exceeds 1 (5 on UR-FUNNY); here ``clip_norm`` of
+           the recipe does that, by default not at all.
+        6. Its early fusion has two maxout layers with batch normalisation and dropout; here it is one layer with a rectifier, the bias
+           of which modalities share out as they do Concat's.
         7. Layers start as PyTorch has them; the release's, on CREMA-D, from Xavier's weights and zero biases (``recipe.head_init``).
 
-    In the release, f(∅) is computed and not used, nor is the interaction that it would enter (``C`` on MOSEI). BalanceBenchmark's
-    version has r and τ inverted, and so speeds up a modality that is ahead.
+    In the release, f(∅) is computed and enters nothing that is learnt by (``C`` on MOSEI, ``m_a_mc`` and the like on UR-FUNNY).
+    BalanceBenchmark's version has r and τ inverted, and so speeds up a modality that is ahead.
 
     Args:
         alpha: α; 1 by default in the release, 2.5 in its command for AV-MNIST.
