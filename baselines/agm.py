@@ -28,8 +28,8 @@ MOST_BEHIND = 10.0
 class Agm(Concat):
     """Adaptive gradient modulation (Li et al., ICCV 2023, arXiv 2308.07686).
 
-    Authors' code: https://github.com/lihong2303/AGM (read at 77670a4, UR-FUNNY at 6b4f444, ``model/`` at b8b3a43). The prediction is split into
-    what each modality contributes, its Shapley value, and the gradient that comes back through a contribution is scaled:
+    Authors' code: https://github.com/lihong2303/AGM (read at 77670a4, UR-FUNNY at 6b4f444, ``model/`` at b8b3a43). The prediction is
+    split into what each modality contributes, its Shapley value, and the gradient that comes back through a contribution is scaled:
 
         φ_m = Σ over S without m of |S|! (M − |S| − 1)! / M! (f(S ∪ m) − f(S)),  f(∅) = 0,  so that Σ_m φ_m = f({1 … M})
         s_m = mean_i −log max(softmax(φ_m,i)[y_i], 1e-8)           over the samples that have m
