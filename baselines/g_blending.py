@@ -46,8 +46,8 @@ class GBlending(MultiLoss):
     others are zero.
 
     Cost: a step of stage one is two forward and two backward passes of every encoder (one set of encoders for f, one for all g_m), one
-    of stage two is one of each. Between the stages there are three forward passes over the training split. The models of stage one stay
-    in memory, as trainable parameters that get no gradient any more.
+    of stage two is one of each. Between the stages there are three forward passes over the training split. The models of stage one,
+    two sets of encoders and one of heads, are frozen then, and stay in memory.
 
     Departures:
         1. Both stages are one run with one optimiser and its schedule, which goes on over the change; ``pretraining`` of one half gives
@@ -60,7 +60,8 @@ class GBlending(MultiLoss):
            for all of them (V is empty), all weigh the same.
         4. V is the share ``held_out`` of the samples, drawn by their numbers alone, whatever the seed; share and drawing are ours.
            Means are over samples (by class weights, where the recipe has some), in evaluation mode, of data that are not augmented;
-           those of g_m are over the samples that have m.
+           those of g_m are over the samples that have m. Where the splits of a data set are disjoint by group, as by artist, V is
+           not: what a head learns of a group counts as generalisation there.
         5. The authors' f has two hidden layers; here it is Concat's, as in ``multi_loss``.
 
     Args:
@@ -145,6 +146,8 @@ class GBlending(MultiLoss):
             gaps = losses[:, 1] - losses[:, 0]
             known = (counts > 0).all(dim=0)
             self.loss_weights.copy_(blend(generalisation, gaps[1] - gaps[0], known, self.floor))
+            for part in (self.joint_encoders, self.joint_head, self.alone_encoders, self.alone_heads):
+                part.requires_grad_(False)
 
     @torch.no_grad()
     def measure(self, split: Split) -> tuple[Tensor, Tensor]:

@@ -181,6 +181,8 @@ def test_a_fresh_model_is_trained_by_weights_that_stage_one_found(world3):
     assert not any(torch.equal(watch.began[n], watch.before[n]) for n in trial if n.endswith(("weight", "bias")))
     assert all(torch.equal(watch.before[n], final[n]) for n in trial), "weight decay moved what has no gradient"
     assert not torch.equal(watch.before["head.weight"], final["head.weight"])
+    learns = {name.partition(".")[0] for name, p in task.named_parameters() if p.requires_grad}
+    assert learns == {"encoders", "head", "heads"}
     again = world3.task("g_blending", recipe=recipe, held_out=0.3)
     again.load_state_dict(watch.before)
     (before, after), counts = again.measure(split)
