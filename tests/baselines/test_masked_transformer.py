@@ -133,6 +133,13 @@ def test_what_is_not_visible_is_neither_encoded_nor_learnt_from(world3, drop):
     assert losses[0] == losses[1]
 
 
+def test_not_even_what_is_no_number_passes_the_mask(world3):
+    task, batch, features = make_step(world3, "masked_transformer")
+    expected = task.fuse(features, batch.present)
+    hidden = {m: f.masked_fill(~batch.present[:, [c]], torch.nan) for c, (m, f) in enumerate(features.items())}
+    assert torch.equal(task.fuse(hidden, batch.present), expected)
+
+
 @pytest.mark.parametrize("drop", [False, True])
 def test_each_sample_shows_a_random_part_of_what_it_has_where_that_is_asked_for(world3, drop):
     task, shown = world3.task("masked_transformer", drop_visible=drop), []
