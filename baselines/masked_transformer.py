@@ -35,8 +35,8 @@ class MaskedTransformer(MultimodalTask):
     Departures:
         1. p_m is the bias of P_m, and learned. The release adds a fixed sinusoid of the token's position, which the bias of the
            encoder's last layer can make up for or cancel: with one token a modality both tell modalities apart, and no more.
-        2. L is 2 and width 128; the release has 8 layers of 128 at first (fbcbe70), 4 of 512 later (278f094). Its feed-forward part
-           of 4 widths, its four heads and its dropout of 0.2 are kept.
+        2. L is 2. The release's first setting (fbcbe70) has 8 layers; its width of 128, its feed-forward part of 4 widths, its four
+           heads and its dropout of 0.2 are kept. A later one (278f094) has 4 layers of 512, 256 in the feed-forward part, and 8 heads.
         3. The release makes its layers as copies of one, so that all start from the same weights; here each has its own.
         4. Absent modalities are not encoded, nor are those that ``drop_visible`` hides. The release encodes zeros in their place.
         5. Of the last layer the start token's row alone is computed, since nothing reads the others. Keys have no bias, which would
