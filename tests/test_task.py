@@ -308,6 +308,16 @@ def test_encoders_of_the_same_rate_share_a_group(world2):
     assert [(group["lr"], len(group["params"])) for group in groups] == [(1, 4), (0.1, 8)]
 
 
+def test_copies_of_encoders_that_a_method_trains_have_their_rates(world2):
+    """G-Blending's first stage trains two sets of copies."""
+    encoders = {m: PretrainedVector(lr_factor=0.1) for m in world2.data.spec.modalities}
+    task = METHODS["g_blending"](world2.data.spec, encoders, Recipe(epochs=2, lr=1))
+    one, slow = task.configure_optimizers()[0][0].param_groups
+    sets = [task.encoders, task.joint_encoders, task.alone_encoders]
+    assert [id(p) for p in slow["params"]] == [id(p) for encoders in sets for p in encoders.parameters()]
+    assert (one["lr"], slow["lr"]) == (1, 0.1)
+
+
 def test_a_pretrained_encoder_moves_by_its_factor(world2):
     """One step of SGD without momentum, at a hundredth of the rate."""
     moves = []

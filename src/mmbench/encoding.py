@@ -17,9 +17,6 @@ from mmbench.ranks import OwnGenerator, gathered, is_synchronised, joined, synch
 class Encoding(Optimised):
     """The base of methods, as far as it runs encoders: on one device, or on its share of a batch."""
 
-    #: Attributes that hold encoders, modality -> encoder, which the method trains.
-    trained_encoders: tuple[str, ...] = ("encoders",)
-
     log_prior: Tensor
 
     def __init__(self) -> None:
@@ -29,8 +26,8 @@ class Encoding(Optimised):
     def setup(self, stage: str) -> None:
         """On several devices, let encoders' batch normalisation see all rows, and make one batch of what each has read itself."""
         if self.trainer.world_size > 1:
-            for name in self.trained_encoders:
-                synchronise(getattr(self, name), self.trainer.strategy.root_device)
+            for encoders in self.sets_of_encoders():
+                synchronise(encoders, self.trainer.strategy.root_device)
             if self.trainer.datamodule is None:  # type: ignore[attr-defined]  # mmbench's give each its share of one
                 self.on_after_batch_transfer = self._joined  # type: ignore[method-assign]
 

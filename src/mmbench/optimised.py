@@ -29,6 +29,9 @@ class Optimised(Restorable):
     #: holds. A class that overrides ``training_step`` has to say so itself; if it does not, this is taken to be False.
     weighted_classes: bool
 
+    #: Attributes that hold encoders, modality -> encoder, which the method trains.
+    trained_encoders: tuple[str, ...] = ("encoders",)
+
     pretraining_epochs: int
     class_weights: Tensor | None
 
@@ -182,6 +185,10 @@ class Optimised(Restorable):
         if self.recipe.clip_norm is not None and not self.automatic_optimization:
             self.clip_gradients(optimizer, self.recipe.clip_norm, "norm")
 
+    def sets_of_encoders(self) -> list[nn.ModuleDict]:
+        """The encoders that the method trains, modality -> encoder: its own, and sets of copies that learn beside them."""
+        return [getattr(self, name) for name in self.trained_encoders]
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The trainable parameters as an optimiser takes them: those of each learning rate in a group of their own.
 
@@ -189,7 +196,7 @@ class Optimised(Restorable):
         """
         by_factor: dict[float, list[nn.Parameter]] = {1.0: []}
         elsewhere: set[int] = set()
-        for encoder in self.encoders.values():
+        for encoder in [encoder for encoders in self.sets_of_encoders() for encoder in encoders.values()]:
             for factor, parameters in encoder.parameter_groups() if isinstance(encoder, Pretrained) else []:
                 if factor != 1:
                     by_factor.setdefault(factor, []).extend(parameters)

@@ -190,8 +190,9 @@ def _run(
     if keep_model := keep_model and not trial.tuning:
         check_keepable(data)
     if trial.recipe.compile:
-        for encoder in task.encoders.values():
-            encoder.compile()
+        for encoders in task.sets_of_encoders():
+            for encoder in encoders.values():
+                encoder.compile()
     # What a head drew to initialise must not shift what follows.
     pl.seed_everything(trial.seed, workers=True, verbose=False)
     for split, shares in data.realised.items():
