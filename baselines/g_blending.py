@@ -156,7 +156,8 @@ class GBlending(MultiLoss):
         Returns:
             (2, 2, 1 + M): before or after; in the rest or in V; by head. And how much counts in each mean: (2, 1 + M).
         """
-        sums, counts = torch.zeros(2, 2, 1 + len(self.modalities)), torch.zeros(2, 1 + len(self.modalities))
+        heads = 1 + len(self.modalities)
+        sums, counts = torch.zeros(2, 2, heads, dtype=torch.double), torch.zeros(2, heads, dtype=torch.double)
         with evaluation(self):
             for rows in torch.arange(len(split)).split(EVALUATION_BATCH):
                 batch = self.evaluated(split.__getitems__(rows.numpy()).to(self.device))
@@ -169,8 +170,8 @@ class GBlending(MultiLoss):
                 weights = counted * (1.0 if self.class_weights is None else self.class_weights[label].unsqueeze(1))
                 for part, chosen in enumerate((~held, held)):
                     own = weights * chosen.unsqueeze(1)
-                    counts[part] += own.sum(dim=0).float().cpu()
-                    sums[:, part] += (torch.stack([before, after]) * own).sum(dim=1).float().cpu()
+                    counts[part] += own.sum(dim=0).cpu()
+                    sums[:, part] += (torch.stack([before, after]) * own).sum(dim=1).cpu()
         return sums / counts.clamp(min=1e-12), counts
 
 

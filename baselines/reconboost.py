@@ -129,9 +129,7 @@ class ReconBoost(LateFusion):
         turn = self.turn_epochs + self.rectification_epochs
         a_round = len(self.modalities) * turn
         epochs = self.recipe.epochs - self.pretraining_epochs
-        planned = (
-            max(1, round(epochs / a_round)) * a_round
-        )  # epochs of whole rounds, which those that there are stand for
+        planned = max(1, round(epochs / a_round)) * a_round  # whole rounds, for which the epochs that there are stand
         batches = int(self.trainer.num_training_batches)
         step = (self.current_epoch - self.pretraining_epochs) * batches + batch_idx
         turns, epoch = divmod(step * planned // (epochs * batches), turn)

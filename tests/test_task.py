@@ -175,7 +175,8 @@ def test_logged_training_loss_is_the_mean_over_the_epochs_batches(world3, method
 def test_a_loss_that_is_not_finite_ends_the_fit(world3, method):
     task = world3.task(method)
     with torch.no_grad():
-        next(iter(task.encoders["sensor"].parameters())).fill_(float("nan"))
+        for encoders in task.sets_of_encoders():
+            next(iter(encoders["sensor"].parameters())).fill_(float("nan"))
     with pytest.raises(DivergedError, match=r"nan in epoch 0 \(lr 0.05\).*lower recipe.lr"):
         fit(task, world3.complete)
 
