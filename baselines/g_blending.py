@@ -58,10 +58,10 @@ class GBlending(MultiLoss):
            where m is shown alone. Where no G is above zero, all weigh the same. O² is at least 1e-12.
         3. A loss without a sample in V, or in the rest of training, has no G: it gets the mean of the others' weights, and if that goes
            for all of them (V is empty), all weigh the same.
-        4. V is the share ``held_out`` of the samples, drawn by their numbers alone, whatever the seed; share and drawing are ours.
-           Means are over samples (by class weights, where the recipe has some), in evaluation mode, of data that are not augmented;
-           those of g_m are over the samples that have m. Where the splits of a data set are disjoint by group, as by artist, V is
-           not: what a head learns of a group counts as generalisation there.
+        4. V is made of whole groups (an artist's pictures, a speaker's clips), so that what a head learns of a group does not count as
+           generalisation: drawn in a random order that no seed changes, each that still fits into the share ``held_out`` of the
+           samples. Share and drawing are ours. Means are over samples (by class weights, where the recipe has some), in evaluation
+           mode, of data that are not augmented; those of g_m are over the samples that have m.
         5. The authors' f has two hidden layers; here it is Concat's, as in ``multi_loss``.
 
     Args:
@@ -86,6 +86,7 @@ class GBlending(MultiLoss):
         pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.5,
     ) -> None:
         super(Concat, self).__init__(spec, encoders, recipe, pretraining=pretraining)  # Concat itself has one stage
+        self.held_out = held_out
         self.floor = floor
         self.head = self.linear(sum(self.dims.values()), spec.num_classes)
         self.heads = nn.ModuleDict({m: self.linear(self.dims[m], spec.num_classes) for m in self.modalities})
@@ -93,12 +94,25 @@ class GBlending(MultiLoss):
         self.alone_encoders, self.alone_heads = deepcopy(self.encoders), deepcopy(self.heads)
         losses = 1 + len(self.modalities)
         self.register_buffer("loss_weights", torch.full((losses,), 1 / losses))  # of f, then of each g_m
-        order = torch.randperm(spec.num_train, generator=torch.Generator().manual_seed(0))
-        self._held = order < round(held_out * spec.num_train)  # by the sample's number, on the host
+        self._held = torch.zeros(spec.num_train, dtype=torch.bool)  # by the sample's number, on the host
+
+    def on_train_start(self) -> None:
+        """Hold V out."""
+        self.hold_out(self.trainer.train_dataloader.dataset)
+
+    def hold_out(self, split: Split) -> None:
+        """Draw the groups of a split that are V."""
+        groups, sizes = split.group.unique(return_counts=True)
+        drawn, room = [], round(self.held_out * len(split))
+        for number in torch.randperm(len(groups), generator=torch.Generator().manual_seed(0)).tolist():
+            if sizes[number] <= room:
+                drawn.append(number)
+                room -= int(sizes[number])
+        self._held = torch.isin(split.group, groups[drawn])
 
     def is_held(self, batch: Batch) -> Tensor:
         """Which samples of a batch are in V: (B,) bool, on the host."""
-        return self._held[on_host(batch.index) % len(self._held)]
+        return self._held[on_host(batch.index)]
 
     # Stage one
 

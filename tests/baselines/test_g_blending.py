@@ -106,6 +106,7 @@ def test_losses_are_means_over_samples_before_and_after_in_the_rest_and_in_v(wor
     recipe = RECIPE.model_copy(update={"class_weights": class_weights})
     task, split = moved(world3.task("g_blending", recipe=recipe, held_out=0.3)), world3.data.splits.train
     assert not split.present.all()
+    task.hold_out(split)
     losses, counts = task.measure(split)
     assert task.training
     task.eval()
@@ -126,6 +127,7 @@ def test_losses_are_means_over_samples_before_and_after_in_the_rest_and_in_v(wor
 
 def test_stage_one_trains_every_head_alone_and_sees_nothing_of_v(world3):
     task = moved(world3.task("g_blending", held_out=0.4)).eval()
+    task.hold_out(world3.data.splits.train)
     batch = batch_of(world3.data.splits.train, 16)
     held = task.is_held(batch)
     assert 2 < held.sum() < 14
@@ -185,6 +187,7 @@ def test_a_fresh_model_is_trained_by_weights_that_stage_one_found(world3):
     assert learns == {"encoders", "head", "heads"}
     again = world3.task("g_blending", recipe=recipe, held_out=0.3)
     again.load_state_dict(watch.before)
+    again.hold_out(split)
     (before, after), counts = again.measure(split)
     gained, overfitted = before[1] - after[1], (after[1] - after[0]) - (before[1] - before[0])
     assert counts.min() > 0
@@ -198,7 +201,7 @@ def test_a_fresh_model_is_trained_by_weights_that_stage_one_found(world3):
 def test_noise_in_v_changes_nothing_in_stage_one(world3):
     split = world3.complete
     found, generator = [], torch.Generator().manual_seed(0)
-    held = world3.task("g_blending", held_out=0.3).is_held(batch_of(split, len(split)))
+    held = held_of(world3.task("g_blending", held_out=0.3), split)
     noisy = {m: noisy_rows(v, held, generator) for m, v in split.inputs.items()}
     for inputs in (split.inputs, noisy):
         task = world3.task("g_blending", recipe=RECIPE, held_out=0.3)
@@ -207,18 +210,31 @@ def test_noise_in_v_changes_nothing_in_stage_one(world3):
     assert same(*found)
 
 
-def test_what_is_held_out_is_the_same_for_every_seed_and_as_much_as_asked(world3):
-    batch = batch_of(world3.data.splits.train, 40)
-    one, other = (world3.task("g_blending", seed=seed, held_out=0.25).is_held(batch) for seed in (0, 1))
+def held_of(task, split):
+    task.hold_out(split)
+    return task.is_held(batch_of(split, len(split)))
+
+
+def test_what_is_held_out_is_whole_groups_the_same_for_every_seed_and_as_much_as_asked(world3):
+    split = world3.data.splits.train
+    one, other = (held_of(world3.task("g_blending", seed=seed, held_out=0.25), split) for seed in (0, 1))
     assert torch.equal(one, other)
     assert one.sum() == 10
-    reversed_batch = replace(batch, index=batch.index.flip(0))
-    assert torch.equal(world3.task("g_blending", held_out=0.25).is_held(reversed_batch), one.flip(0))
+    assert split.group[one].unique().numel() == 5
+    assert not torch.isin(split.group[~one], split.group[one]).any()
+
+
+def test_a_group_that_is_larger_than_the_share_is_never_held_out(world3):
+    split = world3.data.splits.train
+    group = torch.where(torch.arange(len(split)) < 20, 0, split.group + 1)
+    held = held_of(world3.task("g_blending", held_out=0.4), replace(split, group=group))
+    assert not held[:20].any()
+    assert held.sum() == 16
 
 
 def test_a_modality_that_no_held_out_sample_has_weighs_as_much_as_the_mean_of_the_others(world3):
     split = world3.data.splits.train
-    held = world3.task("g_blending").is_held(batch_of(split, len(split)))
+    held = held_of(world3.task("g_blending"), split)
     present = split.present.clone()
     present[held, 1] = False
     task = world3.task("g_blending")
