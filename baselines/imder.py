@@ -56,9 +56,9 @@ class Imder(MultimodalTask):
         6. At test all samples share their noise, a table made with the weights, so that a prediction is always the same and does not
            depend on the batch; the release draws anew. In training noise is new for each sample here too.
         7. The release hides the same modalities in a whole batch, how many by the batch's number in the epoch; at a missing rate of 0
-           it hides two of three in every batch (its ``miss_2[int(mr * 10 - 1)]`` is then ``miss_2[-1]``, which is 1). Here each sample
-           shows one of the non-empty subsets of what it has, uniformly, whatever the rate; what is missing is drawn too, but is never a
-           target, and a sample that has nothing takes no part.
+           it hides two of three in nearly every batch (its ``miss_2[int(mr * 10 - 1)]`` is then ``miss_2[-1]``, which is 1). Here
+           each sample shows one of the non-empty subsets of what it has, uniformly, whatever the rate; what is missing is drawn too,
+           but is never a target, and a sample that has nothing takes no part.
         8. The release starts from weights trained on complete data, by a script that is not part of it; its encoders and projections
            run without gradient. Here ``pretraining`` is the share of that stage, which sees what is present; encoders are frozen after
            it, their dropout off and their statistics fixed.

@@ -31,15 +31,16 @@ class Lmf(MultimodalTask):
     Departures:
         1. The rows of features start as the weights of Concat's one linear layer (PyTorch's, for Σ_m D_m inputs), the row of the 1
            from ones: at first z is, up to products, the sum of R Concats, for any number of modalities and classes. The release draws
-           everything from Xavier's normal distribution, computed for the tensor (R, D_m + 1, C), of variance 2 / (C (D_m + 1 + R)).
-           It was used for C of 1 or 2; for features of variance 1 the product of M then has a variance of about (2 / C)^M. And a 1
-           whose weight is negative turns round what the other modalities say where its own is absent.
+           all factors from Xavier's normal distribution, computed for the tensor (R, D_m + 1, C), of variance 2 / (C (D_m + 1 + R)):
+           for features of variance 1 the product of M has a variance of about (2 / C)^M. (C is 2 for IEMOCAP, 1 for MOSI and 16 for
+           POM.) And a 1 whose weight is negative turns round what the other modalities say where its own is absent.
         2. The sum over r is the paper's. The release weighs it, Σ_r a_r Π_m …, and adds a bias. Its scripts train neither: of the
            model's parameters they give the optimiser ``[:3]`` and ``[5:]``, and a and the bias are numbers 3 and 4
            (``train_iemocap.py`` at 196c454). Factors can take up the one, and their rows of the 1 the other.
         3. The release's networks of each modality (batch normalisation and three layers, an LSTM for text) are the encoders here. Its
            dropout after the fusion is made and never applied, so there is none. Its factors have a learning rate of their own.
-        4. The papers have no missing modalities. Nothing is hidden in training but what is missing there.
+        4. The papers have no missing modalities. Nothing is hidden in training but what is missing there; a sample that has nothing
+           trains the rows of the 1.
 
     Cost: one forward and one backward pass of the encoders; R · Σ_m D_m · C multiplications a sample.
 

@@ -36,13 +36,14 @@ class Tfn(MultimodalTask):
     Departures:
         1. d is the same for all modalities, by default the largest of which T has no more than 16,384 numbers: 127, 24, 10, 5 and 4
            for M = 2 to 6. The release has 32 for sound, 32 for pictures and 64 for text, together 70,785, and is for these three.
-        2. The networks of each modality, of three layers in the release, are the encoders here, and P_m their last layer. It has no
-           ReLU, as that of the release's text network: of a few numbers the signs matter.
+        2. The release's networks of each modality (three layers with ReLU, an LSTM and a linear layer for text) are the encoders
+           here, and P_m their last layer. It has no ReLU, as that of the text has none: of a few numbers the signs matter.
         3. The hidden layers have ReLU. The release's three layers have nothing in between, so that together they are one linear layer
            on T.
         4. The release is a regression, 6 V_3(…) − 3. The sigmoid that its comment promises, to bound it, is not there.
         5. The paper has no missing modalities. Nothing is hidden in training but what is missing there: trained on complete samples,
-           it may well answer by products alone, and know little from one modality.
+           it may well answer by products alone, and know little from one modality. A sample that has nothing trains what follows the
+           tensor's own 1.
 
     Cost: one forward and one backward pass of the encoders; (d + 1)^M · ``hidden`` multiplications a sample, and as many weights.
 

@@ -108,6 +108,13 @@ def test_a_network_that_corrects_nothing_has_the_score_of_a_standard_normal_vect
     torch.testing.assert_close(got, exact(x, t, mean=0.0, spread=1.0))
 
 
+def test_frequencies_of_the_time_are_as_spread_as_the_released_ones():
+    torch.manual_seed(0)
+    frequencies = ScoreNetwork(2, 1, hidden=1000).frequencies
+    assert frequencies.std().item() == pytest.approx(2 * math.pi * 30, rel=0.15)
+    assert len(frequencies) == 500
+
+
 def test_a_network_is_its_equation():
     network = ScoreNetwork(5, 3, hidden=8).double()
     x, t, condition = (torch.randn(4, n, dtype=torch.float64).squeeze(1) for n in (5, 1, 3))

@@ -115,6 +115,15 @@ def test_predictions(world3):
         )
 
 
+def test_numbers_inside_the_block_are_dropped_in_training(world3):
+    task, seen = world3.task("imder", width=8, dropout=0.3), []
+    dropout = [module for module in task.modules() if isinstance(module, torch.nn.Dropout) and module.p]
+    for module in dropout:
+        module.register_forward_hook(lambda module, inputs, _: seen.append((module.p, tuple(inputs[0].shape))))
+    task.classify(torch.randn(5, 3, 8))
+    assert seen == [(0.3, (5, 24))]
+
+
 def test_what_is_known_and_hidden_is_the_only_target(world3):
     """Noise in the embedding of a cell changes the losses of score and reconstruction where the cell is a target, and only there."""
     present, visible = masks()

@@ -108,6 +108,30 @@ def test_torchs_own_layer_computes_the_same(world3):
     torch.testing.assert_close(layer(tokens[:, :1], tokens, attended), expected[:, :1])
 
 
+def dropped(task):
+    """What the first layer of a task drops numbers of, on two samples of three tokens: the probability and the shape, in order."""
+    layer, seen = task.layers[0], []
+    for module in layer.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda module, inputs, _: seen.append((module.p, tuple(inputs[0].shape))))
+    tokens = torch.randn(2, 3, 8)
+    layer(tokens[:, :1], tokens, torch.ones(2, 3, dtype=torch.bool))
+    return seen
+
+
+def test_layers_drop_attention_weights_and_what_each_part_adds_and_has_inside(world3):
+    task = world3.task("masked_transformer", width=8, dropout=0.3)
+    assert dropped(task) == [(0.3, shape) for shape in ((2, 4, 1, 3), (2, 1, 8), (2, 1, 32), (2, 1, 8))]
+
+
+def test_a_token_that_is_all_dropped_is_what_it_was_before_the_norms(world3):
+    layer = world3.task("masked_transformer", width=8).layers[0].train()
+    layer.dropout.p = 1.0
+    tokens = torch.randn(2, 3, 8)
+    got = layer(tokens, tokens, torch.ones(2, 3, dtype=torch.bool))
+    torch.testing.assert_close(got, layer.norm(layer.attention_norm(tokens)))
+
+
 @pytest.mark.parametrize("drop", [False, True])
 def test_what_is_not_visible_is_neither_encoded_nor_learnt_from(world3, drop):
     task = world3.task("masked_transformer", dropout=0.0, drop_visible=drop)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_masked_transformer import make_step, mean_cross_entropy, naive_logits
+from test_masked_transformer import dropped, make_step, mean_cross_entropy, naive_logits
 
 from mmbench.missing import patterns
 from planted import RECIPE, batch_of, fit
@@ -50,6 +50,13 @@ def test_patterns_begin_alike_and_those_that_are_seen_part(world3):
         assert len(first[0].unique(dim=0)) == 4  # but a pattern's tokens differ
         fit(task, world3.complete, epochs=4)
         assert (task.prompts != first).flatten(1).any(dim=1).tolist() == moved
+
+
+def test_its_arguments_are_those_of_the_transformer_too(world3):
+    task = world3.task("pattern_prompts", prompts=2, width=8, layers=3, dropout=0.3)
+    assert task.prompts.shape == (7, 2, 8)
+    assert len(task.layers) == 3
+    assert {p for p, _ in dropped(task)} == {0.3}
 
 
 def test_the_prompts_decide(world3):

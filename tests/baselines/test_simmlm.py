@@ -36,6 +36,7 @@ def naive_loss(logits, label):
 @pytest.mark.parametrize("class_wise", [True, False])
 def test_the_gate_mixes_the_experts_of_what_is_shown(world3, class_wise):
     task = world3.task("simmlm", class_wise=class_wise).double()
+    assert task.gate[-1].out_features == (9 if class_wise else 3)
     present = every_pattern(3)
     features = random_features(task, len(present))
     logits = task.fuse(features, present)

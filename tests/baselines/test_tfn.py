@@ -54,3 +54,6 @@ def test_a_tensor_that_cannot_be_held_is_refused():
     with pytest.raises(UsageError, match=r"width is 9: .* \(9 \+ 1\)\^6 = 1,000,000 .* lower width to 7 or less"):
         built(6, width=9)
     built(6, width=7, hidden=1)
+    built(2, width=511, hidden=1)  # 2^18 numbers, the most there may be
+    with pytest.raises(UsageError, match="lower width to 511 or less"):
+        built(2, width=512)
