@@ -50,12 +50,12 @@ class Agm(Concat):
         1. Features of modalities outside S are zero. The release sets their inputs to zero and runs all encoders for every S, those of
            fewer modalities in evaluation mode.
         2. Any number of modalities; the release has two, and on UR-FUNNY three, with the φ and the r of above.
-        3. The bound of 10 is that of the release's CREMA-D; on UR-FUNNY it is 7, on MOSEI and AVE there is none. The 1e-8 is not there
-           on UR-FUNNY.
+        3. The bound of 10 is that of the release's CREMA-D; on UR-FUNNY it is 7, on AV-MNIST, MOSEI and AVE there is none. The 1e-8 is
+           not there on UR-FUNNY.
         4. A sample that lacks a modality counts as one in which it contributes nothing (φ_m = 0), and not in s_m. A modality that no
            sample of the batch has is not compared, and its running mean stays.
-        5. The release cuts the gradient back to a norm of 1 where one of the head's exceeds 1 (5 on UR-FUNNY); here ``clip_norm`` of
-           the recipe does that, by default not at all.
+        5. The release cuts the gradient back to a norm of 1 where one of the head's exceeds 1 (5 on UR-FUNNY, never on AVE); here
+           ``clip_norm`` of the recipe does that, by default not at all.
         6. Its early fusion has two maxout layers with batch normalisation and dropout; here it is one layer with a rectifier, the bias
            of which modalities share out as they do Concat's.
         7. Layers start as PyTorch has them; the release's, on CREMA-D, from Xavier's weights and zero biases (``recipe.head_init``).
