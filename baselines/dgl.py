@@ -46,7 +46,8 @@ class Dgl(Concat):
     one.
 
     Args:
-        alpha: α, how much more the encoders' gradients weigh than the classifier's.
+        alpha: α, how much more the encoders' gradients weigh than the classifier's. Adam, which divides a gradient by its size, takes
+            next to no notice of it.
     """
 
     weighted_classes = True

@@ -47,7 +47,8 @@ class MMPareto(MultiLoss):
         4. What is shown alone is answered by its own head (``multi_loss``).
 
     Args:
-        gamma: γ; 1.5 in the release, where it is written into the code.
+        gamma: γ; 1.5 in the release, where it is written into the code. Adam, which divides a gradient by its size, takes next to no
+            notice of it.
     """
 
     linear_heads = True

@@ -85,7 +85,7 @@ BATCHES = 3
 
 
 def naive_gradients(task, batch):
-    """Parameter name -> gradient, from a backward pass of every loss, as the release makes them."""
+    """The sum of all losses, and name -> gradient, from a backward pass of every loss, as the release makes them."""
     found, count = {}, len(task.modalities)
     fused, unimodal = task.losses(task.encode(batch), batch)
     for loss in range(count + 1):  # the fused one, and of each modality
@@ -100,16 +100,19 @@ def naive_gradients(task, batch):
         names = [n for n in found[0] if n.startswith(f"encoders.{m}.") and found[0][n] is not None]
         pairs = [[found[loss][n] for n in names] for loss in (0, number)]
         gradients |= dict(zip(names, naive_integrated(*pairs), strict=True))
-    return gradients
+    return fused.item() + sum(unimodal.tolist()), gradients
 
 
 def naive_fit(task, split, epochs):
-    """Momentum, weight decay, clipping and the schedule by hand."""
+    """Momentum, weight decay, clipping and the schedule by hand; returns the last epoch's mean loss."""
     velocity, lr = {}, RECIPE.lr
     task.train()
     for _ in range(epochs):
+        losses = []
         for _, batch in zip(range(BATCHES), loader(split), strict=False):
-            gradients = {name: g for name, g in naive_gradients(task, batch).items() if g is not None}
+            loss, found = naive_gradients(task, batch)
+            losses.append(loss)
+            gradients = {name: g for name, g in found.items() if g is not None}
             norm = math.sqrt(sum(g.square().sum().item() for g in gradients.values()))
             for name, p in task.named_parameters():
                 if name in gradients:
@@ -117,6 +120,7 @@ def naive_fit(task, split, epochs):
                     velocity[name] = g if name not in velocity else RECIPE.momentum * velocity[name] + g
                     p.data -= lr * velocity[name]
         lr *= RECIPE.gamma
+    return sum(losses) / BATCHES
 
 
 @pytest.mark.parametrize("name", ["planted2", "planted3"])
@@ -134,7 +138,8 @@ def test_a_fit_is_the_naive_loop(make_world, name):
     begun = weights(tasks[0])
     run = fit(tasks[0], split, epochs=2, batches=BATCHES)
     assert run.global_step == 2 * BATCHES
-    naive_fit(tasks[1], split, epochs=2)
+    loss = naive_fit(tasks[1], split, epochs=2)
+    assert run.callback_metrics["train/loss"].item() == pytest.approx(loss)
     torch.testing.assert_close(weights(tasks[0]), weights(tasks[1]))
     assert not same(weights(tasks[0]), begun)
 
