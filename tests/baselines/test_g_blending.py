@@ -144,6 +144,17 @@ def test_stage_one_trains_every_head_alone_and_sees_nothing_of_v(world3):
         torch.testing.assert_close([p.grad for p in own], list(torch.autograd.grad(loss, own)), rtol=1e-3, atol=1e-5)
 
 
+def test_stage_one_weighs_classes_among_what_it_learns_from(world3):
+    recipe = RECIPE.model_copy(update={"class_weights": "balanced"})
+    task = moved(world3.task("g_blending", recipe=recipe, held_out=0.4)).eval()
+    batch = batch_of(world3.data.splits.train, 16)
+    rows = (~task.is_held(batch)).nonzero().squeeze(1).tolist()
+    each = [(float(task.class_weights[batch.label[i]]), naive(task, batch, i, *models(task, 1))) for i in rows]
+    known = [[(w, own[k]) for w, own in each if own[k] is not None] for k in range(4)]
+    expected = sum(sum(w * loss for w, loss in pairs) / sum(w for w, _ in pairs) for pairs in known)
+    torch.testing.assert_close(task.training_step(batch, 0), expected)
+
+
 def test_stage_two_weighs_the_losses_of_multi_loss(world3):
     task = world3.task("g_blending").eval()
     task.pretraining_epochs = 0
@@ -183,6 +194,7 @@ def test_a_fresh_model_is_trained_by_weights_that_stage_one_found(world3):
     assert not any(torch.equal(watch.began[n], watch.before[n]) for n in trial if n.endswith(("weight", "bias")))
     assert all(torch.equal(watch.before[n], final[n]) for n in trial), "weight decay moved what has no gradient"
     assert not torch.equal(watch.before["head.weight"], final["head.weight"])
+    assert torch.equal(watch.blend, task.loss_weights), "they were estimated again, or trained"
     learns = {name.partition(".")[0] for name, p in task.named_parameters() if p.requires_grad}
     assert learns == {"encoders", "head", "heads"}
     again = world3.task("g_blending", recipe=recipe, held_out=0.3)

@@ -158,9 +158,10 @@ def test_what_is_predicted_is_what_the_kept_models_say(fitted):
     world, task, watch, _, run = fitted
     split = world.data.splits.test
     log_probs = torch.cat(run.predict(task, world.data.test_dataloader()), dim=1)
-    right = judged(world, watch.kept[-1], split)["picture"][0]
-    answers = log_probs[1].argmax(dim=1) == split.label  # the picture alone
-    assert {i: bool(answers[i]) for i in right} == right
+    found = judged(world, watch.kept[-1], split)
+    for c, m in enumerate(task.modalities):  # alone, they are the first patterns
+        right, answers = found[m][0], log_probs[c].argmax(dim=1) == split.label
+        assert {i: bool(answers[i]) for i in right} == right
 
 
 def test_training_stops_when_no_model_has_been_renewed_for_as_long_as_patience_has(world3):
