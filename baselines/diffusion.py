@@ -45,7 +45,7 @@ def matching_loss(score: Score, x: Tensor) -> Tensor:
     return (deviation * score(x + deviation * noise, t) + noise).square().sum(dim=1)
 
 
-def sample(score: Score, noise: Tensor) -> Tensor:
+def sample(score: Score, noise: Tensor, radius: float = math.inf) -> Tensor:
     """Go back from noise to vectors, in N steps of equal length.
 
     From t to s, a step earlier, with v = v(t) and w = v(s), which is 0 in the end:
@@ -55,6 +55,8 @@ def sample(score: Score, noise: Tensor) -> Tensor:
     Args:
         score: of B rows.
         noise: the standard normal z of each step, (N, B, D).
+        radius: the greatest norm that a vector has without noise. What a score expects it to be, x + v score(x, t), is a mean of such
+            vectors, and no longer; where a score that is not learnt yet says otherwise, that is cut back.
 
     Returns:
         (B, D).
@@ -63,7 +65,9 @@ def sample(score: Score, noise: Tensor) -> Tensor:
     v = variance(times.double()).tolist()
     x = math.sqrt(v[0]) * noise[0]
     for step, (before, after) in enumerate(pairwise(v)):
-        x = x + (before - after) * score(x, x.new_full((1,), times[step].item()))
+        expected = x + before * score(x, x.new_full((1,), times[step].item()))
+        expected = expected * (radius / expected.norm(dim=1, keepdim=True)).clamp(max=1)
+        x = x + (1 - after / before) * (expected - x)
         if after:
             x = x + math.sqrt(after * (before - after) / before) * noise[step + 1]
     return x

@@ -99,6 +99,22 @@ def test_a_sample_is_the_loop_over_its_numbers():
             assert got[i, d].item() == pytest.approx(x, rel=1e-6)
 
 
+def test_no_score_makes_draws_grow():
+    noise = torch.randn(16, 100, 4)
+    free, bound = (sample(lambda x, t: 2 * x, noise, *radius).norm(dim=1) for radius in ((), (2.0,)))
+    assert free.min() > 1e6
+    assert bound.max() < 2.001  # the last step ends in what is expected
+
+
+def test_the_exact_score_is_not_cut_back():
+    noise = torch.randn(16, 1, 100)
+
+    def score(x, t):
+        return -x / variance(t).unsqueeze(1)  # of data that are all zero
+
+    torch.testing.assert_close(sample(score, noise, radius=1e-3), sample(score, noise))
+
+
 def test_a_network_that_corrects_nothing_has_the_score_of_a_standard_normal_vector():
     network = ScoreNetwork(5, 3, hidden=8)
     torch.nn.init.zeros_(network.layers[-1].weight)

@@ -38,7 +38,7 @@ def naively_filled(task, x, visible):
     for column, (m, see) in enumerate(zip(task.modalities, visible, strict=True)):
         if not see and visible.any():
             score = task.scores[m].given(torch.cat(shown).unsqueeze(0))
-            drawn = sample(score, task.noise[:, [column]])[0].detach()
+            drawn = sample(score, task.noise[:, [column]], radius=x[0].shape[0] ** 0.5)[0].detach()
             filled.append(naive_layers(task.refinements[m], drawn))
         else:
             filled.append(shown[column])
@@ -159,9 +159,9 @@ def test_which_loss_trains_what(world3):
 def test_nothing_is_drawn_where_everything_is_shown_or_nothing(world3, monkeypatch):
     drawn = []
 
-    def counted(score, noise):
+    def counted(score, noise, radius):
         drawn.append(noise.shape[1])
-        return sample(score, noise)
+        return sample(score, noise, radius)
 
     monkeypatch.setattr("mmbench.baselines.imder.sample", counted)
     task = world3.task("imder", steps=2).eval()
