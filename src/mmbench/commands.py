@@ -229,7 +229,7 @@ def trials_of(experiment: Experiment, source: Store | Index) -> list[Trial]:
 def check_regression(arguments: argparse.Namespace) -> int:
     """``mmbench check``."""
     from mmbench import regression
-    from mmbench.runner.local import local_backend
+    from mmbench.runner.local import local_backend, other_server
 
     path = bands_file(experiment_path(arguments.experiment), arguments.results, arguments.update)
     held = None if arguments.update else regression.read(path)
@@ -245,7 +245,8 @@ def check_regression(arguments: argparse.Namespace) -> int:
     if held is None:
         # Half as many at a time: more threads than cores are many times slower.
         fewer = local_backend(arguments.devices, max(1, backend.capacity().jobs // 2), threads + 1)
-        again = run_anew(experiment, arguments, fewer)
+        with other_server(**regression.OTHER_SUMS):
+            again = run_anew(experiment, arguments, fewer)
         if again is None:
             return FAILED
         regression.write(path, regression.bands(measured, regression.accuracies(again, experiment)))

@@ -20,15 +20,18 @@ COLUMNS = [*CELL, "n", "mean", "std", "low", "high"]
 ERROR_RATE = 0.01
 LEAST_SEEDS = 5
 LEAST_HALF_WIDTH = 0.5
+OTHER_SUMS = {"MKL_CBWR": "COMPATIBLE"}
+"""Environment variables by which products of matrices are computed in another order, the one of the oldest processors."""
 DIGITS = 4  # of the file; values are compared after rounding to them
 
 EXPLANATION = f"""\
 # Accuracy in percent of every method under every presence pattern: mean and standard deviation over n seeds, and the band that
 # `mmbench check` holds the mean to when it runs the same seeds again.
 # low, high = mean ∓ max({LEAST_HALF_WIDTH}, t · r / sqrt(n)). r is the measured noise of running a trial again, sums taken in another
-# order (on 2 threads instead of 1): the root mean square of the difference that it made to an accuracy, over all trials of the method,
-# or over all accuracies under the pattern, whichever is larger: some methods repeat themselves worse than others. t is the quantile of
-# Student's distribution at which all cells together stay inside with probability {1 - ERROR_RATE:.0%} or more.
+# order (on 2 threads instead of 1, by routines for the oldest processors): the root mean square of the difference that it made to an
+# accuracy, over all trials of the method, or over all accuracies under the pattern, whichever is larger: some methods repeat themselves
+# worse than others. t is the quantile of Student's distribution at which all cells together stay inside with probability
+# {1 - ERROR_RATE:.0%} or more.
 # Written by `mmbench check --update`.
 """
 

@@ -14,7 +14,7 @@ import pytest
 
 from mmbench.errors import Interrupted, UsageError
 from mmbench.record import Record
-from mmbench.runner.local import LocalBackend, local_backend
+from mmbench.runner.local import LocalBackend, local_backend, other_server, start_server
 from mmbench.runner.loop import RETRIES, run_trials
 from mmbench.store import Store
 from mmbench.trial import Trial
@@ -427,3 +427,20 @@ def test_threads_are_what_is_asked_for(tiny: MakeTrial, tmp_path: Path) -> None:
         (record,) = run_trials([trial], store, LocalBackend(1, threads), Watcher())
         assert record.environment["threads"] == threads
         assert f"torch uses {threads} threads" in store.log(trial.key).read_text()
+
+
+def test_another_server_has_variables_of_its_own_for_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMBENCH_ONE", "before")
+
+    def sees(one: str, other: str) -> bool:
+        test = f'[ "$MMBENCH_ONE" = "{one}" ] && [ "$MMBENCH_OTHER" = "{other}" ]'
+        process = start_server().Process(target=os.execlp, args=("sh", "sh", "-c", test))
+        process.start()
+        process.join()
+        return process.exitcode == 0
+
+    with other_server(MMBENCH_ONE="1", MMBENCH_OTHER="2"):
+        assert sees("1", "2")
+    assert os.environ["MMBENCH_ONE"] == "before"
+    assert "MMBENCH_OTHER" not in os.environ
+    assert sees("before", "")

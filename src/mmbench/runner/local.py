@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
@@ -78,6 +78,26 @@ def start_server() -> Any:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+@contextmanager
+def other_server(**variables: str) -> Iterator[None]:
+    """For the while, what is run is forked from a server of its own, which has these environment variables from its start on."""
+    from multiprocessing import forkserver
+
+    server: Any = forkserver._forkserver
+    before = {name: os.environ.get(name) for name in variables}
+    server._stop()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        server._stop()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def server_pid() -> int | None:
