@@ -164,6 +164,16 @@ def test_what_is_predicted_is_what_the_kept_models_say(fitted):
         assert {i: bool(answers[i]) for i in right} == right
 
 
+def test_a_test_tells_how_many_answers_are_right(fitted):
+    world, task, _, _, run = fitted
+    told = trainer(EPOCHS).test(task, world.data.test_dataloader(), verbose=False)[0]
+    log_probs = torch.cat(run.predict(task, world.data.test_dataloader()), dim=1)
+    right = (log_probs.argmax(dim=2) == world.data.splits.test.label).double().mean(dim=1)
+    for shown, accuracy in zip(patterns(task.modalities), right.tolist(), strict=True):
+        name = "" if shown == task.modalities else f"/{pattern_name(shown)}"
+        assert told[f"test/accuracy{name}"] == pytest.approx(accuracy)
+
+
 def test_training_stops_when_no_model_has_been_renewed_for_as_long_as_patience_has(world3):
     watch = Watch()
     recipe = RECIPE.model_copy(update={"epochs": 30})
