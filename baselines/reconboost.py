@@ -60,7 +60,7 @@ class ReconBoost(LateFusion):
         4. Every learner has a linear head of its own. The release's is shared by all, of two layers (one in ``train_MSA.py``), and is
            trained in every turn, so that the other learners change with it.
         5. A turn's terms are sums over the classes. The release takes means, so that its loss is this one divided by their number.
-        6. The release chooses its epoch after rectifications only, and on the test data.
+        6. The release chooses its epoch after rectifications only, and on the test data. It has no agreement in its very first turn.
         7. Means are over the samples that have k, and in the agreement both; q is of what else a sample has, all classes alike if
            nothing. In rectification a sample that has nothing is answered by zero logits, whose cross-entropy counts.
 
