@@ -195,7 +195,9 @@ def test_list_names_what_there_is(here: Path, capsys: pytest.CaptureFixture[str]
     assert main(["list", "encoders"]) == 0
     assert {"small_cnn", "hashed_text"} <= set(capsys.readouterr().out.split())
     assert main(["list", "experiments"]) == 0
-    assert re.search(r"^grid +experiments/ +a tiny grid$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(
+        r"^grid +experiments/ +a tiny grid \[hides the one of mmbench\]$", capsys.readouterr().out, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("text", ["title: [", "title: \x07", "a: 2026-13-45"], ids=ascii)

@@ -185,14 +185,14 @@ def test_a_loss_that_is_not_finite_ends_the_fit(world3, method):
 def test_the_learning_rate_decays_by_epoch(world2, method):
     recipe = Recipe(epochs=5, lr=0.2, momentum=0.7, weight_decay=0.03, step_size=2, gamma=0.5)
     task = world2.task(method, recipe=recipe)
-    rates = []
+    rates, trainable = [], {id(p) for p in task.parameters() if p.requires_grad}
     end = task.on_train_epoch_start
     task.on_train_epoch_start = lambda: (rates.append(task.optimizers().param_groups[0]["lr"]), end())
     run = fit(task, world2.complete, epochs=5, batches=2)
     assert rates == pytest.approx([0.2, 0.2, 0.1, 0.1, 0.05])
     group = run.optimizers[0].param_groups[0]
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.7, 0.03, False)
-    assert {id(p) for p in group["params"]} == {id(p) for p in task.parameters() if p.requires_grad}
+    assert {id(p) for p in group["params"]} == trainable
 
 
 def test_frozen_parameters_are_left_out_of_the_optimizer(world2):
