@@ -106,6 +106,6 @@ def test_two_touches_are_two(tmp_path: Path) -> None:
         "tests/test_trial.py",
     ]
     passed = told("pytest", "-q", "-p", "no:cacheprovider", *one, "tests/data/test_base.py", "-k", CHOSEN)
-    assert int(re.search(r"(\d+) passed", passed)[1]) > 100
+    assert int(re.search(r"(\d+) passed", passed)[1]) > 80
     whole = ["tests/test_docs.py", "tests/test_registry.py", "tests/test_layout.py", "tests/encoders/test_encoders.py"]
     told("pytest", "-q", "-p", "no:cacheprovider", *whole, "tests/data/test_chain.py")
