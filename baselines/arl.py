@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mmbench.arguments import Tunable
 from mmbench.baselines.concat import Concat
-from mmbench.baselines.gradients import scale_gradients
 from mmbench.baselines.mla import entropy
 from mmbench.batch import Batch
 from mmbench.data.split import DataSpec
@@ -122,3 +121,16 @@ class Arl(Concat):
 def normalised(values: Tensor) -> Tensor:
     """Values (M,) as shares of their sum; zeros if that is zero."""
     return values / values.sum().clamp(min=1e-12)
+
+
+def scale_gradients(encoders: nn.ModuleDict, factors: Tensor) -> None:
+    """Multiply all of an encoder's gradients by a factor, in place.
+
+    Args:
+        encoders: modality -> encoder.
+        factors: (M,), one an encoder, in their order.
+    """
+    for encoder, factor in zip(encoders.values(), factors, strict=True):
+        gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, factor)  # all at once, where a GPU has a kernel for that

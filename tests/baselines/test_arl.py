@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from mmbench.baselines.arl import Arl
+from mmbench.baselines.arl import Arl, scale_gradients
 from planted import batch_of, every_pattern, random_features
 
 
@@ -101,3 +102,17 @@ def test_the_loss_and_the_scaling_of_gradients_begin_with_their_epoch(world3, mo
     for name, p in task.named_parameters():
         number = next((n for n, m in enumerate(task.modalities) if name.startswith(f"encoders.{m}.")), None)
         torch.testing.assert_close(p.grad, before[name] * (1.0 if number is None else factors[number]))
+
+
+def test_all_gradients_of_an_encoder_are_scaled_and_those_of_no_other():
+    encoders = nn.ModuleDict({m: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)) for m in ("a", "b", "c")})
+    for encoder in (encoders["a"], encoders["b"]):
+        encoder(torch.randn(5, 3)).square().sum().backward()
+    encoders["b"][0].weight.grad = None  # as of what is frozen
+    before = {name: p.grad.clone() for name, p in encoders.named_parameters() if p.grad is not None}
+    scale_gradients(encoders, torch.tensor([0.5, 3.0, 7.0]))
+    after = {name: p.grad for name, p in encoders.named_parameters() if p.grad is not None}
+    assert before.keys() == after.keys()
+    assert len(before) == 7
+    for name, gradient in after.items():
+        torch.testing.assert_close(gradient, before[name] * (0.5 if name.startswith("a") else 3.0))
