@@ -1,6 +1,7 @@
 """What ``setup`` refuses of a data module, what it puts right, and what it only tells."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -455,6 +456,25 @@ def test_rows_on_disk_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Mapped, "__getitem__", lambda *arguments: pytest.fail("read"))
     change = mapped(tmp_path, {n: np.arange(20) + 20 * i for i, n in enumerate(NAMES)})
     assert len(module(change).splits.test.inputs["picture"]) == 20
+
+
+def test_arrays_in_memory_that_lie_fewer_bytes_apart_than_they_have_rows():
+    pools = sorted((np.zeros((6_000, 7), "float32") for _ in range(200)), key=id)
+    apart, train, validation = min((id(b) - id(a), i, i + 1) for i, (a, b) in enumerate(pairwise(pools)))
+    rows = {
+        "train": (pools[train], apart),
+        "validation": (pools[validation], 0),
+        "test": (np.zeros((20, 7), "float32"), 0),
+    }
+
+    def change(loaded):
+        for name, (array, first) in rows.items():
+            of_it = Mapped(array, first + np.arange(20))
+            loaded = with_input(name, "picture", lambda x, value=of_it: value)(loaded)
+        return loaded
+
+    assert apart < 5_000
+    assert len(module(change).splits.test) == 20
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,8 @@ def _places(value: Any) -> np.ndarray:
         step = value.stride(0) * value.element_size() if value.numel() else 0
         return value.data_ptr() + step * np.arange(len(value)) if step else np.empty(0, np.int64)
     start = getattr(value.array, "filename", None) or id(value.array)
-    return hash(start) % 2**62 + np.asarray(value.rows, np.int64)
+    # In a tuple, since a number is its own hash, and arrays may lie fewer bytes apart than they have rows.
+    return hash((start,)) % 2**62 + np.asarray(value.rows, np.int64)
 
 
 def _same_rows(one: np.ndarray, other: np.ndarray) -> tuple[int, int, int] | None:
