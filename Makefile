@@ -13,7 +13,7 @@ NEWEST := $(lastword $(sort $(wildcard constraints/py*.txt)))
 CONSTRAINTS := $(or $(wildcard constraints/py$(VERSION).txt),$(NEWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup table1 missing-rates status test test-slow checklist lint type format regression gpu benchmark clean
+.PHONY: help setup table1 missing-rates status test test-slow checklist lint type format docs docs-links regression gpu benchmark clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,14 @@ format: $(READY) ## format the code
 
 type: $(READY) ## types
 	$(BIN)/mypy
+
+docs: $(READY) ## build the site into docs/_build/html and check its links (warnings are errors)
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --jobs auto --quiet $(ARGS) docs docs/_build/html
+	$(BIN)/python docs/_ext/links.py docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+docs-links: $(READY) ## whether the site's links to elsewhere lead somewhere (needs the network)
+	$(BIN)/python -m sphinx --builder linkcheck --quiet -D plot_gallery=0 docs docs/_build/linkcheck
 
 regression: $(READY) ## run the small grids anew and hold them to their accuracy bands
 	$(BIN)/mmbench check $(ARGS)

@@ -1,0 +1,10 @@
+"""
+The methods
+===========
+
+For whoever wants to see what there is.
+"""
+
+from mmbench.baselines import METHODS
+
+print(list(METHODS)[:8])
