@@ -23,7 +23,8 @@ def test_the_citation_is_of_this_suite_and_its_two_papers():
 @pytest.mark.parametrize("path", FORMS, ids=[path.stem for path in FORMS])
 def test_forms_of_issues_have_what_forms_need(path):
     form = yaml.safe_load(path.read_text())
-    assert form["name"] and form["description"]
+    assert form["name"]
+    assert form["description"]
     asked = [part for part in form["body"] if part["type"] != "markdown"]
     ids = [part["id"] for part in asked]
     assert len(ids) == len(set(ids)) >= 4
