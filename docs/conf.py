@@ -22,7 +22,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "gallery/*"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
@@ -37,6 +37,9 @@ copybutton_prompt_is_regexp = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_use_rtype = False
+napoleon_use_ivar = True
+add_module_names = False
+python_maximum_signature_line_length = 70
 
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",

@@ -8,7 +8,9 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-WRITERS: list[Callable[[], Mapping[str, str]]] = []
+import reference_pages
+
+WRITERS: list[Callable[[], Mapping[str, str]]] = [reference_pages.pages]
 """Each gives pages: their path in ``docs`` -> their text."""
 
 

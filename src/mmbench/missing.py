@@ -92,15 +92,19 @@ def shapley(modalities: int) -> np.ndarray:
 class Missing(BaseModel):
     """Which cells (a sample's modality) are taken away from a data set, beside those that it lacks by nature.
 
-    Kinds, for M modalities and the missing rate η:
-        anchor: every sample keeps one modality, chosen uniformly, and each other one with q = (M (1 − η) − 1) / (M − 1), so that a
-            share η of all cells is missing and no sample loses everything (what the released code of this line of work does,
-            without its rejection loop). It can realise rates up to (M − 1) / M; one that is at most 0.05 above is taken for that.
-        bernoulli: every cell is missing with probability η (as the MLA paper's text says); a sample may lose everything.
-        per_modality: modality m is missing with probability ``rates[m]``, those not named never.
-
     A mask is drawn once and is a function of data set, split, fold, kind, rate and ``seed`` alone: all methods and training seeds meet
     the same one, and what is missing at one rate is missing at every higher one.
+
+    The kinds, for M modalities and the missing rate η:
+
+    - anchor: every sample keeps one modality, chosen uniformly, and each other one with q = (M (1 − η) − 1) / (M − 1), so that a
+      share η of all cells is missing and no sample loses everything (what the released code of this line of work does, without its
+      rejection loop). It can realise rates up to (M − 1) / M; one that is at most 0.05 above is taken for that.
+    - bernoulli: every cell is missing with probability η (as the MLA paper's text says); a sample may lose everything.
+    - per_modality: modality m is missing with probability ``rates[m]``, those not named never.
+
+    Attributes:
+        kind: how cells are chosen, as above.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

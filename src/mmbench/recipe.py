@@ -27,7 +27,7 @@ class Recipe(BaseModel):
     The MLA paper (arXiv 2311.10707, appendix) and OGM-GE's release train by SGD with momentum 0.9, learning rate 0.001,
     decayed by 0.1 after 70 of 100 epochs, in batches of 64; the weight decay of 1e-4 is the releases'.
 
-    The learning rate of epoch e, counted from 0, is ``lr`` times ``lr_factor(e)``, with E epochs of which W warm up:
+    The learning rate of epoch e, counted from 0, is ``lr`` times ``lr_factor(e)``, with E epochs of which W warm up::
 
         (e + 1) / (W + 1)                        e < W: it rises by equal steps, and is all of ``lr`` from epoch W on
         gamma ** (e // step_size)                schedule "step"; epochs count from the beginning of training, warm-up or not
@@ -40,6 +40,10 @@ class Recipe(BaseModel):
     capability 8.0 or later) and nowhere else: on a CPU such a trial gives what 32-true gives, under another key, since a key does not
     depend on where a trial runs. A trial's process sets it (``precision.computing``); a fit with a trainer of one's own is within
     ``with computing(recipe.precision):``, or has what torch has by itself, float32 products and TF32 convolutions.
+
+    Attributes:
+        weight_decay: the factor of the weights that is added to the gradient; of adamw, the share of them, times the learning rate,
+            that a step takes away.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -23,7 +23,7 @@ def reliability(confidence: np.ndarray, hits: np.ndarray) -> np.ndarray:
 
 
 def expected_error(bins: np.ndarray) -> float:
-    """The expected calibration error, in percent: |accuracy − confidence| of the bins of ``reliability``, by their samples."""
+    """The expected calibration error, in percent: ``|accuracy − confidence|`` of the bins of ``reliability``, by their samples."""
     return 100 * float(np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
 
 

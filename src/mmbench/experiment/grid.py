@@ -50,8 +50,14 @@ class DatasetGrid(BaseModel):
     folds: Literal["all"] | Annotated[int, Field(ge=1, strict=True)] | Folds | None = Field(
         None, description="all, a list, or the first so many; by default the data set's one split"
     )
-    protocols: Annotated[list[str], AfterValidator(distinct)] = Field(["clean"], min_length=1)
-    encoders: dict[str, str | dict[str, Any]] = {}
+    protocols: Annotated[list[str], AfterValidator(distinct)] = Field(
+        ["clean"], min_length=1, description="clean, peek, legacy: the splits, and where the best epoch is chosen"
+    )
+    encoders: dict[str, str | dict[str, Any]] = Field(
+        {},
+        description="modality -> an encoder's name, or {name: …} with its arguments; arguments without a name are those of the data "
+        "set's own encoder; by default the data set's",
+    )
     views: dict[str, str] = Field({}, description="modality -> the prepared field to read it from")
     spec_augment: dict[str, dict[Literal["time", "frequency"], NonNegativeInt]] = Field(
         {}, description="modality -> how many frames and bins of its filter bank SpecAugment may hide in training"
@@ -64,7 +70,7 @@ class DatasetGrid(BaseModel):
         strict=True,
         description="GPUs, or processes on the CPU, that train a trial; no result depends on them",
     )
-    recipe: Recipe = Recipe()
+    recipe: Recipe = Field(Recipe(), description="how models are trained")
     seeds: Seeds | dict[str, Seeds] | None = Field(
         None, description="in place of the experiment's; or protocol -> seeds, for those of which they are other"
     )
@@ -91,12 +97,16 @@ class MethodGrid(BaseModel):
 
 
 class MissingGrid(BaseModel):
-    """A named way of training with missing modalities: the keys of ``Missing``, of which a rate may be a list of rates."""
+    """A named way of training with missing modalities; nothing behind its name: nothing is missing. A list of rates: each of them."""
 
     model_config = ConfigDict(extra="allow")  # the other keys are for Missing to check
 
-    rate: float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)] | None = None
-    rates: dict[str, float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)]] | None = None
+    rate: float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)] | None = Field(
+        None, description="η, the share of missing cells (anchor, bernoulli), from 0 to 1; a list: each of them"
+    )
+    rates: dict[str, float | Annotated[list[float], Field(min_length=1), AfterValidator(distinct)]] | None = Field(
+        None, description="modality -> its missing rate (per_modality), from 0 to 1; lists: every combination"
+    )
 
     @model_validator(mode="after")
     def _few(self) -> MissingGrid:
@@ -121,18 +131,24 @@ class MissingGrid(BaseModel):
 
 
 class Grid(BaseModel):
-    """An experiment's file: data sets × their protocols × ways of missing × folds × seeds × methods.
-
-    ``quick`` holds the changes that ``--quick`` makes, as ``--set`` would: dotted keys and their values.
-    """
+    """An experiment's file: data sets × their protocols × ways of missing × folds × seeds × methods."""
 
     model_config = ConfigDict(extra="forbid")
 
-    title: str
-    datasets: dict[str, DatasetGrid] = Field(min_length=1)
-    methods: dict[str, MethodGrid] = Field(min_length=1)
-    seeds: Seeds
-    missing: dict[str, MissingGrid] = Field({"complete": MissingGrid()}, min_length=1)
+    title: str = Field(description="the heading of its reports")
+    datasets: dict[str, DatasetGrid] = Field(
+        min_length=1,
+        description="a data set's name, or a label -> what is done with it; nothing behind it: all defaults",
+    )
+    methods: dict[str, MethodGrid] = Field(
+        min_length=1, description="a method's name, or a label -> its arguments; nothing behind it: all defaults"
+    )
+    seeds: Seeds = Field(description="of training, a trial each: initial weights, the order of samples, augmentation")
+    missing: dict[str, MissingGrid] = Field(
+        {"complete": MissingGrid()},
+        min_length=1,
+        description="a name of your own -> what training lacks; each is trained",
+    )
     test_rates: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [], max_length=100, description="rates to test at beside those of training"
     )
@@ -145,7 +161,9 @@ class Grid(BaseModel):
         None, description="leave every trained model, as it was in the epoch that was chosen; no number depends on it"
     )
     tune: Tune | None = Field(None, description="how the settings of every method are tuned, with equal budgets")
-    quick: dict[str, Any] = {}
+    quick: dict[str, Any] = Field(
+        {}, description="the changes that `--quick` makes, as `--set` would: dotted keys and their values"
+    )
 
     @property
     def size(self) -> int:

@@ -32,9 +32,9 @@ class Dimension(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    low: float = 0
-    high: float = 0
-    log: bool = False
+    low: float = Field(0, description="the smallest value")
+    high: float = Field(0, description="the largest value, above low")
+    log: bool = Field(False, description="draw the logarithm uniformly, and not the value; low is above 0 then")
     choices: list[Any] = []
 
     @model_validator(mode="before")
@@ -92,21 +92,22 @@ RANGE_KEYS = ("low", "high", "log")
 
 
 class Tune(BaseModel):
-    """How the settings of each method are tuned, with the same number of draws for all.
-
-    Attributes:
-        draws: settings that are tried for a data set, protocol, way of missing, method and fold; the first is the default.
-        seed: of the trials that tune.
-        recipe: what settings of the recipe are drawn from.
-        methods: label -> what the method's own arguments are drawn from, in the place of what the method declares.
-    """
+    """How the settings of each method are tuned, with the same number of draws for all."""
 
     model_config = ConfigDict(extra="forbid")
 
-    draws: int = Field(16, ge=0, le=MOST_DRAWS)
-    seed: int = Field(0, ge=0, lt=2**32)
-    recipe: Space = {}
-    methods: dict[str, Space] = {}
+    draws: int = Field(
+        16,
+        ge=0,
+        le=MOST_DRAWS,
+        description="settings that are tried for a data set, protocol, way of missing, method and fold; the first is the default",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="of the trials that tune")
+    recipe: Space = Field({}, description="key of the recipe -> what it is drawn from, for every method")
+    methods: dict[str, Space] = Field(
+        {},
+        description="label of a method -> what its own arguments are drawn from, in the place of what the method declares",
+    )
 
     @field_validator("recipe", mode="before")
     @classmethod
