@@ -37,8 +37,8 @@ NOTES = {
     "": "Modalities, protocols, folds: [Ideas](../ideas/index.md).",
     "datasets.<data set>": "Names: [Data sets](../datasets/index.md).",
     "methods.<method>": "Names, and the arguments of each: [Methods](../methods/index.md).",
-    "tune": "What tuning does: [Ideas](../ideas/index.md).",
-    "missing.<name>": "Masks in pictures: [Ideas](../ideas/index.md).",
+    "tune": "What tuning does: [Tuning](../ideas/tuning.md).",
+    "missing.<name>": "Masks in pictures: [Missing modalities](../ideas/missing.md).",
 }
 """Place of a block -> where to read on."""
 
