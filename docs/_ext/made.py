@@ -11,6 +11,9 @@ from sphinx.application import Sphinx
 import reference_pages
 
 WRITERS: list[Callable[[], Mapping[str, str]]] = [reference_pages.pages]
+import start_table
+
+WRITERS: list[Callable[[], Mapping[str, str]]] = [start_table.pages]
 """Each gives pages: their path in ``docs`` -> their text."""
 
 
