@@ -9,11 +9,9 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import reference_pages
-
-WRITERS: list[Callable[[], Mapping[str, str]]] = [reference_pages.pages]
 import start_table
 
-WRITERS: list[Callable[[], Mapping[str, str]]] = [start_table.pages]
+WRITERS: list[Callable[[], Mapping[str, str]]] = [reference_pages.pages, start_table.pages]
 """Each gives pages: their path in ``docs`` -> their text."""
 
 
