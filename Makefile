@@ -13,7 +13,7 @@ NEWEST := $(lastword $(sort $(wildcard constraints/py*.txt)))
 CONSTRAINTS := $(or $(wildcard constraints/py$(VERSION).txt),$(NEWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup table1 missing-rates status test test-slow checklist lint type format docs docs-links regression gpu benchmark clean
+.PHONY: help setup demo table1 missing-rates status test test-slow checklist lint type format docs docs-links regression gpu benchmark clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ $(READY): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV) (minutes, the first time)"
 	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
+
+demo: $(READY) ## a first result in sentences: two methods on the embedded data (ARGS=--open opens its page)
+	$(BIN)/mmbench demo $(ARGS)
 
 table1: $(READY) ## run Table 1 on the embedded data, print it and compare it with results/table1 (WANDB=online|offline, ARGS="--jobs 4")
 	$(BIN)/mmbench run experiments/table1.yaml --wandb $(WANDB) $(ARGS)

@@ -153,8 +153,8 @@ def test_a_run_of_ones_own_file_by_a_published_name_is_not_compared_and_says_so(
 ) -> None:
     from argparse import Namespace
 
-    from mmbench.commands import compared_with
     from mmbench.experiment.plan import Experiment
+    from mmbench.report_commands import compared_with
 
     experiment = Experiment.__new__(Experiment)
     experiment.name = "table1"

@@ -10,22 +10,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmbench import experiment_commands, machine, new, where
+from mmbench import demo, experiment_commands, machine, new, where
 from mmbench.bundles.commands import add_export, add_import, export_experiment, import_bundle
 from mmbench.commands import (
-    FAILED,
     REGRESSION,
-    USAGE,
     check_regression,
-    compare_results,
     convert_weights,
     dashboard,
     list_names,
     predict_samples,
-    report,
     run_experiment,
     show_trial,
-    write_ledger,
 )
 from mmbench.data.preparing.commands import add_commands
 from mmbench.durations import CHECKPOINT_EVERY, in_words, interval, some_time
@@ -41,7 +36,9 @@ from mmbench.errors import (
     raise_on_signals,
 )
 from mmbench.models import asking
+from mmbench.opening import FAILED, USAGE
 from mmbench.options import given_path, places, positive, several
+from mmbench.report_commands import compare_results, report, write_ledger
 from mmbench.runner import choosing
 from mmbench.status import status
 
@@ -114,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
         "--wandb", choices=["off", "offline", "online"], default="off", help="track in Weights & Biases (default: off)"
     )
 
+    demo.add_options(
+        command("demo", demo.demo, "a first result: two methods on data that come with mmbench, in sentences"), run
+    )
     told = command("status", status, "tell what is done of an experiment, or of all in the store")
     told.epilog = "Exits with 1 where a trial is damaged, else with 0, whatever has failed or is missing."
     add_experiment(told, nargs="?")

@@ -6,8 +6,9 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mmbench.commands import FAILED, OK, load_experiment, open_store, trials_of
 from mmbench.errors import UsageError, printable
+from mmbench.opening import FAILED, OK, load_experiment, open_store
+from mmbench.report_commands import trials_of
 
 if TYPE_CHECKING:
     from mmbench.index import Summary

@@ -15,7 +15,7 @@ from mmbench.baselines import METHODS
 from mmbench.data import DATASETS
 from mmbench.data.prepared import PreparedDataModule
 
-EXPERIMENT = Path(__file__).parents[2] / "experiments" / "demo.yaml"
+EXPERIMENT = Path(__file__).parents[2] / "experiments" / "made_up.yaml"
 GRID = yaml.safe_load(EXPERIMENT.read_text())
 NAMES = [name for name in DATASETS.registered if issubclass(DATASETS[name], PreparedDataModule)]  # of a raw download
 
@@ -37,18 +37,18 @@ def mmbench(*arguments: object, data: Path) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "name"), list(enumerate(GRID["datasets"])))
 def test_from_raw_files_to_a_report(number: int, name: str, tmp_path: Path) -> None:
-    """With every sixth method, others for the next data set, so that each meets one or two; `mmbench run demo` runs all."""
+    """With every sixth method, others for the next data set, so that each meets one or two; `mmbench run made_up` runs all."""
     methods = dict(list(GRID["methods"].items())[number % 6 :: 6])
     data, results = tmp_path / "data", tmp_path / "results"
     made = mmbench("data", "demo", name, "--jobs", 1, data=data)
     assert made.returncode == 0, made.stderr
     assert "protocol clean holds" in made.stdout
     assert mmbench("data", "verify", name, data=data).returncode == 0
-    path = tmp_path / "demo.yaml"
+    path = tmp_path / "made_up.yaml"
     path.write_text(yaml.safe_dump({**GRID, "datasets": {name: GRID["datasets"][name]}, "methods": methods}))
     done = mmbench("--results", results, "run", path, data=data)
     assert done.returncode == 0, done.stderr
-    table = (results / "local" / "demo" / "table.md").read_text()
+    table = (results / "local" / "made_up" / "table.md").read_text()
     assert f"{name}, clean, MADE UP" in table
     assert "Not run" not in table
     rows = [line for line in table.splitlines() if line.startswith("| ")]

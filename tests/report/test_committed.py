@@ -11,7 +11,6 @@ import pytest
 from make_golden import METHODS, experiment, predictions, write_store
 
 from mmbench.cli import main, parser
-from mmbench.commands import write_report
 from mmbench.errors import DataError, UsageError
 from mmbench.experiment.plan import Experiment
 from mmbench.provenance import Codes
@@ -19,6 +18,7 @@ from mmbench.record import Record
 from mmbench.report.collect import collect
 from mmbench.report.committed import compare, read_table, unfit
 from mmbench.report.terminal import print_report
+from mmbench.report_commands import write_report
 from mmbench.store import Store
 
 CODES = Codes()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from make_golden import GOLDEN, experiment
 
-from mmbench import commands
+from mmbench import report_commands
 from mmbench.cli import main
 from mmbench.elsewhere.entries import Elsewhere, Entry, Part
 from mmbench.experiment.grid import Grid
@@ -257,7 +257,7 @@ def test_what_is_published_has_none_of_it(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     enter(store, "mine", 0, stored(store, "concat", "clean", 0))
-    monkeypatch.setattr(commands, "load_experiment", lambda arguments, imported: experiment())
+    monkeypatch.setattr(report_commands, "load_experiment", lambda arguments, imported: experiment())
     monkeypatch.setattr("mmbench.report.committed.unfit", lambda results: [])
     assert main(["--results", str(tmp_path), "report", "golden", "--publish"]) == 0
     captured = capsys.readouterr()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mmbench.commands import load_experiment, open_store
 from mmbench.errors import counted, printable
+from mmbench.opening import load_experiment, open_store
 from mmbench.options import given_path
 
 

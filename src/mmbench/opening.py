@@ -1,0 +1,52 @@
+"""What commands begin with: the experiment and the store that their arguments name. Imports that take time stay inside."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from mmbench.files import check_folder
+from mmbench.places import experiment_path
+
+if TYPE_CHECKING:
+    from mmbench.experiment.plan import Experiment
+    from mmbench.store import Store
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def load_experiment(arguments: argparse.Namespace, imported: bool = False) -> Experiment:
+    """The experiment that the arguments name, with their settings.
+
+    Args:
+        arguments: of a command.
+        imported: nothing will be run, so what a bundle told of an imported experiment's data sets stands for them.
+    """
+    from mmbench.bundles.importing import known_of
+    from mmbench.experiment.plan import left_out, load
+
+    path = experiment_path(arguments.experiment)
+    settings, quick = getattr(arguments, "settings", []), getattr(arguments, "quick", False)
+    known = known_of(path) if imported else None
+    experiment = load(path, settings, quick, getattr(arguments, "datasets", []), known)
+    if datasets := getattr(arguments, "datasets", []):
+        from mmbench.experiment.substitute import few_steps
+
+        for line in few_steps(experiment.grid, datasets):
+            print(line, file=sys.stderr)
+    for dataset, reason in experiment.unprepared.items():
+        print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
+    return experiment
+
+
+def open_store(arguments: argparse.Namespace, write: bool = False) -> Store:
+    """The store of the results folder.
+
+    Raises:
+        UsageError: there cannot be one, or it cannot be written to although it will be.
+    """
+    from mmbench.store import Store
+
+    check_folder(arguments.results / "runs", "results folder", write)
+    return Store(arguments.results / "runs")
