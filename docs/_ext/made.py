@@ -8,10 +8,11 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+import dataset_pages
 import reference_pages
 import start_table
 
-WRITERS: list[Callable[[], Mapping[str, str]]] = [reference_pages.pages, start_table.pages]
+WRITERS: list[Callable[[], Mapping[str, str]]] = [dataset_pages.pages, reference_pages.pages, start_table.pages]
 """Each gives pages: their path in ``docs`` -> their text."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +125,18 @@ def print_folds(data: type[MultimodalDataModule]) -> None:
 
 def print_encoders(data: type[MultimodalDataModule]) -> None:
     """Print the encoders of a data set, and the files that they read."""
+    print("encoders, unless an experiment names others, and what they read from the folder of weights:")
+    for modality, name, files in encoders_of(data):
+        print(f"  {modality}: {name}, {' and '.join(files) or 'nothing: trained from scratch'}")
+
+
+def encoders_of(data: type[MultimodalDataModule]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each modality, its encoder unless an experiment names another, and what that reads from the folder of weights."""
     from mmbench.arguments import resolve_arguments
     from mmbench.encoders import ENCODERS
 
-    print("encoders, unless an experiment names others, and what they read from the folder of weights:")
     for modality, choice in data.encoders.items():
         given = {"name": choice} if isinstance(choice, str) else dict(choice)
         name = given.pop("name")
         resolved = resolve_arguments(ENCODERS[name], given)[0]
-        files = [str(resolved[key]) for key in ("weights", "tokenizer") if resolved.get(key)]
-        print(f"  {modality}: {name}, {' and '.join(files) or 'nothing: trained from scratch'}")
+        yield modality, name, [str(resolved[key]) for key in ("weights", "tokenizer") if resolved.get(key)]
