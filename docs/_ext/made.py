@@ -9,10 +9,16 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import dataset_pages
+import idea_pictures
 import reference_pages
 import start_table
 
-WRITERS: list[Callable[[], Mapping[str, str]]] = [dataset_pages.pages, reference_pages.pages, start_table.pages]
+WRITERS: list[Callable[[], Mapping[str, str]]] = [
+    dataset_pages.pages,
+    idea_pictures.pictures,
+    reference_pages.pages,
+    start_table.pages,
+]
 """Each gives pages: their path in ``docs`` -> their text."""
 
 
