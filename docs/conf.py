@@ -19,6 +19,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "made",
+    "signatures",
 ]
 exclude_patterns = ["_build", "_ext", "gallery/*"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
@@ -38,7 +39,9 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 70
 
 sphinx_gallery_conf = {

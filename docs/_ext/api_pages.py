@@ -151,7 +151,7 @@ def text_of(page: Page) -> str:
     for module in page.modules:
         names = shown(page, module)
         index = "".join(f"- [`{name}`](#{module}.{name}): {first_sentence(module, name)}\n" for name in names)
-        directive = f".. automodule:: {module}\n   :members: {', '.join(names)}\n"
+        directive = f".. automodule:: {module}\n   :members: {', '.join(names)}\n   :exclude-members: model_config\n"
         text += f"## `{module}`\n\n{index}\n```{{eval-rst}}\n{directive}```\n\n"
     return text
 

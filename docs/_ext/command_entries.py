@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 from collections.abc import Iterator
-from functools import partial
 from unittest.mock import patch
 
 from mmbench.cli import parser
@@ -50,11 +49,18 @@ def command_entry(name: str, sub: argparse.ArgumentParser) -> str:
     """The section of a command."""
     level = "#" * len(name.split())
     below = [f"{name} {word}" for word in subcommands(sub)]
-    sub.formatter_class = partial(argparse.HelpFormatter, width=WIDTH)
     text = f"{level} `{name}`\n\n{sub.description or ''}\n\n"
     if below:
         return text + "".join(f"- [`{one}`](#{one.replace(' ', '-')})\n" for one in below) + "\n" + epilog(sub)
-    return f"{text}```text\n{sub.format_usage().rstrip()}\n```\n\n{epilog(sub)}{entries(own(sub))}"
+    return f"{text}```text\nusage: {usage(name, own(sub))}\n```\n\n{epilog(sub)}{entries(own(sub))}"
+
+
+def usage(name: str, actions: list[argparse.Action]) -> str:
+    """A command with what it cannot do without, in a line: its options are listed below it."""
+    options = [action for action in actions if action.option_strings]
+    needed = [signature(action) for action in options if action.required]
+    positional = [signature(action) for action in actions if not action.option_strings]
+    return " ".join([name, *["[options]"] * (len(options) > len(needed)), *needed, *positional])
 
 
 def subcommands(sub: argparse.ArgumentParser) -> list[str]:

@@ -80,10 +80,19 @@ def block_entry(block: Block, told: str | None) -> str:
     note = f"\n\n{NOTES[block.place]}" if block.place in NOTES else ""
     return f"{heading}{prose(block.model)}{note}\n\n" + "".join(
         f"[`{name}`]{{#{anchor(f'{block.place}.{name}')}}}\n"
-        f": {'; '.join(filter(None, [in_words(field.annotation, tuple(field.metadata)), default(block.model, name, field)]))}\n\n"
-        f"  {meaning(block.model, name).replace('``', '`')}\n\n"
-        for name, field in block.fields.items()
+        f": {values(block, name)}\n\n  {meaning(block.model, name).replace('->', '→')}\n\n"
+        for name in block.fields
     )
+
+
+def values(block: Block, name: str) -> str:
+    """What a key takes, and what holds without it; a block leads to its section."""
+    field = block.fields[name]
+    words = in_words(field.annotation, tuple(field.metadata))
+    below = next((b.place for b in blocks() if b.place.startswith(f"{block.place}.{name}".strip("."))), None)
+    if below is not None:
+        words = re.sub(r"a block|any value", f"[a block](#{anchor(below, 'block')})", words)
+    return "; ".join(f"*{part}*" for part in (words, default(block.model, name, field)) if part)
 
 
 def anchor(place: str, of: str = "key") -> str:

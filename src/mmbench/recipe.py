@@ -29,7 +29,7 @@ class Recipe(BaseModel):
 
     The learning rate of epoch e, counted from 0, is ``lr`` times ``lr_factor(e)``, with E epochs of which W warm up::
 
-        (e + 1) / (W + 1)                        e < W: it rises by equal steps, and is all of ``lr`` from epoch W on
+        (e + 1) / (W + 1)                        e < W: it rises by equal steps, and is all of lr from epoch W on
         gamma ** (e // step_size)                schedule "step"; epochs count from the beginning of training, warm-up or not
         (1 + cos(π (e − W) / (E − W))) / 2       schedule "cosine": it falls to zero, which is reached when training is over
         1                                        schedule "constant"

@@ -1,7 +1,7 @@
 """What two predictions tell of the class, taken apart: shared, each one's own, and what only both together tell.
 
 The partial information decomposition of Bertschinger, Rauh, Olbrich, Jost and Ay (Quantifying unique information, Entropy 16, 2014;
-arXiv 1311.2839). It needs the least information that any joint distribution Q has whose pairs (X1, Y) and (X2, Y) are the data's:
+arXiv 1311.2839). It needs the least information that any joint distribution Q has whose pairs (X1, Y) and (X2, Y) are the data's::
 
     I* = min over Q of I_Q(Y; X1, X2)
     redundancy = I(Y; X1) + I(Y; X2) − I*       unique to 1 = I* − I(Y; X2)
