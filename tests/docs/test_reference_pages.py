@@ -151,7 +151,7 @@ def test_the_variables_are_those_of_the_code():
 def test_the_exit_codes_are_those_of_the_code():
     from signal import SIGINT, SIGTERM, SIGUSR1
 
-    from mmbench.commands import FAILED, OK, USAGE
+    from mmbench.opening import FAILED, OK, USAGE
 
     text = (ROOT / "docs/reference/environment.md").read_text()
     assert [f"| {code} | " in text for code in (OK, FAILED, USAGE)] == [True] * 3
