@@ -10,12 +10,14 @@ from sphinx.application import Sphinx
 
 import dataset_pages
 import idea_pictures
+import finding_pages
 import reference_pages
 import start_table
 
 WRITERS: list[Callable[[], Mapping[str, str]]] = [
     dataset_pages.pages,
     idea_pictures.pictures,
+    finding_pages.pages,
     reference_pages.pages,
     start_table.pages,
 ]
