@@ -9,8 +9,8 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import dataset_pages
-import idea_pictures
 import finding_pages
+import idea_pictures
 import reference_pages
 import start_table
 
