@@ -73,14 +73,15 @@ CHOSEN = "max_logit or own-concat or own-cca or own-cpm_net or own-mmin or test_
 
 @pytest.mark.slow
 def test_two_touches_are_two(tmp_path: Path) -> None:
-    """README's method, word for word, and a data set and an encoder; then every test that goes over the tables."""
+    """The method of the page on one's own, word for word, and a data set and an encoder; then every test that goes over the tables."""
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "data_", "__pycache__", "*.egg-info"))
     package = copy / "src" / "mmbench"
     (package / "baselines").symlink_to(copy / "baselines")  # as one package, without installing it
-    source, line = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)[2:4]
+    page = (ROOT / "docs/how_to/my_method.md").read_text()
+    source, line = re.search(r"```python\n(.*?)```.*?(\"max_logit\": \"mmbench\S*)", page, flags=re.DOTALL).groups()
     for file, content, table, entry in [
-        (copy / "baselines/max_logit.py", source, copy / "baselines/__init__.py", line.strip()),
+        (copy / "baselines/max_logit.py", source, copy / "baselines/__init__.py", line),
         (package / "data/sets/own.py", DATA_SET, package / "data/__init__.py", '"own": "mmbench.data.sets.own:Own",'),
         (package / "encoders/own.py", ENCODER, package / "encoders/__init__.py", '"own_encoder": "mmbench.encoders.own:OwnEncoder",'),
     ]:  # fmt: skip
@@ -107,5 +108,5 @@ def test_two_touches_are_two(tmp_path: Path) -> None:
     ]
     passed = told("pytest", "-q", "-p", "no:cacheprovider", *one, "tests/data/test_base.py", "-k", CHOSEN)
     assert int(re.search(r"(\d+) passed", passed)[1]) > 80
-    whole = ["tests/test_docs.py", "tests/test_registry.py", "tests/test_layout.py", "tests/encoders/test_encoders.py"]
+    whole = ["tests/docs", "tests/test_registry.py", "tests/test_layout.py", "tests/encoders/test_encoders.py"]
     told("pytest", "-q", "-p", "no:cacheprovider", *whole, "tests/data/test_chain.py")

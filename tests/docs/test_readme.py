@@ -36,6 +36,7 @@ def test_it_says_what_mmbench_is_not():
     assert "not MMBench, OpenCompass's benchmark of vision-language models" in TEXT
 
 
+@pytest.mark.merged
 def test_it_counts_the_methods():
     assert f"{len(METHODS)} methods" in TEXT
 
