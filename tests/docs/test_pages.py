@@ -34,8 +34,6 @@ ELSEWHERE = [
 LINKED = sorted({*PAGES, *(str(path.relative_to(ROOT)) for glob in ELSEWHERE for path in ROOT.glob(glob))})
 SLOW: set[str] = set()
 """Pages whose Python takes more than a few seconds."""
-OWED = {"docs/devices.md", "docs/openclipart.md"}
-"""Pages that do not yet say who they are for."""
 ENDS = {"&&", "||", "|", ";", "&", ">", ">>"}
 MARKDOWN = MarkdownIt().enable("table")
 
@@ -158,8 +156,7 @@ def test_python_runs(page, folder):
 @pytest.mark.parametrize("page", PAGES)
 def test_says_who_it_is_for(page):
     beginning = re.sub(r"\A(?:.*\n)*?# .*\n", "", read(page))[:400]
-    if page not in OWED:
-        assert re.search(r"(?:^|[.:] |\n)For \w|\b(?:is|are) for \w", beginning), f"begins with: {beginning}"
+    assert re.search(r"(?:^|[.:] |\n)For \w|\b(?:is|are) for \w", beginning), f"begins with: {beginning}"
 
 
 @pytest.fixture(scope="session")
