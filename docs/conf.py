@@ -1,8 +1,10 @@
 """The site: ``make docs``. Pages that the code knows enough to write are written by ``_ext``, whenever the site is built."""
 
+import os
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
@@ -44,12 +46,20 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 python_maximum_signature_line_length = 70
 
+# Scripts make features once, for all of them, and leave nothing behind.
+data = TemporaryDirectory(prefix="mmbench-docs-")
+os.environ["MMBENCH_DATA"] = data.name
+
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",
     "filename_pattern": r"/[a-z]\w*\.py$",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "gallery_order.Order",
     "download_all_examples": False,
+    "notebook_extensions": set(),
+    "capture_repr": (),  # pages show what the script prints
+    "min_reported_time": 3600,  # seconds: no page says how long it took
+    "write_computation_times": False,
     "show_memory": False,
     "show_signature": False,
     "remove_config_comments": True,

@@ -444,3 +444,7 @@ def test_another_server_has_variables_of_its_own_for_the_while(monkeypatch: pyte
     assert os.environ["MMBENCH_ONE"] == "before"
     assert "MMBENCH_OTHER" not in os.environ
     assert sees("before", "")
+    monkeypatch.setenv("MMBENCH_ONE", "after")
+    assert sees("before", "")  # as it was started
+    monkeypatch.setenv("MMBENCH_WEIGHTS", "other")
+    assert sees("after", "")  # by another one: trials read other folders now

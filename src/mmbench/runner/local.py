@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
+from types import ModuleType
 from typing import Any
 
 from mmbench.errors import RunnerError, UsageError
@@ -62,8 +63,16 @@ def visible_gpus() -> dict[str, str]:
 
 
 def start_server() -> Any:
-    """Start the fork server, which imports what trials need while the caller goes on; if it has died, start it again."""
+    """Start the fork server, which imports what trials need while the caller goes on; if it has died, start it again.
+
+    Trials have the server's variables; where a script has named other folders since, another server takes its place.
+    """
     from multiprocessing import forkserver, resource_tracker
+
+    folders = {name: os.environ.get(name) for name in FOLDERS}
+    if server_pid() is not None and folders != _folders:
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    _folders.update(folders)
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mmbench.runner.preload"])
@@ -78,6 +87,23 @@ def start_server() -> Any:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+FOLDERS = ("MMBENCH_DATA", "MMBENCH_WEIGHTS")
+"""Variables that name the folders that trials read."""
+_folders: dict[str, str | None] = {}
+"""Theirs when the fork server was started."""
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """For the while, a process that is started does not run the caller's script first: a trial needs nothing of it."""
+    main_module = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main_module
 
 
 @contextmanager
@@ -174,7 +200,8 @@ class LocalBackend:
         job = replace(job, device=",".join(devices), threads=request.cores)
         process = self.context.Process(target=main, args=(job,))
         try:
-            process.start()
+            with without_main():
+                process.start()
         except (EOFError, OSError) as error:
             self._not_started(job, error)
             return
