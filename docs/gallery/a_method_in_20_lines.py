@@ -7,7 +7,7 @@ For whoever has an idea of how to fuse modalities, and wants to see what it make
 
 # %%
 # A method is a function of features and of *which modalities are present*. This one lets each modality propose a
-# class, and weighs the proposals by scores that it learns. The base class does the rest: it trains encoders and
+# class, and weighs the proposals by a score that goes with each. The base class does the rest: it trains encoders and
 # fusion by the cross-entropy of what ``fuse`` returns, and tests every presence pattern.
 
 import os
@@ -26,13 +26,15 @@ class Weighted(MultimodalTask):
 
     def __init__(self, spec, encoders, recipe=None):
         super().__init__(spec, encoders, recipe)
-        self.heads = nn.ModuleDict({m: nn.Linear(self.dims[m], spec.num_classes) for m in self.modalities})
-        self.scores = nn.ModuleDict({m: nn.Linear(self.dims[m], 1) for m in self.modalities})
+        outputs = spec.num_classes + 1
+        heads = {m: nn.Linear(width, outputs) for m, width in self.dims.items()}
+        self.heads = nn.ModuleDict(heads)
 
     def fuse(self, features, present):
-        logits = torch.stack([self.heads[m](features[m]) for m in self.modalities], dim=1)  # (B, M, C)
-        scores = torch.stack([self.scores[m](features[m]) for m in self.modalities], dim=1)  # (B, M, 1)
-        absent = ~present.unsqueeze(-1)
+        said = [self.heads[m](features[m]) for m in self.modalities]
+        said = torch.stack(said, dim=1)  # (B, M, C + 1)
+        logits, scores = said[..., :-1], said[..., -1:]
+        absent = ~present.unsqueeze(-1)  # (B, M, 1)
         weights = scores.masked_fill(absent, -1e9).softmax(dim=1).masked_fill(absent, 0)
         return (weights * logits).sum(dim=1)  # (B, C)
 
@@ -46,14 +48,16 @@ from mmbench.encoders.mlp import Mlp
 from mmbench.recipe import Recipe
 from mmbench.training import quieten
 
-os.environ.setdefault("MMBENCH_DATA", tempfile.mkdtemp(prefix="mmbench-"))  # where features are kept that are made once
+# Where features are kept that are made once.
+os.environ.setdefault("MMBENCH_DATA", tempfile.mkdtemp(prefix="mmbench-"))
 quieten()
-torch.set_num_threads(1)  # small matrices: more threads only get in each other's way
+torch.set_num_threads(1)  # more of them gain nothing on small matrices
 pl.seed_everything(0, verbose=False)
 
 data = OpenClipartFeatures(protocol="clean", fold=0)
 encoders = {modality: Mlp(in_dim=128, dropout=0.5) for modality in data.modalities}
-task = Weighted(data.spec, encoders, Recipe(optimizer="adam", epochs=12, lr=0.001, step_size=10))
+recipe = Recipe(optimizer="adam", epochs=12, lr=0.001, step_size=10)
+task = Weighted(data.spec, encoders, recipe)
 
 # %%
 # Any Trainer trains it. ``BestEpoch`` keeps the model of the epoch that is best on the validation part; the test part
@@ -76,12 +80,13 @@ best.restore(task)
 # %%
 # One training, and the accuracy of each presence pattern. ``test/accuracy`` is that of everything.
 
-accuracy = {name: 100 * value for name, value in metrics.items() if name.startswith("test/accuracy")}
-for name, value in accuracy.items():
+names = [name for name in metrics if name.startswith("test/accuracy")]
+values = [100 * metrics[name] for name in names]
+for name, value in zip(names, values, strict=True):
     print(f"{name:32} {value:.1f} %")
 
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-axes.barh(list(accuracy), list(accuracy.values()))
+axes.barh(names, values)
 axes.invert_yaxis()
 axes.set(xlabel="accuracy, %")
 plt.show()

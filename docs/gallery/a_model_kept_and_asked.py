@@ -2,7 +2,8 @@
 A model kept and asked
 ======================
 
-For whoever wants to use what an experiment trained: a prediction for a sample of one's own, with a modality missing too.
+For whoever wants to use what an experiment trained: to ask it about a sample, with a
+modality missing too.
 """
 
 # %%
@@ -24,7 +25,12 @@ results = mmbench.run(
         "datasets": {
             "handwritten": {
                 "modalities": ["fourier", "profile"],
-                "recipe": {"optimizer": "adam", "epochs": 5, "lr": 0.001, "step_size": 4},
+                "recipe": {
+                    "optimizer": "adam",
+                    "epochs": 5,
+                    "lr": 0.001,
+                    "step_size": 4,
+                },
             }
         },
         "methods": {"late_fusion": {}},
@@ -57,7 +63,10 @@ print("it is:", data.classes[int(batch.label)])
 
 def tell(prediction):
     likely = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:3]
-    print(f"seen {prediction.seen}: {prediction.label};", ", ".join(f"{name} {p:.2f}" for name, p in likely))
+    print(
+        f"seen {prediction.seen}: {prediction.label};",
+        ", ".join(f"{name} {p:.2f}" for name, p in likely),
+    )
 
 
 # %%
@@ -72,7 +81,12 @@ answers = {name: model.predict(part) for name, part in parts.items()}
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 for name, answer in answers.items():
     tell(answer)
-    axes.plot(list(answer.probabilities), list(answer.probabilities.values()), "o-", label=name)
+    axes.plot(
+        list(answer.probabilities),
+        list(answer.probabilities.values()),
+        "o-",
+        label=name,
+    )
 axes.set(xlabel="digit", ylabel="probability")
 axes.legend(title="shown")
 plt.show()

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import mmbench
 
 folder = Path(tempfile.mkdtemp(prefix="mmbench-"))
-os.environ.setdefault("MMBENCH_DATA", str(folder / "data"))  # where features are kept that are made once
+# Where features are kept that are made once.
+os.environ.setdefault("MMBENCH_DATA", str(folder / "data"))
 
 experiment = {
     "title": "Late fusion and MLA",
@@ -39,7 +40,11 @@ results = mmbench.run(experiment, folder / "results")
 # of everything. The table has a row for each method, pattern and metric, in percent, with a 95 % interval.
 
 accuracy = results.table.query("metric == 'accuracy'")
-print(accuracy.pivot(index="pattern", columns="method", values="mean").round(1).to_string())
+print(
+    accuracy.pivot(index="pattern", columns="method", values="mean")
+    .round(1)
+    .to_string()
+)
 
 # %%
 # Two intervals that overlap do not say that two methods are alike: what is an easy picture for one is easy for the
@@ -48,9 +53,8 @@ print(accuracy.pivot(index="pattern", columns="method", values="mean").round(1).
 
 everything = "image+title+tags"
 both = results.comparisons.query("pattern == @everything").iloc[0]
-print(
-    f"{both.method} − {both.other}: {both.difference:+.1f} points, 95 % interval [{both.ci_low:+.1f}, {both.ci_high:+.1f}]"
-)
+print(f"{both.method} − {both.other}: {both.difference:+.1f} points")
+print(f"95 % interval: {both.ci_low:+.1f} to {both.ci_high:+.1f}")
 
 # %%
 # The same for every pattern, as a picture.

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import mmbench
 
 folder = Path(tempfile.mkdtemp(prefix="mmbench-"))
-os.environ.setdefault("MMBENCH_DATA", str(folder / "data"))  # where features are kept that are made once
+# Where features are kept that are made once.
+os.environ.setdefault("MMBENCH_DATA", str(folder / "data"))
 
 recipe = {"optimizer": "adam", "epochs": 12, "lr": 0.001, "step_size": 10}
 experiment = {
@@ -49,7 +50,11 @@ plt.show()
 
 lines = results.rates.curves.query("method == 'concat'")
 print("concat − late_fusion, points")
-print(lines[["rate", "difference", "difference_low", "difference_high"]].round(1).to_string(index=False))
+print(
+    lines[["rate", "difference", "difference_low", "difference_high"]]
+    .round(1)
+    .to_string(index=False)
+)
 
 # %%
 # Running it again with other rates trains nothing: the store has the predictions.

@@ -19,18 +19,30 @@ import mmbench
 from mmbench.places import carried
 
 table1 = carried("results") / "table1"
-table = pd.read_csv(table1 / "table.csv").query("protocol == 'clean' and metric == 'accuracy'")
+table = pd.read_csv(table1 / "table.csv").query(
+    "protocol == 'clean' and metric == 'accuracy'"
+)
 columns = ["image", "title", "tags", "image+title+tags"]
-print(table.pivot(index="method", columns="pattern", values="mean")[columns].round(1).to_string())
+print(
+    table.pivot(index="method", columns="pattern", values="mean")[columns]
+    .round(1)
+    .to_string()
+)
 
 # %%
 # ``comparisons.csv`` has the differences of every two methods, on the same samples and seeds. Which pairs does Table
 # 1 tell apart, with everything shown?
 
-pairs = pd.read_csv(table1 / "comparisons.csv").query("protocol == 'clean' and pattern == 'image+title+tags'")
+pairs = pd.read_csv(table1 / "comparisons.csv").query(
+    "protocol == 'clean' and pattern == 'image+title+tags'"
+)
 apart = pairs[(pairs.ci_low > 0) | (pairs.ci_high < 0)]
 print(f"{len(apart)} of {len(pairs)} pairs")
-print(apart[["method", "other", "difference", "ci_low", "ci_high"]].round(1).to_string(index=False))
+print(
+    apart[["method", "other", "difference", "ci_low", "ci_high"]]
+    .round(1)
+    .to_string(index=False)
+)
 
 names = apart.method + " − " + apart.other
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -58,7 +70,9 @@ experiment = {
 }
 results = mmbench.run(experiment, folder / "results")
 print(
-    results.trials[["method", "seed", "accuracy", "accuracy/fourier", "best_epoch", "key"]]
+    results.trials[
+        ["method", "seed", "accuracy", "accuracy/fourier", "best_epoch", "key"]
+    ]
     .round(1)
     .to_string(index=False)
 )
@@ -77,5 +91,11 @@ true, predicted = (
     pd.Series(predictions.label, name="digit"),
     pd.Series(predictions.predicted[alone], name="predicted as"),
 )
-wrong = pd.crosstab(true, predicted).stack().rename("times").reset_index().query("digit != `predicted as`")
+wrong = (
+    pd.crosstab(true, predicted)
+    .stack()
+    .rename("times")
+    .reset_index()
+    .query("digit != `predicted as`")
+)
 print(wrong.nlargest(5, "times").to_string(index=False))

@@ -23,11 +23,11 @@ def test_every_script_has_its_place():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_it_says_what_it_is_and_for_whom(name):
     source = (GALLERY / name).read_text()
-    _, title, line, _, words, *_ = f"\n{ast.get_docstring(ast.parse(source))}\n\n".split("\n")
+    title, line, _, *words = ast.get_docstring(ast.parse(source)).split("\n")
     assert title
     assert line == "=" * len(title)
-    assert words.startswith("For whoever ")
-    assert words.endswith(".")
+    assert words[0].startswith("For whoever ")
+    assert words[-1].endswith(".")
     assert source.count("\n# %%\n") >= 3
 
 
