@@ -38,7 +38,8 @@ FLOORS = [
     "report",
     "done",
     "running submitted bundles",
-    "regression dashboard where new experiment_commands opening report_commands commands demo status bundles.commands cli from_python __main__",
+    "regression dashboard where new experiment_commands opening report_commands commands demo status bundles.commands cli "
+    "from_python __main__",
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 

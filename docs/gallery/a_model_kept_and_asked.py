@@ -19,26 +19,16 @@ import matplotlib.pyplot as plt
 import mmbench
 
 folder = Path(tempfile.mkdtemp(prefix="mmbench-"))
-results = mmbench.run(
-    {
-        "title": "Digits in two views",
-        "datasets": {
-            "handwritten": {
-                "modalities": ["fourier", "profile"],
-                "recipe": {
-                    "optimizer": "adam",
-                    "epochs": 5,
-                    "lr": 0.001,
-                    "step_size": 4,
-                },
-            }
-        },
-        "methods": {"late_fusion": {}},
-        "seeds": [0],
-        "keep": "best",
-    },
-    folder / "results",
-)
+recipe = {"optimizer": "adam", "epochs": 5, "lr": 0.001, "step_size": 4}
+views = {"modalities": ["fourier", "profile"], "recipe": recipe}
+experiment = {
+    "title": "Digits in two views",
+    "datasets": {"handwritten": views},
+    "methods": {"late_fusion": {}},
+    "seeds": [0],
+    "keep": "best",
+}
+results = mmbench.run(experiment, folder / "results")
 
 # %%
 # The model lies beside its trial's record, in a folder that is named by the trial's key. The folder can be moved
@@ -61,12 +51,9 @@ sample = {name: batch.inputs[name][0].numpy() for name in model.modalities}
 print("it is:", data.classes[int(batch.label)])
 
 
-def tell(prediction):
-    likely = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:3]
-    print(
-        f"seen {prediction.seen}: {prediction.label};",
-        ", ".join(f"{name} {p:.2f}" for name, p in likely),
-    )
+def tell(answer):
+    seen, sure = ", ".join(answer.seen) or "nothing", answer.probabilities[answer.label]
+    print(f"seen {seen}: {answer.label}, {100 * sure:.0f} % sure")
 
 
 # %%
@@ -81,12 +68,7 @@ answers = {name: model.predict(part) for name, part in parts.items()}
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 for name, answer in answers.items():
     tell(answer)
-    axes.plot(
-        list(answer.probabilities),
-        list(answer.probabilities.values()),
-        "o-",
-        label=name,
-    )
+    axes.plot(*zip(*answer.probabilities.items(), strict=True), "o-", label=name)
 axes.set(xlabel="digit", ylabel="probability")
 axes.legend(title="shown")
 plt.show()

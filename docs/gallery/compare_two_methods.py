@@ -22,14 +22,10 @@ folder = Path(tempfile.mkdtemp(prefix="mmbench-"))
 # Where features are kept that are made once.
 os.environ.setdefault("MMBENCH_DATA", str(folder / "data"))
 
+recipe = {"optimizer": "adam", "epochs": 12, "lr": 0.001, "step_size": 10}
 experiment = {
     "title": "Late fusion and MLA",
-    "datasets": {
-        "openclipart_features": {
-            "folds": "all",
-            "recipe": {"optimizer": "adam", "epochs": 12, "lr": 0.001, "step_size": 10},
-        }
-    },
+    "datasets": {"openclipart_features": {"folds": "all", "recipe": recipe}},
     "methods": {"late_fusion": {}, "mla": {}},
     "seeds": [0],
 }
@@ -40,11 +36,8 @@ results = mmbench.run(experiment, folder / "results")
 # of everything. The table has a row for each method, pattern and metric, in percent, with a 95 % interval.
 
 accuracy = results.table.query("metric == 'accuracy'")
-print(
-    accuracy.pivot(index="pattern", columns="method", values="mean")
-    .round(1)
-    .to_string()
-)
+by_pattern = accuracy.pivot(index="pattern", columns="method", values="mean")
+print(by_pattern.round(1).to_string())
 
 # %%
 # Two intervals that overlap do not say that two methods are alike: what is an easy picture for one is easy for the

@@ -29,18 +29,12 @@ READINGS = {"bearing": [70, 5, 12], "belt": [61, 4, 14], "none": [60, 2, 12]}
 
 draw = np.random.default_rng(0)
 fault = draw.choice(list(WORDS), 480)
-readings = np.array([READINGS[name] for name in fault]) + draw.normal(
-    0, [6, 2, 2], (480, 3)
-)
+readings = np.array([READINGS[name] for name in fault])
+readings = readings + draw.normal(0, [6, 2, 2], readings.shape)
 frame = pd.DataFrame(readings.round(2), columns=["temperature", "vibration", "current"])
-others = draw.choice(
-    [word for words in WORDS.values() for word in words], (480, 2)
-)  # words that say nothing of the fault
-notes = [
-    " ".join([*draw.choice(WORDS[name], 1), *more])
-    for name, more in zip(fault, others, strict=True)
-]
-frame["note"] = np.where(draw.random(480) < 0.2, "", notes)
+telling = np.array([draw.choice(WORDS[name]) for name in fault], object)
+noise = draw.choice(np.concatenate(list(WORDS.values())), 480)  # whatever the fault is
+frame["note"] = np.where(draw.random(480) < 0.2, "", telling + " " + noise)
 frame["fault"] = fault
 frame["machine"] = [f"m{number % 60:02}" for number in range(480)]
 print(frame.head().to_string())
@@ -62,37 +56,22 @@ main(["data", "add", str(raw), "--label", "fault", "--group", "machine"])
 # From now on ``inspections`` is a data set like any other: each experiment takes it, from Python or by ``mmbench run
 # table1 --dataset inspections``.
 
-results = mmbench.run(
-    {
-        "title": "What is wrong with the machine?",
-        "datasets": {
-            "inspections": {
-                "recipe": {
-                    "optimizer": "adam",
-                    "epochs": 10,
-                    "lr": 0.005,
-                    "batch_size": 32,
-                }
-            }
-        },
-        "methods": {"concat": {}, "late_fusion": {}},
-        "seeds": [0],
-    },
-    folder / "results",
-)
+recipe = {"optimizer": "adam", "epochs": 10, "lr": 0.005, "batch_size": 32}
+experiment = {
+    "title": "What is wrong with the machine?",
+    "datasets": {"inspections": {"recipe": recipe}},
+    "methods": {"concat": {}, "late_fusion": {}},
+    "seeds": [0],
+}
+results = mmbench.run(experiment, folder / "results")
 accuracy = results.table.query("metric == 'accuracy'")
 columns = ["method", "pattern", "mean", "ci_low", "ci_high", "samples"]
 print(accuracy[columns].round(1).to_string(index=False))
 
 figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 for method, own in accuracy.groupby("method", sort=False):
-    axes.errorbar(
-        own.pattern,
-        own["mean"],
-        [own["mean"] - own.ci_low, own.ci_high - own["mean"]],
-        fmt="o-",
-        label=method,
-    )
+    reach = [own["mean"] - own.ci_low, own.ci_high - own["mean"]]
+    axes.errorbar(own.pattern, own["mean"], reach, fmt="o", capsize=4, label=method)
 axes.set(ylabel="accuracy, %")
 axes.legend()
 plt.show()

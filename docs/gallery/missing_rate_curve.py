@@ -33,8 +33,8 @@ experiment = {
 results = mmbench.run(experiment, folder / "results")
 
 # %%
-# Of three modalities at rate 0.4, a share of 0.4 of all values is hidden, and each sample keeps one modality at
-# least. A number is the mean over 100 masks, which all methods share. The band is the 95 % interval over artists.
+# At rate 0.4, a mask hides 0.4 of all modalities of all samples, and never all three of a sample. A number is the mean
+# over 100 masks, which all methods share. The band is the 95 % interval; pictures by one artist are resampled together.
 
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 for method, curve in results.rates.curves.groupby("method", sort=False):
@@ -45,19 +45,16 @@ axes.legend()
 plt.show()
 
 # %%
-# Intervals of two methods on the same pictures overlap even where one is better throughout. Their difference has its
-# own.
+# Bands that overlap do not say that two methods are alike: easy pictures are easy for both. Their difference, on the
+# same pictures under the same masks, has its own interval.
 
 lines = results.rates.curves.query("method == 'concat'")
+columns = ["rate", "difference", "difference_low", "difference_high"]
 print("concat − late_fusion, points")
-print(
-    lines[["rate", "difference", "difference_low", "difference_high"]]
-    .round(1)
-    .to_string(index=False)
-)
+print(lines[columns].round(1).to_string(index=False))
 
 # %%
 # Running it again with other rates trains nothing: the store has the predictions.
 
 more = mmbench.run({**experiment, "test_rates": [0.15, 0.35]}, folder / "results")
-print(more.rates.curves[["method", "rate", "mean"]].round(1).to_string(index=False))
+print(more.rates.curves[["method", "rate", "mean"]].round(2).to_string(index=False))
