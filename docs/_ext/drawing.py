@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-INK, PALE, GRID = "#222222", "#666666", "#dddddd"
+INK, PALE, GREY, GRID = "#222222", "#666666", "#bbbbbb", "#dddddd"
+WHITE = "#ffffff"
 
 
 class Drawing:
@@ -39,13 +40,13 @@ class Drawing:
     def dot(self, x: float, y: float, colour: str, filled: bool = True) -> None:
         """A round mark, filled or open."""
         self.parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour if filled else "#ffffff"}" stroke="{colour}"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour if filled else WHITE}" stroke="{colour}"/>'
         )
 
     def key(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> None:
         """What colours mean: (colour, word), side by side."""
         for colour, word in entries:
-            self.box(x, y - 10, 11, 11, colour)
+            self.box(x, y - 10, 11, 11, colour, GREY if colour == WHITE else "none")
             self.words(x + 16, y, word)
             x += 30 + 7 * len(word)
 
@@ -53,5 +54,5 @@ class Drawing:
         """The file."""
         head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{self.height}"'
         view = f'viewBox="0 0 {self.width} {self.height}" font-family="sans-serif" role="img"'
-        paper = f'<rect width="{self.width}" height="{self.height}" rx="6" fill="#ffffff"/>'
+        paper = f'<rect width="{self.width}" height="{self.height}" rx="6" fill="{WHITE}"/>'
         return "\n".join([f"{head} {view}>", f"<title>{escape(self.title)}</title>", paper, *self.parts, "</svg>\n"])

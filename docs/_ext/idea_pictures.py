@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from drawing import GRID, INK, PALE, Drawing
+from drawing import GREY, GRID, INK, PALE, WHITE, Drawing
 from idea_numbers import (
     accuracies,
     against_late_fusion,
@@ -18,7 +18,7 @@ from idea_numbers import (
 from mmbench.data.folds import Parts
 from mmbench.missing import Missing, mask_generator, pattern_matrix, pattern_name, patterns, realised
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#bbbbbb"
+BLUE, ORANGE, GREEN, SAND = "#0072B2", "#D55E00", "#009E73", "#f4c7a8"
 MODALITIES = ("image", "title", "tags")
 WIDTH = 500
 SAMPLES = 24
@@ -52,11 +52,11 @@ def draw_patterns() -> Drawing:
     for column, (pattern, shown) in enumerate(zip(patterns(MODALITIES), pattern_matrix(MODALITIES), strict=True)):
         x = left + step * column
         for row, there in enumerate(shown):
-            drawing.box(x, 18 + 30 * row, 42, 24, GREEN if there else "#ffffff", GREEN if there else GREY)
+            drawing.box(x, 18 + 30 * row, 42, 24, GREEN if there else WHITE, GREEN if there else GREY)
         for row, method in enumerate(methods):
             value = f"{scores[method, pattern_name(pattern)]:.1f}"
             drawing.words(x + 21, 134 + 24 * row, value, "middle", (BLUE, ORANGE)[row])
-    drawing.key(left, 186, [(GREEN, "the model sees it"), (GREY, "hidden; below: accuracy in %")])
+    drawing.key(left, 186, [(GREEN, "the model sees it"), (WHITE, "hidden; below: accuracy in %")])
     return drawing
 
 
@@ -75,7 +75,7 @@ def draw_protocols() -> Drawing:
             drawing.box(x, y, scale * part, 19, colour)
             x += scale * part
             if part > 10:
-                drawing.words(x - 5, y + 14, f"{part:.1f}", "end", "#ffffff" if colour == BLUE else INK)
+                drawing.words(x - 5, y + 14, f"{part:.1f}", "end", WHITE if colour == BLUE else INK)
         drawing.words(x + 5, y + 14, f"{total:.1f}")
     drawing.key(left, 36 + 26 * len(legacy), [(BLUE, "clean"), (ORANGE, "+ peeking"), (GREY, "+ leakage = legacy")])
     return drawing
@@ -128,11 +128,11 @@ def masked(title: str, settings: list[Missing] | tuple[Missing, ...]) -> Drawing
         for row, modality in enumerate(MODALITIES):
             drawing.words(left - 8, top + 32 + cell * row, modality, "end")
             for column, kept in enumerate(mask[:, row]):
-                colour = GREEN if kept else "#ffffff" if mask[column].any() else "#f4c7a8"
+                colour = GREEN if kept else WHITE if mask[column].any() else SAND
                 drawing.box(
                     left + cell * column, top + 20 + cell * row, cell - 2, cell - 2, colour, GREEN if kept else GREY
                 )
-    drawing.key(left, 12 + 92 * len(settings), [(GREEN, "there"), (GREY, "missing"), ("#f4c7a8", "nothing is left")])
+    drawing.key(left, 12 + 92 * len(settings), [(GREEN, "there"), (WHITE, "missing"), (SAND, "nothing is left")])
     return drawing
 
 

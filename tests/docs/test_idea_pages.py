@@ -160,11 +160,11 @@ def test_footguns():
     assert tuned.ci_low < 0 < tuned.ci_high
 
 
-def test_every_footgun_says_what_is_done_what_it_costs_and_what_is_done_here():
+def test_every_footgun_says_what_is_done_and_what_the_suite_does():
     items = re.split(r"^### ", (DOCS / "footguns.md").read_text(), flags=re.MULTILINE)[1:]
-    starts = {item.splitlines()[0]: re.findall(r"^- \*\*(\w+)\*\*:", item, re.MULTILINE) for item in items}
-    assert len(starts) > 15
-    assert {title: words for title, words in starts.items() if words != ["Done", "Costs", "Here"]} == {}
+    lines = {item.splitlines()[0]: re.findall(r"^- \*\*(\w+)\*\*:", item, re.MULTILINE) for item in items}
+    assert len(lines) > 15
+    assert [title for title, found in lines.items() if found not in (["Done", "Here"], ["Done", "Costs", "Here"])] == []
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_masks_are_those_of_trials(drawn, name, settings):
     masks = [m.draw(MODALITIES, SAMPLES, mask_generator("a data set", "test", 0)) for m in settings]
     assert len(boxes(drawn[name], GREEN)) - 1 == sum(int(mask.sum()) for mask in masks)
     gaps = [box for box in drawn[name].iter(f"{SVG}rect") if box.get("stroke") == GREY]
-    assert len(gaps) == sum(int((~mask).sum()) for mask in masks)
+    assert len(gaps) - 1 == sum(int((~mask).sum()) for mask in masks)  # and the key
     if name == "nested":
         assert all(np.all(less | ~more) for less, more in pairwise(masks))
 
