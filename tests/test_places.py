@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,7 @@ def test_where_tells_folders_reasons_and_state(
 ) -> None:
     lines = told(capsys)
     assert list(lines) == ["mmbench", "experiments", "published", "results", "data", "weights"]
-    assert lines["mmbench"].startswith(f"mmbench 0.1.0 {REPOSITORY}/src/mmbench Python 3.")
+    assert lines["mmbench"].startswith(f"mmbench {version('mmbench')} {REPOSITORY}/src/mmbench Python 3.")
     assert lines["experiments"].startswith(f"experiments {REPOSITORY}/experiments ")
     assert f"{here}/experiments where those of your own would be; not there" in lines["experiments"]
     for name in where.FOLDERS:

@@ -1,5 +1,6 @@
 """What stands beside the site: the citation, and the forms for issues, name what there is."""
 
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -15,6 +16,9 @@ def test_the_citation_is_of_this_suite_and_its_two_papers():
     package = ConfigParser()
     package.read(ROOT / "setup.cfg")
     assert (citation["title"], citation["license"]) == (package["metadata"]["name"], package["metadata"]["license"])
+    assert citation["version"] == package["metadata"]["version"]
+    newest = re.search(r"^## (\d\S*) – (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest.groups() == (citation["version"], str(citation["date-released"]))
     papers = {paper["notes"]: paper["identifiers"][0]["value"] for paper in citation["references"]}
     assert papers == {"MLA": "arXiv:2311.10707", "DMRNet": "arXiv:2407.04458"}
     assert all(paper["title"] and paper["year"] and paper["authors"] for paper in citation["references"])
