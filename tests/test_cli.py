@@ -491,7 +491,7 @@ def test_broken_yaml_is_answered_with_all_mistakes(tmp_path: Path) -> None:
     assert answer.stderr.splitlines()[0] == "mmbench: experiments/grid.yaml: 3 mistakes"
     for part in ("did you mean 'tiny_good'?", "did you mean 'epochs'?", "the same value is given twice"):
         assert part in answer.stderr
-    assert len(answer.stderr.splitlines()) == 4
+    assert len(answer.stderr.splitlines()) == 5, "the heading, the mistakes, and the page"
     assert not (tmp_path / "results").exists()
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mmbench import demo, experiment_commands, machine, new, where
+from mmbench import completion, demo, experiment_commands, guide, machine, new, pages, where
 from mmbench.bundles.commands import add_export, add_import, export_experiment, import_bundle
 from mmbench.commands import (
     REGRESSION,
@@ -57,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NeedsLightning:
         again = "import sys; from mmbench.cli import main; sys.exit(main(sys.argv[1:]))"
         os.execv(sys.executable, [sys.executable, "-c", again, *sys.argv[1:]])
-    except UsageError as error:
-        print(f"mmbench: {printable(str(error))}", file=sys.stderr)
-        return USAGE
-    except (DataError, RunnerError, StoreError) as error:
-        print(f"mmbench: {printable(str(error))}", file=sys.stderr)
-        return FAILED
+    except (UsageError, DataError, RunnerError, StoreError) as error:
+        print(
+            f"mmbench: {printable(str(error))}\n{pages.more(pages.page_of(error, arguments.name_of_command))}",
+            file=sys.stderr,
+        )
+        return USAGE if isinstance(error, UsageError) else FAILED
     except Interrupted as interrupt:
         print(
             f"mmbench: {interrupt}; what was finished is kept, the same command goes on from there",
@@ -78,12 +78,14 @@ def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     text = "A benchmark suite for multimodal fusion."
     top = argparse.ArgumentParser(prog="mmbench", description=text, parents=[places(top=True)])
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    top.add_argument("--version", action=Version, nargs=0, help="print the version, and end")
+    top.set_defaults(command=guide.print_tasks, name_of_command="")
+    commands = top.add_subparsers(metavar="COMMAND")
 
     def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         description = text[0].upper() + text[1:] + "."
         sub = commands.add_parser(name, help=text, description=description, parents=[places()])
-        sub.set_defaults(command=function)
+        sub.set_defaults(command=function, name_of_command=name)
         return sub
 
     run = command("run", run_experiment, "run what is missing of an experiment, and report it")
@@ -159,9 +161,26 @@ def parser() -> argparse.ArgumentParser:
     asking.add_options(command("predict", predict_samples, "ask a model that was kept about the samples of a table"))
     lists = command("list", list_names, "list what there is")
     lists.add_argument("what", choices=["methods", "datasets", "encoders", "experiments"])
+    lists.add_argument("--names", action="store_true", help="of experiments too the names alone")
     show = command("show", show_trial, "show one trial: its settings, its metrics, its log")
     show.add_argument("key", metavar="KEY", help="a trial's key, or its beginning")
+    completion.add_options(
+        command(
+            "completion", completion.completion, "print a script by which a shell completes commands, names and files"
+        ),
+        top,
+    )
+    guide.add_examples(top)
     return top
+
+
+class Version(argparse.Action):
+    """``--version``; the version is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it, and end."""
+        print(f"mmbench {machine.installed_version('mmbench')}")
+        parser.exit()
 
 
 EXPERIMENT = "a YAML file, or the name of one in experiments/ or of mmbench's own"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmbench.errors import UsageError, printable
 from mmbench.experiment_commands import list_experiments
 from mmbench.opening import FAILED, OK, load_experiment, open_store
-from mmbench.places import bands_file, experiment_path
+from mmbench.places import bands_file, experiment_path, experiments
 from mmbench.report_commands import compared_with, write_report
 from mmbench.runner.choosing import backend_of, check_options
 
@@ -120,13 +120,17 @@ def dashboard(arguments: argparse.Namespace) -> int:
 
 def list_names(arguments: argparse.Namespace) -> int:
     """``mmbench list``."""
-    if arguments.what == "experiments":
+    if arguments.what == "experiments" and not arguments.names:
         return list_experiments(arguments)
     from mmbench.baselines import METHODS
     from mmbench.data import DATASETS
     from mmbench.encoders import ENCODERS
 
-    for name in {"methods": METHODS, "datasets": DATASETS, "encoders": ENCODERS}[arguments.what]:
+    tables = {"methods": METHODS, "datasets": DATASETS, "encoders": ENCODERS}
+    named = (
+        dict.fromkeys(one.name for one in experiments()) if arguments.what == "experiments" else tables[arguments.what]
+    )
+    for name in named:
         print(name)
     return OK
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mmbench.files import check_folder
+from mmbench.pages import more
 from mmbench.places import experiment_path
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def load_experiment(arguments: argparse.Namespace, imported: bool = False) -> Ex
         imported: nothing will be run, so what a bundle told of an imported experiment's data sets stands for them.
     """
     from mmbench.bundles.importing import known_of
-    from mmbench.experiment.plan import left_out, load
+    from mmbench.experiment.plan import left_out, load, page_of_lack
 
     path = experiment_path(arguments.experiment)
     settings, quick = getattr(arguments, "settings", []), getattr(arguments, "quick", False)
@@ -37,6 +38,8 @@ def load_experiment(arguments: argparse.Namespace, imported: bool = False) -> Ex
             print(line, file=sys.stderr)
     for dataset, reason in experiment.unprepared.items():
         print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
+    if experiment.unprepared:
+        print(more(page_of_lack(experiment.unprepared)), file=sys.stderr)
     return experiment
 
 

@@ -370,4 +370,4 @@ def test_names_of_classes_that_a_terminal_would_act_upon(
     err = capsys.readouterr().err
     assert "known: a\ufffd[2J\ufffd, b mmbench: done" in err
     assert {c for c in err if not c.isprintable()} == {"\n"}
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2, "the mistake and its page"

@@ -19,6 +19,7 @@ from mmbench.errors import UsageError
 from mmbench.experiment.grid import Grid, known_keys
 from mmbench.experiment.names import check_missing, check_names, check_reference, check_tune, mapping
 from mmbench.experiment.settings import apply_setting, plain, read_yaml, set_value
+from mmbench.pages import NO_WEIGHTS, NOT_HERE, explained
 from mmbench.recipe import Recipe
 from mmbench.trial import Trial
 
@@ -84,6 +85,11 @@ def left_out(why: str) -> str:
     return why if why.startswith("weights ") else f"not prepared: {why}"
 
 
+def page_of_lack(unprepared: Mapping[str, str]) -> str:
+    """The page on how to get what data sets lack."""
+    return NO_WEIGHTS if unprepared and all(why.startswith("weights ") for why in unprepared.values()) else NOT_HERE
+
+
 def load(
     path: Path | str,
     settings: Sequence[str] = (),
@@ -134,7 +140,8 @@ def load(
         experiment.name += "-" + sha256(content.encode()).hexdigest()[:8]
     if not experiment.trials:
         reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in experiment.unprepared.items())
-        raise UsageError(f"{path}: none of its data sets can be run here{reasons}")
+        nothing = UsageError(f"{path}: none of its data sets can be run here{reasons}")
+        raise explained(nothing, page_of_lack(experiment.unprepared))
     return experiment
 
 

@@ -144,7 +144,7 @@ def test_mistakes_exit_with_two(raw, capsys, arguments):
     code, out, err = call(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("mmbench: ")
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2, "the mistake and its page"
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "many", "1000000000"])
