@@ -32,6 +32,7 @@ def add_options(sub: argparse.ArgumentParser, top: argparse.ArgumentParser) -> N
         top: that of all commands, which is completed.
     """
     sub.add_argument("shell", choices=SHELLS, metavar="|".join(SHELLS), help="the shell")
+    sub.epilog = 'For bash, put eval "$(mmbench completion bash)" into ~/.bashrc; for other shells, the script says where it goes.'
     sub.set_defaults(top=top)
 
 

@@ -70,7 +70,7 @@ EXAMPLES = {
     "predict": ["mmbench predict results/runs/0123456789abcdef samples.csv -o answers.csv"],
     "list": ["mmbench list methods", "mmbench list experiments --names"],
     "show": ["mmbench show 0123abcd"],
-    "completion": ['eval "$(mmbench completion bash)"', "mmbench completion zsh", "mmbench completion tcsh"],
+    "completion": ["mmbench completion bash", "mmbench completion zsh", "mmbench completion tcsh"],
 }
 """A command -> how it may be called."""
 HEAD = "examples:"
