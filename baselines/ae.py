@@ -30,6 +30,8 @@ class Ae(MultimodalTask):
 
     As in the release, decoders read all of r, and A ends with ReLU.
 
+    Cost: one forward and one backward pass of every encoder a step; the autoencoder, the classifier and the decoders work on features.
+
     Departures:
         1. The release reconstructs the true values of views that are missing in training. Here what is missing does not exist: each
            step hides views among the present ones (uniform over the non-empty subsets of what a sample has), x_m are the hidden but

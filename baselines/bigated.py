@@ -24,6 +24,8 @@ class BiGated(MultimodalTask):
     All hidden states are as wide as the gating modality's feature (512 for all of them in the release). An absent modality's feature is
     zero and the layer runs forward. The gating modality alone gates u_m, which are constants: its score is no measure of it.
 
+    Cost: one forward and one backward pass of every encoder a step.
+
     Departures:
         1. Unimodal scores, undefined in the release, follow the "zero the other feature" reading of its authors (issue 21 there). The
            MLA paper's own are of another kind: none of its modalities is near chance.

@@ -29,6 +29,8 @@ class Cca(FixedFeatureTask):
     with the n leading singular vectors. The M (M − 1) projections A_mᵀx_m are concatenated and classified by a linear SVM. The loss
     that is logged is minus the sum of the canonical correlations, n a pair.
 
+    Cost: no gradient. One pass over the training split, then decompositions of D × D matrices and an SVM.
+
     Departures:
         1. A missing view is imputed by the mean over the training samples that have it, and over nothing else; the release takes
            the mean over all splits, which leaks validation and test data. As views are centred, the imputed ones are zero.

@@ -24,6 +24,8 @@ class Concat(MultimodalTask):
     W_m the columns of W that belong to modality m. The second form says what a modality's own score is, and what is left when
     modalities are absent: the sum over the present ones, so that a pattern's logits are the sum of its parts.
 
+    Cost: one forward and one backward pass of every encoder a step.
+
     Departures:
         1. Layers start as PyTorch has them; the release's from Xavier's weights and zero biases (``recipe.head_init``).
     """

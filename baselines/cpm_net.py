@@ -31,6 +31,9 @@ class CpmNet(FixedFeatureTask):
     All samples are in every step, and an epoch is 5 steps of the networks and 5 of the latent vectors, as released.
     A new sample's h has the least L_rec, whatever its label; its logit of class c is its mean inner product with class c's h_j.
 
+    Cost: every step is of all training samples, each of which has a latent vector. An answer is one linear solve, and
+    an inner product with the mean of each class.
+
     Departures:
         1. As the networks are linear, that h is computed, not searched for by 1,500 steps of Adam: h = (Σ_m W_mᵀW_m + ρ I)^(−1) Σ_m
            W_mᵀ(x_m − b_m), over the views that the sample has. ρ replaces the small start and early end of the search; between

@@ -24,6 +24,8 @@ class Cra(Ae):
 
         Δ_k = A_k(x + Σ_{j<k} Δ_j),   r = T(x + Σ_k Δ_k),   x = [h_1; …; h_M], zero where a modality is not visible.
 
+    Cost: that of ``ae``, with K autoencoders in the place of one.
+
     Departures:
         1. Those of ``ae`` but for He initialisation: all weights start from PyTorch's default, where the release draws them from a
            normal distribution of standard deviation 0.02. The README's w is 0.8 here, in the same sum over the batch.

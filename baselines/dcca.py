@@ -35,6 +35,9 @@ class Dcca(MultimodalTask):
 
     No label enters it. At the end of every epoch a linear SVM learns to tell classes by the outputs of all modalities.
 
+    Cost: one forward and one backward pass of every encoder a step; at the end of an epoch one more forward pass over the
+    training split, and an SVM.
+
     Departures:
         1. The release sends text through the network of the *video* modality. Here every modality has its own: its encoder, and a
            linear map to n numbers without a bias, which centring would take away.

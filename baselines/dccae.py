@@ -26,6 +26,8 @@ class Dccae(Dcca):
 
     where o_m is the output of modality m's network and x_m, of D_m numbers, its input.
 
+    Cost: that of DCCA, and the decoders.
+
     Departures:
         1. DCCA's own; but where no pair has two samples, the reconstruction still trains the networks.
         2. x_m is the input where the data set consists of feature vectors. Elsewhere it is the encoder's embedding, without gradient:

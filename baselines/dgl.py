@@ -40,7 +40,9 @@ class Dgl(Concat):
         5. Layers start as PyTorch has them; the release's from Xavier's weights and zero biases (``recipe.head_init``).
 
     A score of some of the modalities is F of them, with all of b, as the release takes it and as the encoders are trained; Concat's own
-    has the share b / M of each. In the release, ``fc_auxi``, a second classifier of the same size, is made and never used.
+    has the share b / M of each.
+
+    In the release, ``fc_auxi``, a second classifier of the same size, is made and never used.
 
     Cost: one forward and one backward pass of every encoder a step, as Concat; the classifier computes M + 1 products in the place of
     one.

@@ -35,6 +35,8 @@ class Dmrnet(MultimodalTask):
 
     Through a warm-up the mean σ² of every combination is recorded; afterwards those of the largest are the hard ones.
 
+    Cost: one forward and one backward pass of every encoder a step.
+
     Departures:
         1. A sample's combination is drawn uniformly among the non-empty ones of what it has; the release has complete data.
         2. How many are hard: half of the 2^M − 2 incomplete combinations, which gives the released numbers, 1 for M = 2 and 3 for

@@ -37,6 +37,9 @@ class IfMmin(MultimodalTask):
 
     with t_m and u_m the frozen teacher's specific and invariant features, u_m of the whole sample, c_m of what is visible of it.
 
+    Cost: one forward and one backward pass of every encoder a step; in stage two also one forward pass of the teacher's encoders,
+    and the cascade on features.
+
     Departures:
         1. As in ``mmin``, views are hidden among those that are present, what is missing in training is never a target, errors are
            means over the cells in question, and the stages share one optimiser and schedule. The release's scripts give 20 epochs to

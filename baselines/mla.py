@@ -31,6 +31,8 @@ class Mla(MultimodalTask):
 
     with λ per sample, over the modalities that are present.
 
+    Cost: one forward and one backward pass of every encoder a step, and M optimiser steps; products with P, which is D × D.
+
     Departures:
         1. α: in the paper a constant, of which it gives no value. The release lets it fall from 0.1 to 0.01 within every epoch,
            0.1^(1 + batch / batches), and so does this unless ``decay`` is False.

@@ -33,6 +33,9 @@ class Mmin(MultimodalTask):
 
     with t_m the frozen teacher's embedding of modality m, and h_m without gradient in the last term.
 
+    Cost: one forward and one backward pass of every encoder a step; in stage two also one forward pass of the teacher's encoders,
+    of what is hidden, and two cascades on features.
+
     Departures:
         1. The release trains on complete samples, from which it hides views, and its teacher on complete samples too. Here what is
            missing in training does not exist: the first stage learns from what is present, the second hides views among the present

@@ -30,6 +30,8 @@ class OgmGe(Concat):
     while the epoch lies between ``start_epoch`` and ``end_epoch``, both included. Noise is added for every modality, also where
     k_m = 1, as in the release.
 
+    Cost: one forward and one backward pass of every encoder a step, as Concat; a random number for each weight that gets noise.
+
     Departures:
         1. M > 2: a score is compared with the mean of the others', and any number of modalities may be ahead. The paper and its release
            have two. MLA's release has three, for IEMOCAP: ρ_m = s_m / (s_j + s_k); the second or the third is slowed if its ρ

@@ -32,6 +32,8 @@ class Shaspec(MultimodalTask):
     the samples that show both and the D numbers. The domain term, a linear classifier that tells from s_m which modality it is, is a
     mean over what is present.
 
+    Cost: one forward and one backward pass of every encoder a step.
+
     Departures:
         1. The classification code was never released and the paper's sizes are for other encoders: P_m and S_m are linear layers on
            the one encoder that a modality has here (the paper has an own and a shared network on raw input), shared(x) is

@@ -35,6 +35,9 @@ class Tate(MultimodalTask):
 
     Divergences are between softmaxes over the D numbers of a vector; tags and the decoder's term are means over bits and pairs.
 
+    Cost: one forward and one backward pass of every encoder a step; in stage two also one forward pass of the teacher, encoders
+    and all.
+
     Departures:
         1. Every modality is one vector here, a sequence of length one: attention within it is a linear layer, and attention proper
            runs over the pairs. All is 128 wide (300 in the paper); pairs without any of their modalities are not attended to.

@@ -11,6 +11,7 @@ from sphinx.application import Sphinx
 import dataset_pages
 import finding_pages
 import idea_pictures
+import method_index
 import reference_pages
 import start_table
 
@@ -18,6 +19,7 @@ WRITERS: list[Callable[[], Mapping[str, str]]] = [
     dataset_pages.pages,
     idea_pictures.pictures,
     finding_pages.pages,
+    method_index.pages,
     reference_pages.pages,
     start_table.pages,
 ]

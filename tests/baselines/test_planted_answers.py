@@ -124,11 +124,11 @@ EXPECTED = {
     "tfn": Expected(xor=True, blind=("b",)),
     "simmlm": INTERACTS,  # which expert is heard depends on all that is shown; with other seeds 85 to 99 % in as many epochs
     "multi_loss": ADDS_UP,  # Concat, or one head on one modality
-    "agm": ADDS_UP,  # Concat; only its gradients differ. with ``hidden`` it would learn XOR
+    "agm": ADDS_UP,  # Concat; only its gradients differ. With ``hidden`` it would learn XOR
     "arl": ADDS_UP,  # Concat; only its loss and its gradients differ
     "dgl": ADDS_UP,  # Concat; only its gradients differ
     "umt": ADDS_UP,  # Concat; only its encoders are held to others
-    "mmpareto": ADDS_UP,  # likewise; only its gradients differ
+    "mmpareto": ADDS_UP,  # Concat; only its gradients differ
     "pmr": ADDS_UP,  # Concat; only its losses differ
     "reconboost": ADDS_UP,  # a sum of logits
     "imder": INTERACTS,  # a network with a hidden layer reads the embeddings of all
