@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import finding_numbers
 import finding_pages
+from mmbench.baselines import METHODS
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = "image+title+tags"
@@ -90,7 +92,7 @@ def test_as_written_minus_as_released_is_the_difference_of_their_accuracies():
 
 
 def test_the_page_on_released_mechanisms_quotes_the_report():
-    pairs = finding_pages.written_and_released().set_index(["name", "pattern"])
+    pairs = finding_numbers.written_and_released().set_index(["name", "pattern"])
     text = (ROOT / "docs/released_mechanisms.md").read_text()
     quoted = re.findall(rf"^\| (\w+), [^|]* \| {NUMBERS} \| {NUMBERS} \|$", text, re.MULTILINE)
     assert [name for name, *_ in quoted] == list(dict.fromkeys(pairs.index.get_level_values("name")))
@@ -99,3 +101,12 @@ def test_the_page_on_released_mechanisms_quotes_the_report():
             row = pairs.loc[(name, pattern)]
             assert list(map(float, said)) == pytest.approx([row.difference, row.ci_low, row.ci_high], abs=0.051)
             assert float(said[1]) < 0 < float(said[2]), "the page says that none can be told from zero"
+
+
+def test_the_grid_has_every_method_and_its_accuracy_on_complete_data():
+    page = PAGES["findings/one_grid.md"]
+    scores = accuracy("grid", "openclipart_features")
+    found = dict(re.findall(r"^\| `([^`]+)` \| ([\d.]+) \|", page, re.MULTILINE))
+    assert list(found) == list(scores.index)
+    assert {name.partition(",")[0] for name in found} == set(METHODS)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(scores.to_dict(), abs=0.051)
