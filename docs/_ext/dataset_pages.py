@@ -56,14 +56,14 @@ def described(data: type[MultimodalDataModule], about: Mapping[str, Any]) -> Ite
 def doc_of(data: type[MultimodalDataModule]) -> list[str]:
     """The paragraphs of a class's docstring, as Markdown."""
     text = inspect.cleandoc(data.__doc__ or "").replace("``", "`")
-    text = re.sub(r"^Departures:", "Departures from papers and their releases:\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^Departures:", "Departures from the originals:\n", text, flags=re.MULTILINE)
     text = re.sub(r"^ {4}(?=\d+\. | {3}\S)", "", text, flags=re.MULTILINE)
     return [part for part in text.split("\n\n") if not part.endswith("::") and not part.startswith("    ")]
 
 
 def is_of_splits(text: str) -> bool:
     """Whether a paragraph says how the data are cut."""
-    return re.search("`clean`|`legacy`|folds", text) is not None
+    return not text.startswith(("Inputs:", "Views ")) and re.search("`clean`|`legacy`|folds", text) is not None
 
 
 def getting(data: type[MultimodalDataModule], about: Mapping[str, Any]) -> Iterator[str]:
@@ -85,7 +85,11 @@ def getting(data: type[MultimodalDataModule], about: Mapping[str, Any]) -> Itera
     if is_embedded(data):
         yield f"Nothing has to be done: it is ready.\n\n{commands(data)}"
         return
-    yield "### The raw folder" if "layout" not in about else "### The folder, in the folder of data"
+    yield (
+        "### The raw folder"
+        if "layout" not in about
+        else "### The folder\n\nBelow `data`, or what `MMBENCH_DATA` names:"
+    )
     layout = tree(data.info.layout) if issubclass(data, PreparedDataModule) else about["layout"]
     yield f"```text\n{layout.rstrip()}\n```"
     yield f"### Commands\n\n{commands(data)}"
@@ -156,7 +160,7 @@ def expected(data: type[MultimodalDataModule], about: Mapping[str, Any]) -> Iter
         yield table(("", "samples"), rows)
         yield f"Source: {about['counts']}. `mmbench data audit` compares."
     else:
-        yield "None are declared; `prepare` and `audit` count."
+        yield "None are declared; `mmbench data audit` counts."
     if data.name == "crema_d":
         from mmbench.data.sets.crema_d import PARTS, TEST, VALIDATION
 
@@ -206,8 +210,8 @@ def overview(about: Mapping[str, Any]) -> str:
         data = DATASETS[name]
         folds = f"{data.folds}, by {data.folded_by.split(',')[0]}" if data.folds > 1 else "–"
         state = "in the package" if is_embedded(data) else "to download" if name == "tuxpaint" else "not at hand"
-        rows.append((f"[{name}]({name}.md)", ", ".join(data.modalities), str(len(data.classes)), folds, state))
-    return table(("data set", "modalities", "classes", "folds", "here"), rows) + "\n"
+        rows.append((f"[{name}]({name}.md)", state, str(len(data.classes)), ", ".join(data.modalities), folds))
+    return table(("data set", "state", "classes", "modalities", "folds"), rows) + "\n"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

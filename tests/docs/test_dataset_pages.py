@@ -2,6 +2,7 @@ import re
 import shlex
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -61,6 +62,12 @@ def test_every_paragraph_of_a_docstring_is_in_the_page_once(pages):
             assert pages[f"datasets/{name}.md"].count(paragraph) == 1, (name, paragraph)
 
 
+def test_what_is_of_splits_stands_with_the_splits(pages):
+    page = pages["datasets/kinetics_sounds.md"]
+    reading, splits = page.index("## Classes and modalities"), page.index("## Splits")
+    assert reading < page.index("Inputs: `audio`") < splits < page.index("`clean` keeps the clips of one YouTube video")
+
+
 def test_tables_have_at_most_five_columns(pages):
     for path, text in pages.items():
         widths = [line.count(" | ") + 1 for line in text.splitlines() if line.startswith("| ")]
@@ -104,3 +111,34 @@ def test_an_audit_is_told_without_the_names_of_samples(monkeypatch):
         "1 in 2 share their group",
         "odd: x",
     ]
+
+
+def test_the_page_of_open_clip_art_has_the_numbers_of_its_file():
+    page = (dataset_pages.ABOUT.parents[1] / "openclipart.md").read_text(encoding="utf-8")
+    data = DATASETS["openclipart"]
+    read = data.read()
+    table = pd.DataFrame({name: read[name] for name in ("label", "artist", "tags", "split_clean", "split_legacy")})
+    table["class"], table["part"] = [data.classes[label] for label in table.label], data.parts(read).clean
+    for name, rows in table.groupby("class"):
+        assert f"/{name}.png) | {len(rows)} | {(rows.tags == '').mean():.0%}".replace("%", " % |") in page
+    pictures, tested = table.artist.value_counts(), table[table.split_legacy == 2]
+    known = tested.artist.isin(table.artist[table.split_legacy == 0]).mean()
+    food, animals = (table[table["class"] == name].part.value_counts() for name in ("food", "animals"))
+    for told in (
+        f"{len(table):,} public-domain drawings by {len(pictures)} artists",
+        f"for {(table.tags != '').mean() * 100:.0f} % of them, tags",
+        data.manifest(),
+        f'"{pictures.index[0]}"\n  drew {pictures.iloc[0]} pictures, {(pictures == 1).sum()} artists drew one',
+        f"The {pictures['unknown']} pictures without a usable name",
+        f"({(table.split_clean == 0).sum():,} and {(table.split_clean == 2).sum()})",
+        f"{(table.split_legacy == -1).sum()} pictures are left out. {known * 100:.0f} % of the test pictures",
+        f"of {pictures.iloc[0]} and {pictures.iloc[1]} pictures make them: {food[0]} of {food.sum()} pictures of food are in "
+        f"the first, {animals[1]} of {animals.sum()} animals in the second",
+        f"{(table.tags == '').sum()} pictures ({(table.tags == '').mean() * 100:.0f} %) have no tags",
+    ):
+        assert told in page, told
+    left_out = page[page.index("## What was left out") :].splitlines()
+    counted = [
+        int(line.split(" | ")[1].replace(",", "")) for line in left_out if re.match(r"\| [\w-]+.*\| [\d,]+ \|", line)
+    ]
+    assert f"Of {sum(counted) + len(table):,} picture files in the ten folders, {len(table):,} are kept" in page
