@@ -120,7 +120,7 @@ def _meant(name: str, reasons: dict[str, str]) -> str:
     names = list(reasons)
     if reasons[name].startswith("likewise") and names.index(name):
         before = names[names.index(name) - 1]
-        return f"{reasons[name]} (as `{before}`: {_meant(before, reasons)})"
+        return f"{reasons[name]} (as ``{before}``: {_meant(before, reasons)})"
     return reasons[name]
 
 

@@ -25,7 +25,7 @@ INERT = re.compile(
 """What a departure says where it tells of a part of the release that has no effect, or another one."""
 
 
-HEAD = "| experiment | data | protocol, missing | accuracy | − late fusion |\n| --- | --- | --- | ---: | ---: |"
+HEAD = "| protocol, missing | accuracy | − late fusion | data | experiment |\n| --- | ---: | ---: | --- | --- |"
 NOTE = """Accuracy in percent with everything that is there, ± the deviation over seeds where there are several. The difference
 to late fusion is in points, on the same samples and seeds, with its 95 % interval, bold where that leaves out zero (not corrected
 for the number of methods). Models of a missing rate were trained and tested at it. Read from `results/<experiment>/` when this page
@@ -167,7 +167,7 @@ def _numbers(method: str) -> Iterator[str]:
         yield "No committed report has it yet."
         return
     rows = [
-        f"| {_experiments(one.experiments, one.label)} | `{one.dataset}` | {one.how} | {one.accuracy} | {one.difference} |"
+        f"| {one.how} | {one.accuracy} | {one.difference} | `{one.dataset}` | {_experiments(one.experiments, one.label)} |"
         for one in lines
     ]
     yield "\n".join([HEAD, *rows])
