@@ -97,12 +97,8 @@ def told(action: argparse.Action) -> str:
 
 
 def epilog(sub: argparse.ArgumentParser) -> str:
-    """The end of a command's help: its commands as code, the rest as prose."""
-    paragraphs, code = [], []
-    for line in (sub.epilog or "").splitlines():
-        if line.strip().startswith("mmbench "):
-            code.append(line.strip())
-        elif line.strip():
-            paragraphs.append(line.strip())
-    text = "".join(f"{paragraph}\n\n" for paragraph in paragraphs)
-    return text + (f"```\n{chr(10).join(code)}\n```\n\n" if code else "")
+    """The end of a command's help: what is indented is code, the rest prose."""
+    lines = (sub.epilog or "").splitlines()
+    code = [line.strip() for line in lines if line.startswith(" ")]
+    prose = [line for line in lines if line.strip() and not line.startswith(" ") and line != "examples:"]
+    return "".join(f"{line}\n\n" for line in prose) + ("\n".join(["```", *code, "```", "", ""]) if code else "")

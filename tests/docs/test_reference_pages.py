@@ -1,5 +1,6 @@
 """The reference tells every key, command, variable and public name, and what it shows runs."""
 
+import argparse
 import inspect
 import re
 from importlib import import_module
@@ -10,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from api_pages import PAGES, public, shown
-from command_entries import commands, commands_page, own, signature
+from command_entries import commands, commands_page, epilog, own, signature
 from experiment_keys import attributes, blocks, default, in_words, meaning
 from mmbench.cli import parser
 from mmbench.experiment.grid import Grid
@@ -128,6 +129,14 @@ def test_every_command_and_option_has_its_entry():
         if action.option_strings and f"`{signature(action)}`\n: {(action.help or '')[:9]}" not in sections[name]
     ]
     assert missing == []
+
+
+def test_examples_of_a_commands_help_are_code():
+    sub = argparse.ArgumentParser()
+    sub.epilog = "Exits with 1.\n\nexamples:\n  mmbench run table1\n  eval it"
+    assert epilog(sub) == "Exits with 1.\n\n```\nmmbench run table1\neval it\n```\n\n"
+    sub.epilog = None
+    assert epilog(sub) == ""
 
 
 def test_every_option_says_what_it_does():
