@@ -139,7 +139,7 @@ Types are in the signatures, shapes in the descriptions.
 def pages() -> dict[str, str]:
     """The pages."""
     entries = "".join(
-        f"- [{page.title}]({name}.md): {page.who[4].lower()}{page.who[5:]}\n" for name, page in PAGES.items()
+        f"- [{page.title}]({name}.md): {page.who[0].lower()}{page.who[1:]}\n" for name, page in PAGES.items()
     )
     texts = {f"reference/api/{name}.md": text_of(page) for name, page in PAGES.items()}
     return {"reference/api/index.md": INDEX.format(entries=entries, names="\n".join(PAGES))} | texts
