@@ -26,6 +26,12 @@ class Page:
 
 
 PAGES = {
+    "models": Page(
+        "Run an experiment, ask a model",
+        "For whoever runs an experiment from Python, or asks a model that was kept.",
+        {"mmbench": (), "mmbench.models.model": ("Model", "Prediction")},
+        "How to keep one: [Models](../../how_to/models.md).",
+    ),
     "methods": Page(
         "Methods and tasks",
         "For whoever writes a method or trains one in code of their own.",
@@ -104,12 +110,6 @@ PAGES = {
             "mmbench.evidence.tuning": (),
         },
         "The columns of the files that reports write are under [Reports](../reports.md).",
-    ),
-    "models": Page(
-        "Trained models",
-        "For whoever asks a model that was kept.",
-        {"mmbench": (), "mmbench.models.model": ("Model", "Prediction")},
-        "How to keep one: [Models](../../how_to/models.md).",
     ),
     "testing": Page(
         "Tests of your own code, and errors",

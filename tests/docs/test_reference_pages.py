@@ -129,6 +129,7 @@ def test_every_command_and_option_has_its_entry():
         if action.option_strings and f"`{signature(action)}`\n: {(action.help or '')[:9]}" not in sections[name]
     ]
     assert missing == []
+    assert [name for name in names if "\n```\nmmbench " not in sections[name]] == []
 
 
 def test_examples_of_a_commands_help_are_code():
@@ -190,7 +191,7 @@ def test_what_a_user_imports_is_on_a_page():
     assert {"mmbench", "mmbench.batch", "mmbench.task", "mmbench.missing", "mmbench.data.base"} <= modules
     evidence = {f"mmbench.evidence.{path.stem}" for path in (ROOT / "src/mmbench/evidence").glob("[a-z]*.py")}
     assert evidence <= modules
-    assert public("mmbench") == ["load_model"]
+    assert public("mmbench") == ["run", "load_model"]
 
 
 def test_reports_are_told_of_where_they_lie():
