@@ -38,6 +38,9 @@ def write(docs: Path) -> None:
         if not file.exists() or file.read_text() != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
+    for old in (docs / "examples").glob("[a-z]*.rst"):  # of a script that is gone, or has another name now
+        if old.stem not in ("index", "sg_execution_times") and not (docs / f"gallery/{old.stem}.py").exists():
+            old.unlink()
     listing.parent.mkdir(parents=True, exist_ok=True)
     listing.write_text("".join(f"{path}\n" for path in sorted(pages)))
 
