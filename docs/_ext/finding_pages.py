@@ -159,8 +159,8 @@ intervals:
 {markdown(["method", "over late fusion"], table)}
 
 - Above Late Fusion for certain: {listed(better) or "none"}. Below it: {listed(worse) or "none"}.
-- Tuning itself adds {gain.difference.min():+.1f} to {gain.difference.max():+.1f} points to a method. The interval of that is above zero for
-  {listed(gain[gain.ci_low > 0].method) or "none"}, and below for {listed(gain[gain.ci_high < 0].method) or "none"}.
+- Tuning itself adds {gain.difference.min():+.1f} to {gain.difference.max():+.1f} points to a method: more than nothing for certain
+  for {listed(gain[gain.ci_low > 0].method) or "none"}, less for {listed(gain[gain.ci_high < 0].method) or "none"}.
 
 **What it does not say:** that methods are the same. An interval a few points wide leaves room for differences that matter; this
 set and these seeds cannot tell.
