@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import yaml
@@ -167,8 +168,13 @@ def expected(data: type[MultimodalDataModule], about: Mapping[str, Any]) -> Iter
         yield "The actors of `clean`'s one split, and of the folds' parts (part *k* is what fold *k* tests):"
         of_part = {f"part {part}": {a for a, own in PARTS.items() if own == part} for part in range(data.folds)}
         named = {"test": TEST, "validation": VALIDATION} | of_part
-        lines = (f"{what}:\n  {' '.join(map(str, sorted(actors)))}" for what, actors in named.items())
+        lines = (f"{what}:\n{listed(map(str, sorted(actors)))}" for what, actors in named.items())
         yield "```text\n" + "\n".join(lines) + "\n```"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words on lines that a page has room for."""
+    return fill(" ".join(words), 80, initial_indent="  ", subsequent_indent="  ")
 
 
 def audit_of(data: type[MultimodalDataModule]) -> Iterator[str]:

@@ -6,13 +6,17 @@ import inspect
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from textwrap import dedent
+from textwrap import dedent, wrap
 
 HEADINGS = ("Departures", "Args", "Raises")
 ITEM = re.compile(r"(\d+)\. ")
 NAMED = re.compile(r"(\w+): ")
 RELEASED = re.compile(r"(What of the release does nothing:|In the release, )")
 """How a paragraph begins that tells what of a release has no effect."""
+LABEL = re.compile(r"(?P<lead> *)(?P<label>eq\. \S+ +|\d\. |\w+ epochs +|stage \w+: |)")
+"""What may stand before an equation."""
+COLUMN = 88
+"""Letters of a line of code on a wide screen: what is longer would be cut off there."""
 
 
 @dataclass
@@ -105,10 +109,32 @@ def markdown(block: str, methods: Collection[str] = (), classes: dict[str, str] 
         classes: the names of their classes -> theirs.
     """
     if block.startswith(" "):
-        return f"```text\n{dedent(block)}\n```"
+        return "\n".join(["```text", *(fitted(line) for line in dedent(block).splitlines()), "```"])
     pieces = re.split(r"``(.+?)``", block, flags=re.DOTALL)
     prose = [_escaped(piece) if i % 2 == 0 else _code(piece, methods, classes or {}) for i, piece in enumerate(pieces)]
     return "".join(prose)
+
+
+def fitted(line: str) -> str:
+    """A line of equations without markup, broken where it is too long: if it can be, between parts that wide gaps separate."""
+    line = line.replace("``", "")
+    if len(line) <= COLUMN or (start := LABEL.match(line)) is None:
+        return line
+    begin = start.end()
+    gaps = [gap.end() for gap in re.finditer(r"\S {3,}(?=\S)", line) if begin < gap.end() <= COLUMN * 0.55]
+    below = gaps[0] if gaps else begin if start["label"] or begin > 12 else begin + 4
+    parts = [
+        part if len(part) > COLUMN - below else part.replace(" ", "\0") for part in re.split(r" {2,}", line.strip())
+    ]
+    lines = wrap(
+        "  ".join(parts),
+        COLUMN,
+        initial_indent=start["lead"],
+        subsequent_indent=" " * below,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace("\0", " ")
 
 
 def _code(name: str, methods: Collection[str], classes: dict[str, str]) -> str:

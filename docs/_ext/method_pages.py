@@ -13,7 +13,7 @@ import yaml
 from method_diagram import draw
 from method_docstring import Docstring, markdown, parse
 from method_facts import arguments, mechanisms, planted
-from method_numbers import numbers, parameters
+from method_numbers import NONE, numbers, parameters
 from mmbench.baselines import METHODS
 from mmbench.report.latex import METHOD_NAMES
 
@@ -26,10 +26,12 @@ INERT = re.compile(
 
 
 HEAD = "| protocol, missing | accuracy | − late fusion | data | experiment |\n| --- | ---: | ---: | --- | --- |"
-NOTE = """Accuracy in percent with everything that is there, ± the deviation over seeds where there are several. The difference
-to late fusion is in points, on the same samples and seeds, with its 95 % interval, bold where that leaves out zero (not corrected
-for the number of methods). Models of a missing rate were trained and tested at it. Read from `results/<experiment>/` when this page
-is built."""
+LETTERS = """Where nothing else is said, h\\_m is what the encoder makes of modality m, of M; z are the logits, before the softmax;
+CE and ℓ are the cross-entropy with the label. What ends in \\_m is there once for each modality."""
+NOTE = """Accuracy in percent with everything that is there, ± the deviation over seeds where there are several;
+[protocols](../ideas/protocols.md) are how it was tested. The difference to late fusion is in points, on the same samples and seeds,
+with its 95 % [interval](../ideas/intervals.md), bold where that leaves out zero (not corrected for the number of methods). Models of
+a missing rate were trained and tested at it. Read from `results/<experiment>/` when this page is built."""
 PLANTED = """`tests/baselines/test_planted_answers.py` trains it on three modalities, `a`, `b` and `c`, of which theory tells what can
 be learnt; `c` is noise. There are two classes of equal size, so a guess is right in half of the cases."""
 
@@ -68,9 +70,13 @@ def page(method: str) -> str:
         "Drawn for two modalities; the method takes any number. Dashed: where a gradient takes a path of its own."
         if "..>" in entry["diagram"]
         else "Drawn for two modalities; the method takes any number.",
+        *_outcome(method),
+        "## Run it",
+        *_command(method),
         "## Paper and code",
         *_sources(method, said, text),
         "## Equations",
+        LETTERS,
         *map(text, said.body),
         *map(text, said.notes),
         "## Cost",
@@ -87,8 +93,6 @@ def page(method: str) -> str:
         *_numbers(method),
         "## Planted answers",
         *_planted(method),
-        "## Run it",
-        *_command(method),
         "## Source",
         *_source(method),
         "## Cite",
@@ -110,6 +114,14 @@ def _capital(text: str) -> str:
 def _indented(text: str, by: int) -> str:
     """Text of an item of a list: lines after the first stand below it."""
     return text.replace("\n", "\n" + " " * by)
+
+
+def _outcome(method: str) -> Iterator[str]:
+    """The first of its numbers, in a sentence."""
+    for one in numbers(method)[:1]:
+        apart = "told apart from it" if one.difference.startswith("**") else "not told apart from it"
+        against = "" if one.difference == NONE else f", {one.difference} points from late fusion: {apart}"
+        yield f"On [`{one.dataset}`](../datasets/{one.dataset}.md): {one.accuracy} % right{against}. All [numbers](#numbers)."
 
 
 def _sources(method: str, said: Docstring, text: Any) -> Iterator[str]:
@@ -139,11 +151,18 @@ def _released(method: str, said: Docstring, text: Any) -> Iterator[str]:
     rows = mechanisms(method, name_of(method))
     for row in rows:
         anchor = row.heading.lower().replace(" ", "-")
-        yield f"- [{row.heading}](../released_mechanisms.md#{anchor}). Meant: {row.meant}. Released: {row.does}. Here: {row.here}."
+        words = f"Meant: {row.meant}. Released: {row.does}. Here: {_linked(row.here, method)}."
+        yield f"- [{row.heading}](../released_mechanisms.md#{anchor}). {words}"
     if rows:
         yield "[Released mechanisms](../released_mechanisms.md) has the lines in the code."
     elif not (said.released or told):
         yield "[Released mechanisms](../released_mechanisms.md) has no row for it."
+
+
+def _linked(text: str, method: str) -> str:
+    """Text in which the names of other methods lead to their pages, as their departures do not stand on this one."""
+    others = set(own()) - {method}
+    return re.sub(r"`(\w+)`", lambda found: f"[{found[0]}]({found[1]}.md)" if found[1] in others else found[0], text)
 
 
 def _arguments(method: str, said: Docstring, text: Any) -> Iterator[str]:
@@ -202,11 +221,11 @@ def _planted(method: str) -> Iterator[str]:
 def _command(method: str) -> Iterator[str]:
     """A command that runs it beside the reference."""
     other = "unimodal" if method == "late_fusion" else "late_fusion"
-    command = f"mmbench run grid --filter dataset=openclipart_features method={other} method={method}"
+    command = f"--filter dataset=openclipart_features \\\n    method={other} method={method}"
     yield f"Beside `{other}`, on data that come with the package: one fold, complete and with four in ten cells missing;"
-    yield f"```\n{command} --quick\n```"
+    yield f"```\nmmbench run grid --quick {command}\n```"
     yield "and five folds, complete and at three missing rates:"
-    yield f"```\n{command}\n```"
+    yield f"```\nmmbench run grid {command}\n```"
     yield "`--dry-run` lists the trials; [commands](../reference/commands.md) has the rest."
 
 

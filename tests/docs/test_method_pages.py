@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 OWN = list(method_pages.own())
 ORDER = [
     "The idea",
+    "Run it",
     "Paper and code",
     "Equations",
     "Cost",
@@ -33,7 +34,6 @@ ORDER = [
     "Arguments",
     "Numbers",
     "Planted answers",
-    "Run it",
     "Source",
     "Cite",
 ]
@@ -99,6 +99,20 @@ def test_no_line_of_a_docstring_is_lost(name):
     lines = [re.sub(r"^Cost: |^\d+\. |^(Args|Departures|Raises):$|^\w+: (?=\S)", "", line) for line in lines]
     assert len(lines) >= 6
     assert [line for line in lines if squeezed(line) not in shown] == []
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_equations_fit_on_the_page(name):
+    section = pages()[f"methods/{name}.md"].partition("## Equations")[2].partition("\n## ")[0]
+    lines = [
+        line for block in re.findall(r"```text\n(.*?)```", section, flags=re.DOTALL) for line in block.splitlines()
+    ]
+    assert [line for line in lines if len(line) > method_docstring.COLUMN] == []
+
+
+def test_a_long_equation_goes_on_below_its_label():
+    parts = "eq. 1  a = " + "b + " * 10 + "b", "c = " + "d + " * 10 + "d"
+    assert method_docstring.fitted(",  ".join(parts)) == f"{parts[0]},\n       {parts[1]}"
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -181,6 +195,14 @@ def test_numbers_are_those_of_the_reports():
     assert f"| {line.accuracy} | {line.difference} |" in pages()["methods/ogm_ge.md"]
 
 
+def test_the_idea_ends_with_the_first_number():
+    idea = pages()["methods/bigated.md"].partition("## Run it")[0]
+    first = method_numbers.numbers("bigated")[0]
+    assert f": {first.accuracy} % right, {first.difference} points from late fusion: told apart from it." in idea
+    assert "not told apart from it" in pages()["methods/mla.md"].partition("## Run it")[0]
+    assert "points from" not in pages()["methods/late_fusion.md"].partition("## Run it")[0]
+
+
 def test_a_method_without_a_report_has_no_number(monkeypatch):
     monkeypatch.setattr(method_numbers, "reports", dict)
     assert method_numbers.numbers("mla") == []
@@ -204,8 +226,8 @@ def test_what_a_method_cannot_learn_is_what_the_tests_expect(monkeypatch):
 
 @pytest.mark.parametrize("name", OWN)
 def test_the_commands_of_a_page_parse(name):
-    commands = re.findall(r"^mmbench .*$", pages()[f"methods/{name}.md"], flags=re.MULTILINE)
+    commands = re.findall(r"^mmbench (?:.*\\\n)*.*$", pages()[f"methods/{name}.md"], flags=re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
-        given = parser().parse_args(command.split()[1:])
+        given = parser().parse_args(command.replace("\\\n", "").split()[1:])
         assert f"method={name}" in given.filters
