@@ -171,7 +171,11 @@ def _arguments(method: str, said: Docstring, text: Any) -> Iterator[str]:
     if not found:
         yield "None of its own. Encoders and recipe are those of the experiment."
         return
-    yield "In an experiment's file they stand below the method's name. Tuning draws from the range that is given, where there is one."
+    example = next((f"--set methods.{method}.{one.name}={one.default}" for one in found if one.default != "None"), "")
+    command = f"; in a command, `{example}` sets one" if example else ""
+    yield f"In an experiment's file they stand below the method's name{command}."
+    if any(one.tuned for one in found):
+        yield "Tuning draws from the range that is given, where there is one."
     for one in found:
         facts = [f"`{one.kind}`, default `{one.default}`", one.bounds, f"tuned over {one.tuned}" if one.tuned else ""]
         yield f"`{one.name}`\n: {'; '.join(filter(None, facts))}.\n\n  {_indented(text(said.arguments.get(one.name, '')), 2)}"
@@ -226,7 +230,8 @@ def _command(method: str) -> Iterator[str]:
     yield f"```\nmmbench run grid --quick {command}\n```"
     yield "and five folds, complete and at three missing rates:"
     yield f"```\nmmbench run grid {command}\n```"
-    yield "`--dry-run` lists the trials; [commands](../reference/commands.md) has the rest."
+    yield """`--dry-run` lists the trials; [commands](../reference/commands.md) has the rest. The same
+[from Python](../examples/compare_two_methods.rst)."""
 
 
 def _source(method: str) -> Iterator[str]:

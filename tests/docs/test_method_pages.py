@@ -20,6 +20,7 @@ import method_numbers
 import method_pages
 from mmbench.baselines import METHODS
 from mmbench.cli import parser
+from mmbench.experiment.plan import load
 
 ROOT = Path(__file__).parents[2]
 OWN = list(method_pages.own())
@@ -131,6 +132,13 @@ def test_every_argument_is_there_with_what_is_said_of_it(name):
     section = pages()[f"methods/{name}.md"].partition("## Arguments")[2].partition("\n## ")[0]
     assert re.findall(r"^`(\w+)`\n: ", section, flags=re.MULTILINE) == parameters
     assert set(method_docstring.parse(METHODS[name]).arguments) == set(parameters)
+
+
+def test_the_argument_that_a_page_sets_can_be_set():
+    given = [one for text in pages().values() for one in re.findall(r"`--set (methods\.\S+)`", text)]
+    assert len(given) > 25
+    methods = load(ROOT / "experiments/grid.yaml", settings=given).grid.methods
+    assert methods["tate"].width == 128
 
 
 def test_types_defaults_bounds_and_ranges_are_those_of_the_signature():
