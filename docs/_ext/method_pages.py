@@ -219,7 +219,7 @@ def _planted(method: str) -> Iterator[str]:
             + ("solved from both." if one.xor else "**not solved**, and theory says that it cannot be."),
         ]
     )
-    yield f"Why: {markdown(one.reason.rstrip("."), set(own()) - {method})}."
+    yield "Why: " + markdown(one.reason.rstrip("."), set(own()) - {method}) + "."
 
 
 def _command(method: str) -> Iterator[str]:
