@@ -163,9 +163,16 @@ def test_says_who_it_is_for(page):
 
 @pytest.fixture(scope="session")
 def made():
-    """The pages that the site's code writes, and those that sphinx-gallery makes of examples."""
+    """The pages that the site's code writes, with their text, and those that sphinx-gallery makes of examples, without."""
     examples = {f"docs/examples/{path.stem}.rst" for path in (ROOT / "docs/gallery").glob("*.py")}
-    return {f"docs/{path}" for writer in WRITERS for path in writer()} | examples | {"docs/examples/index.rst"}
+    pages = {f"docs/{path}": text for writer in WRITERS for path, text in writer().items()}
+    return pages | dict.fromkeys(examples | {"docs/examples/index.rst"})
+
+
+def test_every_page_says_who_it_is_for(made):
+    pages = {page: read(page) for page in PAGES} | {page: text for page, text in made.items() if page.endswith(".md")}
+    assert len(pages) > 80
+    assert [page for page, text in pages.items() if not re.search(r"^For who", text, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("page", LINKED)
