@@ -133,7 +133,6 @@ def test_the_console_script_is_the_same_command(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["runn"], "runn"),
-        ([], "COMMAND"),
         (["run"], "EXPERIMENT"),
         (["run", "table1", "--job", "x"], "x"),
         (["run", "table1", "--jobs", "0"], "at least 1"),
