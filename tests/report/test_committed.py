@@ -217,6 +217,19 @@ def test_a_damaged_report_in_git_does_not_hide_ones_own(tmp_path: Path, capsys: 
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path}/table.csv cannot be compared: ")
 
 
+def test_rows_that_a_filter_leaves_out_are_not_shown_and_others_without_a_result_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    results = collect(experiment(), Store(tmp_path / "runs"))
+    mla = [gap for gap in results.not_run if " mla " in gap]
+    for unselected, rows in ((), {"sum", "mla"}), (mla, {"sum"}), (results.not_run, set()):
+        print_report(results, unselected=unselected)
+        shown = capsys.readouterr().out
+        assert set(re.findall(r"^  (sum|mla) ", shown, re.MULTILINE)) == rows
+        assert (f"{len(unselected)} trials that --filter leaves out" in shown) == bool(unselected)
+        assert ("crema_d, clean" in shown) == bool(rows)
+
+
 # Where reports are written
 
 
