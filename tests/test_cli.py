@@ -133,6 +133,7 @@ def test_the_console_script_is_the_same_command(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["runn"], "runn"),
+        (["data"], "COMMAND"),
         (["run"], "EXPERIMENT"),
         (["run", "table1", "--job", "x"], "x"),
         (["run", "table1", "--jobs", "0"], "at least 1"),
@@ -168,6 +169,36 @@ def test_an_unknown_experiment_exits_with_2(
 ) -> None:
     assert main(["status", name]) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["rnu", "table1"], "mmbench: rnu: did you mean 'run'?\nexamples: mmbench --help\n"),
+        (["data", "inof"], "mmbench data: inof: did you mean 'info'?\nexamples: mmbench data --help\n"),
+        (
+            ["run", "table1", "--dryrun"],
+            "mmbench run: --dryrun: no such option; did you mean '--dry-run'?\nexamples: mmbench run --help\n",
+        ),
+        (["run", "table1", "too"], "mmbench run: too: not expected here\nexamples: mmbench run --help\n"),
+        (
+            ["run", "table1", "--backend", "slrum"],
+            "mmbench run: --backend slrum: did you mean 'slurm'?\nexamples: mmbench run --help\n",
+        ),
+        (
+            ["run"],
+            "mmbench run: the following arguments are required: EXPERIMENT; `mmbench list experiments` names those there are\n"
+            "examples: mmbench run --help\n",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_typed_wrong_is_answered_with_what_was_meant(
+    typed: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    assert (ended.value.code, capsys.readouterr().err) == (2, expected)
 
 
 @pytest.mark.parametrize(
@@ -388,9 +419,9 @@ def test_a_run_reports_and_exits_with_0(story: Story) -> None:
 def test_the_table_is_printed_with_gaps_and_their_reason(story: Story) -> None:
     answer = story.answers["filtered"]
     assert re.search(r"^ +sum +\d+\.\d ± \d+\.\d ", answer.stdout, re.MULTILINE)
-    assert re.search(r"^ +tiny_raises( +–){3} +0( +–){2} *$", answer.stdout, re.MULTILINE)
-    assert re.search(r"^\S.*: 2 trials that --filter leaves out: not run$", answer.stdout, re.MULTILINE)
-    assert "tiny_raises seed" not in answer.stdout
+    told = "2 trials that --filter leaves out: not run; rows and tables with nothing else are not shown here"
+    assert re.search(rf"^\S.*: {told}$", answer.stdout, re.MULTILINE)
+    assert "tiny_raises" not in answer.stdout
     markdown = story.reports["filtered"]["local/grid/table.md"].decode()
     assert "| tiny_raises | – | – | – | 0 | – |" in markdown
     assert "- tiny clean tiny_raises seed 1: not run" in markdown
@@ -464,6 +495,10 @@ def test_a_dry_run_tells_what_is_done_and_writes_nothing_but_the_index(
     assert main(["run", "grid", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "4 trials, 0 done, 4 to do"
     assert not (here / "results").exists()
+    assert main(["run", "grid", "--dry-run", "--set", f"seeds={list(range(16))}"]) == 0
+    *trials, told, last = capsys.readouterr().out.splitlines()
+    assert (len(trials), told) == (32, "openclipart, clean: 32 trials, of 2 methods, 1 fold, 16 seeds")
+    assert last == "32 trials, 0 done, 32 to do"
 
     trials = load(file).trials
     predictions = Predictions.from_bytes(next((GOLDEN / "runs").glob("*/predictions.npz")).read_bytes())

@@ -12,6 +12,8 @@ from mmbench import pages
 from mmbench.cli import main
 from mmbench.errors import UsageError
 from mmbench.experiment.plan import page_of_lack
+from mmbench.guide import PAGES
+from mmbench.opening import lacks
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,8 +61,15 @@ def test_a_mistake_names_its_page(
 def test_what_is_left_out_is_followed_by_its_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "table1", "--dry-run"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert ["left out" in line for line in lines] == [True] * 5 + [False]
+    names = "crema_d, kinetics_sounds, food101, mvsa, iemocap"
+    assert lines[0] == f"left out, not prepared: {names}; `mmbench data info NAME` tells how"
     assert "how_to/gated_data" in lines[-1]
+    assert len(lines) == 2
+    assert list(lacks({"a": "mmbench data info a", "b": "weights x are missing", "c": "it is broken"})) == [
+        "left out, not prepared: a; `mmbench data info a` tells how",
+        "left out: b, weights x are missing",
+        "left out: c, not prepared: it is broken",
+    ]
     assert page_of_lack({"a": "weights x are missing"}) == pages.NO_WEIGHTS
     assert page_of_lack({"a": "weights x are missing", "b": "no such folder"}) == pages.NOT_HERE
 
@@ -85,7 +94,7 @@ def test_of_a_wheel_it_is_a_page_of_the_documentation(tmp_path: Path, monkeypatc
 
 def test_every_page_that_code_names_is_written_or_made() -> None:
     made = reference_pages.pages()
-    named = {*pages.ORIGINS.values(), *pages.COMMANDS.values(), pages.ANY, pages.NOT_HERE, pages.NO_WEIGHTS}
+    named = {PAGES, *pages.ORIGINS.values(), *pages.COMMANDS.values(), pages.ANY, pages.NOT_HERE, pages.NO_WEIGHTS}
     assert [
         page for page in sorted(named) if f"{page}.md" not in made and not (ROOT / "docs" / f"{page}.md").is_file()
     ] == []

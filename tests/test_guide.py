@@ -8,8 +8,9 @@ import shlex
 import pytest
 
 from mmbench.cli import main, parser
-from mmbench.guide import EXAMPLES, HEAD, TASKS, parsers
+from mmbench.guide import EXAMPLES, HEAD, PAGES, TASKS, parsers
 from mmbench.machine import installed_version
+from mmbench.pages import more
 
 COMMANDS = dict(parsers(parser()))
 
@@ -23,7 +24,7 @@ def commands_in(text: str) -> list[list[str]]:
 def test_mmbench_alone_prints_five_tasks_with_commands_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     told = capsys.readouterr().out
-    assert told == f"{TASKS}\n"
+    assert told == f"{TASKS}\n{more(PAGES)}\n"
     for task in ("Compare methods", "My data", "My method", "Many GPUs", "A paper's tables"):
         assert f"\n{task} " in told
     assert "mmbench --help" in told

@@ -37,7 +37,7 @@ from mmbench.errors import (
 )
 from mmbench.models import asking
 from mmbench.opening import FAILED, USAGE
-from mmbench.options import given_path, places, positive, several
+from mmbench.options import Parser, given_path, places, positive, several
 from mmbench.report_commands import compare_results, report, write_ledger
 from mmbench.runner import choosing
 from mmbench.status import status
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     text = "A benchmark suite for multimodal fusion."
-    top = argparse.ArgumentParser(prog="mmbench", description=text, parents=[places(top=True)])
+    top = Parser(prog="mmbench", description=text, parents=[places(top=True)])
     top.add_argument("--version", action=Version, nargs=0, help="print the version, and end")
     top.set_defaults(command=guide.print_tasks, name_of_command="")
     commands = top.add_subparsers(metavar="COMMAND")

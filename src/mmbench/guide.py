@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
+from mmbench.pages import more
+
 TASKS = """\
 mmbench compares methods that fuse modalities (pictures, texts, sound, numbers), also where some are missing.
 
@@ -74,11 +76,14 @@ EXAMPLES = {
 }
 """A command -> how it may be called."""
 HEAD = "examples:"
+PAGES = "how_to/index"
+"""The page that leads to one for each task."""
 
 
 def print_tasks(arguments: argparse.Namespace) -> int:
     """``mmbench``: the tasks that it is for, with their commands."""
     print(TASKS)
+    print(more(PAGES))
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mmbench.files import check_folder
@@ -25,7 +26,7 @@ def load_experiment(arguments: argparse.Namespace, imported: bool = False) -> Ex
         imported: nothing will be run, so what a bundle told of an imported experiment's data sets stands for them.
     """
     from mmbench.bundles.importing import known_of
-    from mmbench.experiment.plan import left_out, load, page_of_lack
+    from mmbench.experiment.plan import load, page_of_lack
 
     path = experiment_path(arguments.experiment)
     settings, quick = getattr(arguments, "settings", []), getattr(arguments, "quick", False)
@@ -36,11 +37,23 @@ def load_experiment(arguments: argparse.Namespace, imported: bool = False) -> Ex
 
         for line in few_steps(experiment.grid, datasets):
             print(line, file=sys.stderr)
-    for dataset, reason in experiment.unprepared.items():
-        print(f"{dataset} is left out, {left_out(reason)}", file=sys.stderr)
     if experiment.unprepared:
+        for line in lacks(experiment.unprepared):
+            print(line, file=sys.stderr)
         print(more(page_of_lack(experiment.unprepared)), file=sys.stderr)
     return experiment
+
+
+def lacks(unprepared: Mapping[str, str]) -> Iterator[str]:
+    """What is left out, and why: a line for all that are only not prepared, and one for each that has another reason."""
+    from mmbench.experiment.plan import left_out
+
+    plain = [name for name, why in unprepared.items() if why == f"mmbench data info {name}"]
+    if plain:
+        yield f"left out, not prepared: {', '.join(plain)}; `mmbench data info {'NAME' if plain[1:] else plain[0]}` tells how"
+    for name, why in unprepared.items():
+        if name not in plain:
+            yield f"left out: {name}, {left_out(why)}"
 
 
 def open_store(arguments: argparse.Namespace, write: bool = False) -> Store:

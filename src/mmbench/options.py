@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
+from typing import Any, NoReturn
 
-from mmbench.errors import UsageError
+from mmbench.errors import UsageError, did_you_mean
 from mmbench.files import user_path
 
 MOST_PROCESSES = 1024
+CHOICES = re.compile(r"argument (.*): invalid choice: '(.*)' \(choose from (.+)\)", re.DOTALL)
 
 
-def places(top: bool = False) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Of a command: a mistake in what is typed is answered with the nearest valid word, and where the examples are."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does; what it does not know is answered here, where the command's own options are known."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown and unknown[0].startswith("-"):
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"{unknown[0]}: no such option; {did_you_mean(unknown[0].partition('=')[0], options)}")
+        if unknown:
+            self.error(f"{unknown[0]}: not expected here")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and exit with 2."""
+        if choice := CHOICES.fullmatch(message):
+            option, name, known = choice[1], choice[2], choice[3].replace("'", "").split(", ")
+            given = f"{option} {name}" if option.startswith("-") else name
+            message = f"{given}: {did_you_mean(name, known)}"
+        elif message.endswith(": EXPERIMENT"):
+            message += "; `mmbench list experiments` names those there are"
+        self.exit(2, f"{self.prog}: {message}\nexamples: {self.prog} --help\n")
+
+
+def places(top: bool = False) -> Parser:
     """Where results and data lie: a parent of every parser, so that these options stand before a command as well as after it.
 
     Args:
         top: of the parser before all commands, which alone has defaults; those of the others would replace what it was given.
     """
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(add_help=False)
     results = os.environ.get("MMBENCH_RESULTS") or "results"
     parser.add_argument(
         "--results",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmbench.baselines import METHODS
 from mmbench.done import Done, split_done
-from mmbench.errors import UsageError
+from mmbench.errors import UsageError, counted
 from mmbench.experiment.filters import Filters
 from mmbench.experiment.plan import Experiment, Labels
 from mmbench.experiment.sizes import in_words
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mmbench.runner.turns import Times
     from mmbench.runner.view import GridView
 
+SCREEN = 30
+"""Lines that one sees at once."""
 MOST_KEPT = 3
 """Models whose folders are named when a run has ended."""
 
@@ -241,7 +243,27 @@ def dry_run(running: Running) -> None:
     for trial in running.first:
         state = "done" if trial.key in finished else "to do"
         print(f"{trial.key}  {state}  {running.experiment.describe(trial)}")
+    for line in overview(running.experiment, running.filters.trials):
+        print(line)
     print(f"{counts(running.first, done, todo)}{running.budget()}{running.room(todo)}")
+
+
+def overview(experiment: Experiment, trials: Sequence[Trial]) -> Iterator[str]:
+    """Of more trials than a screen has lines: how many there are of each data set and protocol, and of what."""
+    if len(trials) <= SCREEN:
+        return
+    parts: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        parts.setdefault((experiment.labels_of(trial).dataset, trial.protocol), []).append(trial)
+    for (dataset, protocol), own in parts.items():
+        numbers = [
+            counted(len({experiment.labels_of(trial).method for trial in own}), "method"),
+            counted(len({trial.fold for trial in own}), "fold"),
+            counted(len({trial.seed for trial in own}), "seed"),
+        ]
+        ways = len({trial.training for trial in own})
+        trained = f", trained in {ways} ways" if ways > 1 else ""
+        yield f"{dataset}, {protocol}: {counted(len(own), 'trial')}, of {', '.join(numbers)}{trained}"
 
 
 def tell_of_choices(choices: Sequence[Choice]) -> None:

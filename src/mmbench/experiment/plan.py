@@ -139,7 +139,7 @@ def load(
         content = experiment.grid.model_dump_json(exclude=WITHOUT_EFFECT)
         experiment.name += "-" + sha256(content.encode()).hexdigest()[:8]
     if not experiment.trials:
-        reasons = "".join(f"\n  {dataset}: {reason}" for dataset, reason in experiment.unprepared.items())
+        reasons = "".join(f"\n  {dataset}: {left_out(reason)}" for dataset, reason in experiment.unprepared.items())
         nothing = UsageError(f"{path}: none of its data sets can be run here{reasons}")
         raise explained(nothing, page_of_lack(experiment.unprepared))
     return experiment

@@ -61,7 +61,7 @@ def test_all_folds_test_every_sample_once_and_the_one_split_has_no_fold(capsys, 
         (["openclipart", "--fold", 5], "openclipart: fold 5: it has 5 folds, 0 to 4"),
         (["openclipart", "--fold", "-1"], "expected the number of a fold, or all, got -1"),
         (["openclipart", "--fold", "first"], "expected the number of a fold, or all, got first"),
-        (["openclipart", "--protocol", "clear"], "invalid choice: 'clear'"),
+        (["openclipart", "--protocol", "clear"], "--protocol clear: did you mean 'clean'?"),
         (["crema_d"], "crema_d: its splits are known once the data are there; mmbench data info crema_d"),
     ],
 )
