@@ -133,7 +133,8 @@ def test_all_mistakes_are_told_before_anything_else(
     options: str, mistakes: list[str], dry: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(f"run table1 --backend slurm {options} {dry}".split()) == 2
-    told = capsys.readouterr().err.splitlines()
+    *told, page = capsys.readouterr().err.splitlines()
+    assert "how_to/many_gpus" in page
     assert len(told) == len(mistakes)
     assert all(mistake in line for mistake, line in zip(mistakes, told, strict=True))
 
