@@ -153,7 +153,9 @@ def test_seeds_are_entries_of_their_own_and_can_be_listed_and_removed(capsys):
     assert call(capsys, "--remove", "mine", "--seed", 3)[2] == "removed mine on small, clean, seed 3\n"
     assert kept()[0].seed == 0
     code, _, err = call(capsys, "--remove", "other")
-    assert (code, err) == (2, "mmbench: --remove other: nothing of it; there is mine\n")
+    told, page = err.splitlines()
+    assert (code, told) == (2, "mmbench: --remove other: nothing of it; there is mine")
+    assert "how_to/my_predictions" in page
     assert call(capsys, "--remove", kept()[0].key)[0] == 0
     assert call(capsys, "--list")[1].startswith("no predictions made elsewhere in ")
 

@@ -343,10 +343,11 @@ def test_what_is_no_table(
     (tmp_path / "x.png").touch()
     (tmp_path / "dataset_info.json").touch()
     assert main(["predict", str(everything[0]), str(tmp_path / name)]) == 2
-    told = capsys.readouterr().err
+    told, page = capsys.readouterr().err.splitlines()
     assert told.endswith(
-        f"{what}; expected metadata.csv, .tsv, .jsonl or .parquet, or a folder with one: one row a sample\n"
+        f"{what}; expected metadata.csv, .tsv, .jsonl or .parquet, or a folder with one: one row a sample"
     )
+    assert "how_to/models" in page
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
