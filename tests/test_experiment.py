@@ -997,7 +997,8 @@ def test_a_data_set_that_is_not_prepared_has_no_trials_and_a_reason(
     monkeypatch.setattr(OpenClipart, "prepared", classmethod(lambda cls: "put the pictures into data/pictures"))
     monkeypatch.setattr(OpenClipart, "manifest", classmethod(lambda cls: pytest.fail("there is nothing to hash")))
     with pytest.raises(
-        UsageError, match="none of its data sets can be run here\n  openclipart: put the pictures into data/pictures"
+        UsageError,
+        match="none of its data sets can be run here\n  openclipart: not prepared: put the pictures into data/pictures",
     ):
         load(path)
     both = {**GRID, "datasets": {"openclipart": None, "openclipart_features": None}}

@@ -74,7 +74,8 @@ def test_addresses_that_are_none_are_refused_before_anything_else(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["run", "table1", "--backend", "ray", "--address", address, "--devices", "0", *dry]) == 2
-    address_, devices = capsys.readouterr().err.splitlines()
+    address_, devices, page = capsys.readouterr().err.splitlines()
+    assert "how_to/many_gpus" in page
     assert f"--address {address}: expected HOST:PORT of the cluster's head, or auto" in address_
     assert "--devices 0: on a cluster Ray picks the GPUs" in devices
 
