@@ -2,8 +2,10 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,13 +35,14 @@ def test_it_says_what_it_is_and_for_whom(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ORDER)
-def test_it_runs_from_any_folder_and_leaves_nothing(name, tmp_path):
-    here, temporary = tmp_path / "here", tmp_path / "temporary"
+def test_it_runs_from_any_folder_and_leaves_nothing(name, tmp_path, request):
+    here = tmp_path / "here"
     here.mkdir()
-    temporary.mkdir()
+    temporary = tempfile.mkdtemp()  # short: the sockets of processes lie in it, and the path of one has 107 bytes
     environment = {n: v for n, v in os.environ.items() if not n.startswith("MMBENCH_")}
-    environment |= {"TMPDIR": str(temporary), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    environment |= {"TMPDIR": temporary, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     before = sorted(GALLERY.iterdir())
+    request.addfinalizer(lambda: shutil.rmtree(temporary))
     done = subprocess.run(
         [sys.executable, "-W", "ignore:FigureCanvasAgg", GALLERY / name],
         cwd=here,
