@@ -142,8 +142,9 @@ def test_from_an_empty_folder(told: Told, python: Path, here: Path) -> None:
     ran = told("run", "table1", *TINY, *ONE)
     (report,) = (here / "results" / "local").glob("table1-*")
     assert {"table.html", "table.csv", "figure.png"} <= {path.name for path in report.iterdir()}
-    accuracies = re.search(r"^ +late_trust +\d.*\d", ran, re.MULTILINE)[0]
-    assert accuracies in told("report", "table1", *TINY)
+    accuracies = re.search(r"^ +late_trust +\d.*\d", ran, re.MULTILINE)[0].split()[:5]
+    # Rows without a result are left out after --filter alone, and columns are as wide as what is in them.
+    assert " ".join(accuracies) in " ".join(told("report", "table1", *TINY).split())
     assert "1 done" in told("status", "table1", *TINY)
     assert told("compare", str(report), "table1", code=1).startswith("Nothing to compare with")
     assert told("compare", "table1", "table1").startswith("Agrees with")
